@@ -1,0 +1,41 @@
+# Every target works in a clean clone with git, make and Python 3.12.
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+# An NVIDIA driver that answers decides which JAX is installed.
+REQUIREMENTS := $(shell if nvidia-smi -L >/dev/null 2>&1; then echo requirements.txt; else echo requirements-cpu.txt; fi)
+# The stamp names the list it was made from, so a driver that appears later is noticed.
+STAMP := $(VENV)/installed-$(REQUIREMENTS)
+
+.DEFAULT_GOAL := help
+.PHONY: help env quickstart test lint clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+env: $(STAMP) ## create .venv with the pinned packages (again only when the pins change)
+
+# A python3.12 on the PATH may be a launcher without a Python behind it, hence the trial run.
+$(STAMP): $(REQUIREMENTS) requirements-dev.txt
+	@command -v git >/dev/null || { echo "error: git is missing: install it and run make again" >&2; exit 2; }
+	@for python in python3.12 python3; do \
+	  if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then echo "error: Python 3.12 (with venv) is missing: neither python3.12 nor python3 is one; install it and run make again" >&2; exit 2; fi; \
+	rm -f $(VENV)/installed-*; \
+	$$found -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -r $(REQUIREMENTS) -r requirements-dev.txt
+	@touch $@
+
+quickstart: env ## the whole road on the embedded data and model; ends with a table and a report
+	$(PYTHON) -m launch.reproduce --config=configs/reproduce.py:quickstart --workdir=runs/quickstart
+
+test: env ## the test suite
+	$(PYTHON) -m pytest
+
+lint: env ## ruff: rules and format
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+clean: ## remove the environment and caches; runs/ stays
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

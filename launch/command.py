@@ -1,0 +1,158 @@
+"""The wrapper every command shares: flags in, one-line errors out.
+
+    def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None: ...
+
+    if __name__ == "__main__":
+        command.run(main)
+
+Exit codes: 0 done; 2 the user's input was wrong, one line `error: ...` on stderr says what and
+what to do; 130 interrupted (Ctrl-C or SIGTERM). Any other exception is a bug: full traceback.
+"""
+
+import difflib
+import logging as python_logging
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+# Read by XLA's C++ logging when jax is first imported: warnings and errors only.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+
+from absl import app, flags, logging
+from ml_collections import ConfigDict
+from ml_collections.config_flags import config_flags
+
+from r2rec_jax.runtime.errors import UserError
+
+FLAGS = flags.FLAGS
+ROOT = Path(__file__).resolve().parents[1]
+OWN_CODE = (f"{ROOT}/launch/", f"{ROOT}/r2rec_jax/", f"{ROOT}/configs/")
+
+config_flags.DEFINE_config_file(
+    "config", None, "config file, with a preset after a colon: configs/grpo.py:quickstart"
+)
+flags.DEFINE_string("workdir", None, "folder this run writes to; an earlier run in it is resumed")
+flags.DEFINE_bool("overwrite", False, "clear the workdir of another run first")
+
+
+def run(main: Callable[[ConfigDict, Path, bool], None]) -> None:
+    """Parses the command line, calls `main(config, workdir, overwrite)` and exits."""
+
+    def start(_: list[str]) -> None:
+        # Ours speaks at info; orbax, which logs through absl as well, from warnings up.
+        logging.get_absl_handler().addFilter(
+            lambda record: (
+                record.levelno >= python_logging.WARNING or record.pathname.startswith(OWN_CODE)
+            )
+        )
+        # A polite kill unwinds like Ctrl-C, so loops have one way of leaving a resumable folder.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        main(FLAGS.config, Path(FLAGS.workdir), FLAGS.overwrite)
+
+    for name in ("config", "workdir", "overwrite"):  # so that --help shows them
+        FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])
+    try:
+        app.run(start, flags_parser=parse)
+    except UserError as error:
+        print("error:", str(error).replace("\n", " "), file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Fills FLAGS from `argv` (program name first). Raises UserError for anything it cannot use."""
+    config_argument = _config_argument(argv)
+    try:
+        extra = FLAGS(argv)[1:]
+    except flags.UnrecognizedFlagError as error:
+        raise _unknown("flag", f"--{error.flagname}", [f"--{name}" for name in FLAGS]) from error
+    except (flags.Error, AttributeError, KeyError, ValueError, TypeError) as error:
+        raise _explain(argv, config_argument, error) from error
+    if not config_argument:
+        raise UserError("--config is missing: pass a config file, e.g. --config=configs/grpo.py")
+    if extra:
+        raise UserError(f"unexpected argument {extra[0]!r}: flags are written --name=value")
+    if not FLAGS.workdir:
+        raise UserError("--workdir is missing: pass the folder to write to, e.g. --workdir=runs/a")
+    return argv[:1]
+
+
+def _config_argument(argv: list[str]) -> str:
+    """The value of --config, its file checked: ml_collections reports a missing one late."""
+    values = [
+        following if match[1] is None else match[1]
+        for argument, following in zip(argv, [*argv[1:], ""], strict=True)
+        if (match := re.fullmatch(r"--?config(?:=(.*))?", argument))
+    ]
+    if not values or not values[-1]:
+        if any(re.match(r"--?(no)?config\.", argument) for argument in argv):
+            raise UserError("--config is missing: pass a config file before any --config.field")
+        return ""
+    path = Path(values[-1].split(":", 1)[0])
+    if not path.is_file():
+        siblings = [str(path.parent / entry.name) for entry in path.parent.glob("*.py")]
+        raise _unknown("config file", str(path), siblings)
+    return values[-1]
+
+
+def _explain(argv: list[str], config_argument: str, error: Exception) -> UserError:
+    """The one line for an error that absl or ml_collections raised while parsing `argv`."""
+    try:
+        config = config_flags.ConfigFileFlagParser("config").parse(config_argument)
+    except (flags.Error, KeyError, ValueError, TypeError) as config_error:
+        return _explain_config_file(config_argument, config_error)
+    for argument in argv:
+        match = re.match(r"--?(?:no)?config\.([^=]+)(?:=(.*))?", argument)
+        if match is None:
+            continue
+        field, value = match.groups()
+        fields = _flatten(config)
+        if field not in fields:
+            # Someone who knows a field by its last name only is the commonest case.
+            leaf = field.rpartition(".")[2]
+            return _unknown(
+                "config field",
+                field,
+                [known for known in fields if known.rpartition(".")[2] == leaf] or list(fields),
+            )
+        if f"config.{field}={value}:" in str(error):
+            kind = config_flags.GetType(field, config).__name__
+            return UserError(f"--config.{field}={value}: the value must be of type {kind}")
+    return UserError(str(error))
+
+
+def _explain_config_file(config_argument: str, error: Exception) -> UserError:
+    """A config file that refuses: an unknown preset, most often."""
+    path, _, preset = config_argument.partition(":")
+    # ml_collections pastes a traceback into a new message and chains the original below it.
+    while error.__context__ is not None:
+        error = error.__context__
+    if isinstance(error, TypeError) and "get_config()" in str(error):
+        needs = "takes no preset" if preset else f"needs a preset: --config={path}:PRESET"
+        return UserError(f"config file {path} {needs}")
+    if isinstance(error, KeyError):
+        return UserError(f"{config_argument}: unknown preset {error}")
+    return UserError(f"{config_argument}: {error}")
+
+
+def _flatten(config: ConfigDict, prefix: str = "") -> dict[str, object]:
+    """{"optimizer.lr": 1e-4, ...}: every field of a nested config by its dotted name."""
+    fields = {}
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            fields |= _flatten(value, f"{prefix}{name}.")
+        else:
+            fields[f"{prefix}{name}"] = value
+    return fields
+
+
+def _unknown(kind: str, name: str, known: list[str]) -> UserError:
+    """`unknown KIND NAME`, with the nearest of `known`."""
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+    hint = f": did you mean {nearest[0]}?" if nearest else ""
+    return UserError(f"unknown {kind} {name}{hint}")

@@ -1,0 +1,12 @@
+"""Popularity: how many users rated the item before their cutoffs."""
+
+import numpy as np
+
+from r2rec_jax.baselines.observed import candidates_of, observed_matrix
+from r2rec_jax.data.prepared import Dataset
+
+
+def fit_score(dataset: Dataset, users: np.ndarray) -> np.ndarray:
+    """float64[len(users), C] counts."""
+    counts = np.asarray(observed_matrix(dataset).sum(axis=0), dtype=np.float64)
+    return counts[candidates_of(dataset, users)]

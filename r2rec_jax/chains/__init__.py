@@ -1,0 +1,1 @@
+"""The bipartite rating graph and the sampler of closed interaction chains."""

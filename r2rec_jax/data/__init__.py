@@ -1,0 +1,1 @@
+"""Rating logs in: readers, the generator, the protocol, prepared folders."""

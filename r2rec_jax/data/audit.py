@@ -1,0 +1,83 @@
+"""Proof, before anything is trained, that a data set keeps its own protocol."""
+
+import numpy as np
+
+from r2rec_jax.data.prepared import Dataset
+from r2rec_jax.runtime.errors import UserError
+
+
+def audit(dataset: Dataset) -> None:
+    """Checks order, truths, groups and candidates row by row.
+
+    Raises:
+      UserError: the first leak or contradiction found, with the user it concerns.
+    """
+    _audit_log(dataset)
+    _audit_truths(dataset)
+    _audit_groups(dataset)
+    _audit_candidates(dataset)
+
+
+def _audit_log(dataset: Dataset) -> None:
+    log = dataset.interactions
+    same_user = np.diff(log.user) == 0
+    if np.any(np.diff(log.user) < 0) or np.any(np.diff(log.time)[same_user] < 0):
+        raise _fault(dataset, "rows are not sorted by user and time")
+    pair = log.user.astype(np.int64) * log.n_items + log.item
+    if len(np.unique(pair)) < len(pair):
+        raise _fault(dataset, "a user rated an item twice")
+
+
+def _audit_truths(dataset: Dataset) -> None:
+    log, split = dataset.interactions, dataset.split
+    begin, end = log.offsets[:-1], log.offsets[1:]
+    cutoff, everybody = split.cutoff, np.arange(log.n_users)
+    inside = (begin <= cutoff) & np.where(split.truth >= 0, cutoff < end, cutoff == end)
+    _require(dataset, everybody, inside, "the cutoff lies outside the user's rows")
+    held_out = np.flatnonzero(split.truth >= 0)
+    at_cutoff = log.item[cutoff[held_out]] == split.truth[held_out]
+    _require(dataset, held_out, at_cutoff, "the truth is not the item at the cutoff")
+    # Items are unique within a user, so a truth at the cutoff cannot be in the history as well.
+
+
+def _audit_groups(dataset: Dataset) -> None:
+    split = dataset.split
+    members = np.concatenate(list(split.users.values()))
+    everybody = np.arange(len(split.truth))
+    times_used = np.bincount(members, minlength=len(everybody))
+    _require(dataset, everybody, times_used <= 1, "the user is in more than one group")
+    _require(dataset, members, split.truth[members] >= 0, "the user has no truth")
+    drawn = (split.candidates >= 0).any(axis=1)
+    _require(dataset, everybody, drawn == (times_used == 1), "candidates and groups disagree")
+
+
+def _audit_candidates(dataset: Dataset) -> None:
+    log, split = dataset.interactions, dataset.split
+    rated_by_somebody = np.zeros(log.n_items, bool)
+    rated_by_somebody[log.item] = True
+    for user in np.concatenate(list(split.users.values())):
+        row, truth = split.candidates[user], split.truth[user]
+        if not (0 <= row.min() <= row.max() < log.n_items):
+            raise _fault(dataset, f"a candidate of user {user} is not in the catalogue")
+        if len(np.unique(row)) < len(row) or truth not in row:
+            raise _fault(dataset, f"the candidates of user {user} repeat or lack the truth")
+        negatives = row[row != truth]
+        own = log.item[log.offsets[user] : log.offsets[user + 1]]
+        if np.isin(negatives, own).any():
+            raise _fault(dataset, f"a negative of user {user} is an item the user rated")
+        if not rated_by_somebody[negatives].all():
+            raise _fault(dataset, f"a negative of user {user} was rated by nobody")
+
+
+def _require(dataset: Dataset, users: np.ndarray, holds: np.ndarray, fault: str) -> None:
+    """Raises for the first of `users` for whom `holds` is False."""
+    wrong = users[~holds]
+    if len(wrong):
+        raise _fault(dataset, f"user {wrong[0]}: {fault}")
+
+
+def _fault(dataset: Dataset, fault: str) -> UserError:
+    return UserError(
+        f"data set {dataset.name!r} breaks its protocol: {fault}; "
+        "make it again with python -m launch.prepare"
+    )

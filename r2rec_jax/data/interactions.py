@@ -1,0 +1,68 @@
+"""The two tables every reader produces: who rated what and when, and what the items are."""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Interactions:
+    """A rating log in columns, sorted by (user, time); ties in time keep the file's order.
+
+    user, item: int32[N], dense indices below n_users and n_items. rating: float32[N].
+    time: int64[N], seconds. A (user, item) pair occurs at most once.
+    """
+
+    user: np.ndarray
+    item: np.ndarray
+    rating: np.ndarray
+    time: np.ndarray
+    n_users: int
+    n_items: int
+    offsets: np.ndarray = dataclasses.field(init=False, repr=False)  # int64[n_users + 1]
+
+    def __post_init__(self):
+        # Users are consecutive rows: user u owns rows offsets[u]:offsets[u + 1].
+        rows_per_user = np.bincount(self.user, minlength=self.n_users)
+        offsets = np.concatenate([[0], np.cumsum(rows_per_user)]).astype(np.int64)
+        object.__setattr__(self, "offsets", offsets)
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    @classmethod
+    def from_log(cls, user, item, rating, time, n_users: int, n_items: int) -> "Interactions":
+        """Sorts a log in file order and keeps the earliest row of a repeated (user, item) pair.
+
+        Raises:
+          ValueError: columns of unequal length, or an index outside its range.
+        """
+        user = np.asarray(user, np.int32)
+        item = np.asarray(item, np.int32)
+        rating = np.asarray(rating, np.float32)
+        time = np.asarray(time, np.int64)
+        if not len(user) == len(item) == len(rating) == len(time):
+            raise ValueError("the columns of a log must have one length")
+        for name, index, limit in (("user", user, n_users), ("item", item, n_items)):
+            if len(index) and not 0 <= index.min() <= index.max() < limit:
+                raise ValueError(f"{name} indices must lie in 0..{limit - 1}")
+        order = np.lexsort((time, user))  # stable, so ties keep the file's order
+        pair = user[order].astype(np.int64) * n_items + item[order]
+        first_of_pair = np.sort(np.unique(pair, return_index=True)[1])
+        rows = order[first_of_pair]
+        return cls(user[rows], item[rows], rating[rows], time[rows], n_users, n_items)
+
+
+@dataclasses.dataclass(frozen=True)
+class Catalog:
+    """What is known of items and users besides the ratings.
+
+    title: one for each item. year: int32[n_items], 0 when unknown. genres: a tuple for each item.
+    demographics: a dict for each user, {} when nothing is known, e.g.
+      {"gender": "female", "age": "25-34", "occupation": "lawyer"}.
+    """
+
+    title: list[str]
+    year: np.ndarray
+    genres: list[tuple[str, ...]]
+    demographics: list[dict[str, str]]

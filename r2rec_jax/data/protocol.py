@@ -1,0 +1,123 @@
+"""The paper's protocol: who is eligible, what is held out, against which candidates it competes.
+
+PAPER.md section 3: keep users with at least six ratings above 3; a user's truth is the last item
+rated above 3, and everything from that row on is unseen; 19 negatives are drawn from the items the
+user never rated. Candidates are drawn once here, so that every method ranks the same ones.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from r2rec_jax.data.interactions import Interactions
+from r2rec_jax.runtime.errors import UserError
+
+# Filled in this order, so that changing a training size moves no evaluation user.
+SPLITS = ("evaluation", "validation", "sft", "grpo")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """Held-out items, disjoint groups of users and their frozen candidates.
+
+    users: group name -> int32[n], in random order, so that a prefix is a random sample.
+    truth: int32[n_users], the held-out item; -1 when the user is not eligible.
+    cutoff: int64[n_users], the row of the truth in Interactions: the history of user u is rows
+      offsets[u]:cutoff[u]. For a user without truth it is offsets[u + 1], all rows.
+    candidates: int32[n_users, C], the truth and C - 1 negatives, shuffled; rows of users in no
+      group hold -1.
+    """
+
+    users: dict[str, np.ndarray]
+    truth: np.ndarray
+    cutoff: np.ndarray
+    candidates: np.ndarray
+
+
+def split(
+    interactions: Interactions,
+    *,
+    seed: int,
+    sizes: dict[str, int],
+    candidates: int = 20,
+    min_likes: int = 6,
+    like_above: float = 3.0,
+) -> Split:
+    """Holds out truths, assigns `sizes` users to each group and draws their candidates.
+
+    Raises:
+      UserError: an unknown group or a bad size, fewer eligible users than asked for, or a user with
+        too few unrated items to draw negatives from.
+    """
+    unknown = sorted(set(sizes) - set(SPLITS))
+    if unknown:
+        raise UserError(f"unknown user group {unknown[0]!r} in sizes: use {', '.join(SPLITS)}")
+    if candidates < 2 or min(sizes.values(), default=0) < 0:
+        raise UserError(
+            f"candidates={candidates}, sizes={dict(sizes)}: need at least 2 candidates (the truth "
+            "and a negative) and no negative size"
+        )
+    truth, cutoff = hold_out(interactions, min_likes, like_above)
+    users = _assign(np.flatnonzero(truth >= 0), interactions.n_users, seed, sizes)
+    rows = np.full((interactions.n_users, candidates), -1, np.int32)
+    rated_by_somebody = np.bincount(interactions.item, minlength=interactions.n_items) > 0
+    for group in users.values():
+        for user in group:
+            own = interactions.item[interactions.offsets[user] : interactions.offsets[user + 1]]
+            allowed = rated_by_somebody.copy()
+            allowed[own] = False
+            rows[user] = _draw_candidates(int(user), truth[user], allowed, candidates, seed)
+    return Split(users, truth, cutoff, rows)
+
+
+def hold_out(
+    interactions: Interactions, min_likes: int, like_above: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Truth int32[n_users] and cutoff int64[n_users] of `Split`, for every eligible user."""
+    liked_rows = np.flatnonzero(interactions.rating > like_above)
+    liked_by = interactions.user[liked_rows]
+    likes = np.bincount(liked_by, minlength=interactions.n_users)
+    last_like = np.full(interactions.n_users, -1, np.int64)
+    np.maximum.at(last_like, liked_by, liked_rows)
+    eligible = (likes >= min_likes) & (likes > 0)
+    truth = np.full(interactions.n_users, -1, np.int32)
+    truth[eligible] = interactions.item[last_like[eligible]]
+    cutoff = np.where(eligible, last_like, interactions.offsets[1:])
+    return truth, cutoff
+
+
+def _assign(
+    eligible: np.ndarray, n_users: int, seed: int, sizes: dict[str, int]
+) -> dict[str, np.ndarray]:
+    wanted = sum(sizes.values())
+    if wanted > len(eligible):
+        raise UserError(
+            f"the split asks for {wanted} users but only {len(eligible)} are eligible: "
+            "lower the sizes of the split or give more data"
+        )
+    # A lottery number for every user, eligible or not: one user's luck is no other user's business.
+    lottery = np.random.default_rng(seed).random(n_users)
+    queue = eligible[np.argsort(lottery[eligible], kind="stable")].astype(np.int32)
+    users, start = {}, 0
+    for name in SPLITS:
+        size = sizes.get(name, 0)
+        users[name] = queue[start : start + size]
+        start += size
+    return users
+
+
+def _draw_candidates(
+    user: int, truth: int, allowed: np.ndarray, count: int, seed: int
+) -> np.ndarray:
+    """The truth and the allowed items with the smallest random keys, shuffled: int32[count]."""
+    available = int(allowed.sum())
+    if available < count - 1:
+        raise UserError(
+            f"user {user} has {available} unrated items but {count - 1} negatives are needed: "
+            "lower the number of candidates"
+        )
+    rng = np.random.default_rng([seed, user])
+    # One key for every item of the catalogue, so that the draw depends on (seed, user) alone.
+    key = np.where(allowed, rng.random(len(allowed)), np.inf)
+    negatives = np.argsort(key, kind="stable")[: count - 1]
+    return rng.permutation(np.append(negatives, truth)).astype(np.int32)

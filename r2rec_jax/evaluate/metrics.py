@@ -1,0 +1,122 @@
+"""Ranking metrics from the rank of the one true item among each user's candidates.
+
+A rank is 1-based; 0 says that the truth was not in the answer, or that the answer could not be
+read. Such a user is a miss and stays in the denominator: every mean here is over all users.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from r2rec_jax.runtime.errors import UserError
+
+
+def ranks_from_scores(scores: np.ndarray, candidates: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Rank of each user's truth when candidates are sorted by score, highest first.
+
+    Equal scores keep the stored candidate order. That order was shuffled and frozen with the split,
+    so ties fall for or against the truth at random, and the same way for every system.
+
+    Args:
+        scores: float[n, C], higher is better.
+        candidates: int[n, C], item ids.
+        truth: int[n], item ids, each one among its row of candidates.
+
+    Returns:
+        int32[n], 1..C.
+
+    Raises:
+        UserError: shapes differ, a score is NaN, or a truth is not exactly once in its row.
+    """
+    scores, candidates, truth = np.asarray(scores), np.asarray(candidates), np.asarray(truth)
+    if scores.shape != candidates.shape or truth.shape != candidates.shape[:1]:
+        raise UserError(
+            f"ranking: scores {scores.shape}, candidates {candidates.shape} and truth "
+            f"{truth.shape} do not belong together; pass [n, C], [n, C] and [n] of the same users"
+        )
+    if np.isnan(scores).any():  # NaN compares false with everything and would win rank 1
+        row = int(np.argwhere(np.isnan(scores))[0, 0])
+        raise UserError(f"ranking: a score in row {row} is not a number; mend the scorer")
+    is_truth = candidates == truth[:, None]
+    if (is_truth.sum(axis=1) != 1).any():
+        row = int(np.argmax(is_truth.sum(axis=1) != 1))
+        raise UserError(
+            f"ranking: the truth {truth[row]} of row {row} is not exactly once among its "
+            "candidates; prepare the data again"
+        )
+    position = is_truth.argmax(axis=1)
+    own = np.take_along_axis(scores, position[:, None], axis=1)
+    tied_before = (scores == own) & (np.arange(scores.shape[1]) < position[:, None])
+    return (1 + ((scores > own) | tied_before).sum(axis=1)).astype(np.int32)
+
+
+def per_user(ranks: np.ndarray, ks: Sequence[int] = (1, 3)) -> dict[str, np.ndarray]:
+    """Each user's share of every metric: `hr@k` for each k, `ndcg@k` for each k > 1, `mrr`.
+
+    NDCG@1 equals HR@1 and is not repeated. With one true item the ideal gain is 1, so a user's
+    NDCG@k is 1/log2(1 + rank) down to rank k and 0 below.
+
+    Args:
+        ranks: int[n], 1-based, 0 for a miss.
+
+    Returns:
+        name -> float64[n], each value in [0, 1].
+    """
+    ranks = np.asarray(ranks)
+    if ranks.ndim != 1 or ranks.size == 0 or ranks.min() < 0:
+        raise UserError(
+            f"metrics: ranks of shape {ranks.shape} are not one non-negative rank a user; "
+            "evaluate at least one user"
+        )
+    found = ranks > 0
+    safe = np.where(found, ranks, 1)
+    values = {f"hr@{k}": (found & (ranks <= k)).astype(np.float64) for k in ks}
+    for k in ks:
+        if k > 1:
+            values[f"ndcg@{k}"] = np.where(found & (ranks <= k), 1 / np.log2(1.0 + safe), 0.0)
+    values["mrr"] = np.where(found, 1 / safe, 0.0)
+    return values
+
+
+def summarise(ranks: np.ndarray, ks: Sequence[int] = (1, 3)) -> dict[str, float]:
+    """Means over all users; by default the keys are "hr@1", "hr@3", "ndcg@3" and "mrr"."""
+    means = {name: float(value.mean()) for name, value in per_user(ranks, ks).items()}
+    first = float((np.asarray(ranks) == 1).mean())
+    for k in ks:
+        if k > 1:
+            low, high = ndcg_bounds(first, means[f"hr@{k}"], k)
+            assert low - 1e-9 <= means[f"ndcg@{k}"] <= high + 1e-9, (k, means)
+    return means
+
+
+def ndcg_bounds(hr_1: float, hr_k: float, k: int) -> tuple[float, float]:
+    """(low, high) of NDCG@k given HR@1 and HR@k: a lower hit earns the gain of rank k to rank 2."""
+    beyond = hr_k - hr_1
+    return hr_1 + beyond / np.log2(1.0 + k), hr_1 + beyond / np.log2(3.0)
+
+
+def chance(candidates: int) -> dict[str, float]:
+    """Expected metrics of a random order of `candidates` items, one of them true."""
+    gains = 1 / np.log2(1.0 + np.arange(1, min(3, candidates) + 1))
+    return {
+        "hr@1": 1 / candidates,
+        "hr@3": min(3, candidates) / candidates,
+        "ndcg@3": float(gains.sum()) / candidates,
+    }
+
+
+def hr_by_position(ranks: np.ndarray, candidates: np.ndarray, truth: np.ndarray) -> list[float]:
+    """HR@1 of the users whose truth was shown at position 0, 1, ..., C-1; NaN where there is none.
+
+    A flat line says that the ranker does not care where an item stands in its prompt.
+
+    Args:
+        ranks: int[n].
+        candidates: int[n, C] in the order in which they were shown.
+        truth: int[n].
+    """
+    position = (np.asarray(candidates) == np.asarray(truth)[:, None]).argmax(axis=1)
+    width = np.asarray(candidates).shape[1]
+    users = np.bincount(position, minlength=width)
+    hits = np.bincount(position, weights=np.asarray(ranks) == 1, minlength=width)
+    return [float(h / n) if n else float("nan") for h, n in zip(hits, users, strict=True)]

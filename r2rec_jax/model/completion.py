@@ -1,0 +1,65 @@
+"""Log-probabilities of completions, each prompt computed once for the group sampled from it.
+
+SFT (one completion a prompt), GRPO (G of them) and pretraining (the prompt is the begin token)
+all train through this one function.
+"""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from r2rec_jax.model.attention import Prefix
+from r2rec_jax.model.llama import Llama, head
+from r2rec_jax.model.logprobs import token_logprobs
+
+
+@flax.struct.dataclass
+class CompletionBatch:
+    """Prompts and their completions, right-padded.
+
+    prompt: int32 [B, P]; prompt_length: int32 [B], at least 1.
+    response: int32 [N, R], N = B * G, the completions of prompt b in rows b * G .. b * G + G - 1.
+    response_mask: float32 [N, R], 1 on tokens that are trained on.
+    """
+
+    prompt: jax.Array
+    prompt_length: jax.Array
+    response: jax.Array
+    response_mask: jax.Array
+
+
+def prefill(model: Llama, variables: dict, prompt_BP, prompt_length_B) -> tuple[Prefix, jax.Array]:
+    """Keys and values of every prompt token but the last, and that last token, int32 [B].
+
+    The last prompt token opens each completion's own row, where it predicts the first response token.
+    """
+    last_B = jnp.take_along_axis(prompt_BP, prompt_length_B[:, None] - 1, axis=1)[:, 0]
+    with jax.named_scope("prefill"):
+        _, (k, v) = model.apply(variables, prompt_BP)
+    length = jnp.broadcast_to(prompt_length_B - 1, (k.shape[0], *prompt_length_B.shape))
+    return Prefix(k, v, length), last_B
+
+
+def completion_logprobs(model: Llama, variables: dict, batch: CompletionBatch, *, temperature: float = 1.0):
+    """Log-probability and entropy, float32 [N, R] each, of every response token given what precedes it.
+
+    Exact, gradients included: those of the prompt's tokens flow back through its keys and values.
+    """
+    N, R = batch.response.shape
+    G = N // batch.prompt.shape[0]
+    if batch.prompt.shape[1] > 1:
+        prefix, last_B = prefill(model, variables, batch.prompt, batch.prompt_length)
+    else:
+        prefix, last_B = None, batch.prompt[:, 0]
+    inputs_NR = jnp.concatenate([jnp.repeat(last_B, G)[:, None], batch.response[:, :-1]], axis=1)
+    with jax.named_scope("completions"):
+        start_N = jnp.repeat(batch.prompt_length - 1, G)
+        hidden_NRD, _ = model.apply(variables, inputs_NR, start_N, prefix)
+    with jax.named_scope("loss_head"):
+        logprobs, entropy = token_logprobs(
+            hidden_NRD.reshape(N * R, -1),
+            head(variables["params"]),
+            batch.response.reshape(-1),
+            temperature=temperature,
+        )
+    return logprobs.reshape(N, R), entropy.reshape(N, R)

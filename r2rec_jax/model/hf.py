@@ -1,0 +1,126 @@
+"""Weights in and out of Hugging Face folders: `config.json` beside `model*.safetensors`."""
+
+import json
+from pathlib import Path
+
+import jax
+import ml_dtypes
+import numpy as np
+import safetensors
+import safetensors.numpy
+from flax import traverse_util
+
+from r2rec_jax.model.config import LlamaConfig, load_config, to_hf
+from r2rec_jax.model.llama import Llama, abstract_variables
+from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.paths import new_folder
+
+FETCH = "fetch it with `hf download deepseek-ai/DeepSeek-R1-Distill-Llama-8B --local-dir {folder}`"
+
+
+def hf_name(path: tuple[str, ...], layer: int | None = None) -> str:
+    """The tensor name of a parameter path, e.g. ('layers', 'mlp', 'up_proj', 'kernel'), layer 3."""
+    if path == ("lm_head",):
+        return "lm_head.weight"
+    parts = [part for part in path if part not in ("kernel", "scale")]
+    if layer is not None:
+        parts.insert(1, str(layer))
+    return "model." + ".".join(parts) + ".weight"
+
+
+def _is_transposed(path: tuple[str, ...]) -> bool:
+    return path[-1] in ("kernel", "lm_head")
+
+
+def load_params(folder: str | Path, dtype, shardings=None) -> tuple[LlamaConfig, dict]:
+    """Reads a folder's weights into this project's `params` tree.
+
+    Args:
+      folder: holds config.json and one or more *.safetensors.
+      dtype: of every parameter after loading.
+      shardings: tree of shardings like `params`; None leaves JAX's default placement.
+
+    Raises:
+      UserError: names every missing, extra or misshaped tensor in one line.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"no model folder {folder}: " + FETCH.format(folder=folder))
+    config = load_config(folder)
+    where = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safetensors.safe_open(file, "np") as tensors:
+                where.update({name: file for name in tensors.keys()})
+        except (safetensors.SafetensorError, OSError) as fault:
+            raise UserError(f"{file} is damaged ({fault}); " + FETCH.format(folder=folder)) from None
+    if not where:
+        raise UserError(f"no *.safetensors in {folder}; " + FETCH.format(folder=folder))
+
+    abstract = traverse_util.flatten_dict(_abstract_params(config))
+    wanted = {}
+    for path, leaf in abstract.items():
+        layers = range(leaf.shape[0]) if path[0] == "layers" else [None]
+        shape = leaf.shape[1:] if path[0] == "layers" else leaf.shape
+        wanted.update({hf_name(path, layer): shape[::-1] if _is_transposed(path) else shape for layer in layers})
+    if config.tie_word_embeddings:
+        where.pop("lm_head.weight", None)
+    faults = [f"missing {name}" for name in wanted if name not in where]
+    faults += [f"unknown {name}" for name in where if name not in wanted and "rotary_emb" not in name]
+
+    def read(name):
+        with safetensors.safe_open(where[name], "np") as tensors:
+            return tensors.get_tensor(name)
+
+    def assemble(path, leaf):
+        layers = range(leaf.shape[0]) if path[0] == "layers" else [None]
+        parts = []
+        for layer in layers:
+            name = hf_name(path, layer)
+            tensor = read(name)
+            if tensor.shape != wanted[name]:
+                faults.append(f"{name} is {list(tensor.shape)}, expected {list(wanted[name])}")
+                return None
+            parts.append((tensor.T if _is_transposed(path) else tensor).astype(dtype))
+        return np.stack(parts) if path[0] == "layers" else parts[0]
+
+    placed = {}
+    flat_shardings = traverse_util.flatten_dict(shardings) if shardings is not None else {}
+    for path, leaf in abstract.items():
+        if faults:
+            break
+        array = assemble(path, leaf)
+        if array is not None:
+            placed[path] = jax.device_put(array, flat_shardings.get(path))
+    if faults:
+        raise UserError(f"{folder} does not fit its config.json: " + "; ".join(faults[:5]))
+    return config, traverse_util.unflatten_dict(placed)
+
+
+def _abstract_params(config: LlamaConfig) -> dict:
+    from flax.linen import meta
+
+    return meta.unbox(abstract_variables(Llama(config)))["params"]
+
+
+def save_params(folder: str | Path, config: LlamaConfig, params: dict, *, dtype=ml_dtypes.bfloat16, tokenizer=None,
+                overwrite: bool = False, files: dict[str, str] | None = None) -> None:
+    """Writes a folder that transformers loads: config, weights, tokenizer and any extra text `files`."""
+    tensors = {}
+    for path, leaf in traverse_util.flatten_dict(params).items():
+        leaf = np.asarray(leaf)
+        layers = enumerate(leaf) if path[0] == "layers" else [(None, leaf)]
+        for layer, value in layers:
+            value = value.T if _is_transposed(path) else value
+            tensors[hf_name(path, layer)] = np.ascontiguousarray(value.astype(dtype))
+    ids = {}
+    with new_folder(folder, overwrite) as temporary:
+        temporary = Path(temporary)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(temporary)
+            ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+        raw = to_hf(config, torch_dtype=np.dtype(dtype).name, **ids)
+        (temporary / "config.json").write_text(json.dumps(raw, indent=2) + "\n")
+        safetensors.numpy.save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
+        for name, text in (files or {}).items():
+            (temporary / name).write_text(text)

@@ -1,0 +1,97 @@
+"""The device mesh, and the one table that places every array on it.
+
+Three mesh axes: `data` replicates parameters and splits the batch; `fsdp` splits the batch too and
+every parameter along its model dimension; `tensor` splits heads, feed-forward and vocabulary.
+"""
+
+from typing import Any
+
+import jax
+from flax import linen as nn
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from r2rec_jax.runtime.errors import UserError
+
+AXES = ("data", "fsdp", "tensor")
+
+# Logical axis -> mesh axis (None: whole on every device). Parameters and activations name the axes.
+RULES = (
+    ("batch", ("data", "fsdp")),
+    ("vocab", "tensor"),
+    ("embed", "fsdp"),
+    ("heads", "tensor"),
+    ("kv_heads", "tensor"),
+    ("head_dim", None),
+    ("mlp", "tensor"),
+    ("norm", None),
+    ("lora", None),
+    ("layers", None),
+)
+
+
+def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
+    """A mesh of data x fsdp x tensor devices; data=-1 takes all that remain.
+
+    Raises UserError when the devices at hand cannot be arranged so.
+    """
+    available = jax.device_count()
+    if fsdp < 1 or tensor < 1 or (data < 1 and data != -1):
+        raise UserError(f"mesh data={data} fsdp={fsdp} tensor={tensor}: sizes start at 1")
+    if data == -1:
+        if available % (fsdp * tensor):
+            raise UserError(
+                f"mesh fsdp={fsdp} x tensor={tensor} does not divide the {available} devices here: "
+                "choose sizes that do"
+            )
+        data = available // (fsdp * tensor)
+    if data * fsdp * tensor > available:
+        raise UserError(
+            f"mesh data={data} x fsdp={fsdp} x tensor={tensor} needs {data * fsdp * tensor} "
+            f"devices and there are {available}: choose smaller sizes"
+        )
+    return jax.make_mesh((data, fsdp, tensor), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def shardings(abstract: Any, mesh: Mesh) -> Any:
+    """NamedShardings for a tree whose leaves are boxed by nn.with_logical_partitioning.
+
+    `abstract` comes from jax.eval_shape of the model's init; unboxed leaves are replicated. The
+    result has the structure of nn.meta.unbox(abstract).
+
+    Raises:
+      ValueError: an axis name that RULES lacks (flax would silently replicate it).
+      UserError: a dimension that the mesh does not divide.
+    """
+    specs = nn.get_partition_spec(abstract)
+    known = {name for name, _ in RULES} | {None}
+    for path, spec in jax.tree.leaves_with_path(specs, is_leaf=_is_spec):
+        if unknown := set(spec or ()) - known:
+            raise ValueError(f"{jax.tree_util.keystr(path)}: no rule for logical axes {unknown}")
+    placed = nn.logical_to_mesh_sharding(specs, mesh, RULES)
+    jax.tree_util.tree_map_with_path(_check_divisible, nn.meta.unbox(abstract), placed)
+    return placed
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """First axis over data and fsdp, the others whole."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The whole array on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def _is_spec(value: Any) -> bool:
+    return isinstance(value, PartitionSpec)
+
+
+def _check_divisible(path: tuple, leaf: jax.ShapeDtypeStruct, sharding: NamedSharding) -> None:
+    try:
+        sharding.shard_shape(leaf.shape)
+    except ValueError as error:
+        raise UserError(
+            f"parameter {jax.tree_util.keystr(path)} of shape {leaf.shape} cannot be split as "
+            f"{sharding.spec} over the mesh {dict(sharding.mesh.shape)}: choose mesh sizes that "
+            "divide it"
+        ) from error

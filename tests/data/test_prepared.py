@@ -1,0 +1,160 @@
+import dataclasses
+import hashlib
+import json
+
+import numpy as np
+import pytest
+
+from r2rec_jax.data.interactions import Interactions
+from r2rec_jax.data.prepared import Dataset, candidates_hash, load, read_manifest, save
+from r2rec_jax.runtime.errors import UserError
+
+
+@pytest.fixture
+def folder(small_dataset, tmp_path):
+    path = tmp_path / "prepared"
+    save(small_dataset, path, source="generated", licence="Apache-2.0")
+    return path
+
+
+def test_round_trip(small_dataset, folder):
+    loaded = load(folder)
+    assert loaded.name == small_dataset.name
+    for column in ("user", "item", "rating", "time", "offsets"):
+        mine, theirs = (getattr(d.interactions, column) for d in (small_dataset, loaded))
+        assert mine.dtype == theirs.dtype and np.array_equal(mine, theirs)
+    for column in ("truth", "cutoff", "candidates"):
+        mine, theirs = (getattr(d.split, column) for d in (small_dataset, loaded))
+        assert mine.dtype == theirs.dtype and np.array_equal(mine, theirs)
+    for name, users in small_dataset.split.users.items():
+        assert np.array_equal(users, loaded.split.users[name])
+    assert loaded.catalog.title == small_dataset.catalog.title
+    assert loaded.catalog.genres == small_dataset.catalog.genres
+    assert loaded.catalog.demographics == small_dataset.catalog.demographics
+    assert np.array_equal(loaded.catalog.year, small_dataset.catalog.year)
+
+
+def test_columns_are_mapped_and_read_only(folder):
+    assert isinstance(load(folder).interactions.item, np.memmap)
+    with pytest.raises(ValueError):
+        load(folder).interactions.item[0] = 1
+
+
+def test_strange_titles_survive(small_dataset, tmp_path):
+    odd = 'a\u2028b\x85c \u00e9 </think> "quoted" \\ \n'
+    title = [odd, *small_dataset.catalog.title[1:]]
+    catalog = dataclasses.replace(small_dataset.catalog, title=title)
+    save(dataclasses.replace(small_dataset, catalog=catalog), tmp_path / "odd")
+    assert load(tmp_path / "odd").catalog.title[0] == odd
+
+
+def test_manifest_tells_source_counts_and_true_hashes(small_dataset, folder):
+    manifest = read_manifest(folder)
+    assert (manifest["source"], manifest["licence"]) == ("generated", "Apache-2.0")
+    assert manifest["counts"]["ratings"] == len(small_dataset.interactions)
+    assert manifest["counts"]["split"] == {
+        "sft": 20,
+        "grpo": 15,
+        "validation": 5,
+        "evaluation": 20,
+    }
+    assert manifest["candidates_sha256"] == candidates_hash(small_dataset.split)
+    assert set(manifest["files"]) == {p.name for p in folder.iterdir()} - {"manifest.json"}
+    for name, facts in manifest["files"].items():
+        content = (folder / name).read_bytes()
+        assert facts == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def test_two_saves_are_equal_byte_for_byte(small_dataset, folder, tmp_path):
+    save(small_dataset, tmp_path / "again", source="generated", licence="Apache-2.0")
+    for path in folder.iterdir():
+        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
+
+
+def test_an_existing_folder_is_kept(small_dataset, folder):
+    before = (folder / "manifest.json").stat().st_mtime_ns
+    with pytest.raises(UserError, match="already exists"):
+        save(small_dataset, folder)
+    assert (folder / "manifest.json").stat().st_mtime_ns == before
+    save(small_dataset, folder, overwrite=True)
+    assert read_manifest(folder)["source"] == ""
+
+
+def damage_missing(folder):
+    (folder / "item.npy").unlink()
+
+
+def damage_short(folder):
+    content = (folder / "time.npy").read_bytes()
+    (folder / "time.npy").write_bytes(content[:-8])
+
+
+def damage_candidates(folder):
+    path = folder / "candidates.npy"
+    rows = np.load(path)
+    np.save(path, rows[:, ::-1].copy())
+
+
+def damage_schema(folder):
+    edit_manifest(folder, schema=0)
+
+
+def damage_counts(folder):
+    edit_manifest(folder, counts={"users": 80})
+
+
+def damage_json(folder):
+    (folder / "manifest.json").write_text("{")
+
+
+def damage_lines(folder):
+    path = folder / "items.jsonl"
+    path.write_bytes(b"x" * path.stat().st_size)
+
+
+def damage_all(folder):
+    (folder / "manifest.json").unlink()
+
+
+def edit_manifest(folder, **fields):
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        damage_missing,
+        damage_short,
+        damage_candidates,
+        damage_schema,
+        damage_counts,
+        damage_json,
+        damage_lines,
+        damage_all,
+    ],
+)
+def test_a_damaged_folder_names_the_command_that_makes_it(folder, damage):
+    damage(folder)
+    with pytest.raises(UserError, match=r"python -m launch\.prepare") as error:
+        load(folder)
+    assert "\n" not in str(error.value)
+
+
+def test_history_ends_before_the_truth_and_likes_are_the_last_ones(small_dataset):
+    log, split = small_dataset.interactions, small_dataset.split
+    for user in range(log.n_users):
+        rows = small_dataset.history(user)
+        assert split.truth[user] not in log.item[rows]
+        liked = [log.item[r] for r in range(rows.start, rows.stop) if log.rating[r] > 3]
+        assert small_dataset.recent_likes(user, 5).tolist() == liked[-5:]
+        assert small_dataset.recent_likes(user, 0).tolist() == []
+
+
+def test_a_user_without_truth_shows_everything(small_dataset):
+    log = Interactions.from_log([0, 0], [1, 0], [5, 2], [1, 2], 1, 2)
+    truth, cutoff = np.array([-1], np.int32), np.array([2])
+    split = dataclasses.replace(small_dataset.split, truth=truth, cutoff=cutoff)
+    dataset = Dataset("one", log, small_dataset.catalog, split)
+    assert dataset.history(0) == slice(0, 2)
+    assert dataset.recent_likes(0, 5).tolist() == [1]

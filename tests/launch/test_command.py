@@ -1,0 +1,158 @@
+"""The wrapper of every command, run as a user runs it: a process, its exit code, its stderr."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+CONFIG = """
+from ml_collections import ConfigDict
+
+from r2rec_jax.runtime.errors import UserError
+
+def get_config(preset="default"):
+    if preset not in ("default", "quickstart"):
+        raise {error}(f"unknown preset {{preset}}: did you mean quickstart?")
+    steps = 3 if preset == "default" else 1
+    return ConfigDict(dict(steps=steps, optimizer=dict(lr=1e-3), shape=(1, 2), greedy=True))
+"""
+
+COMMAND = """
+import time
+
+from launch import command
+from r2rec_jax.runtime.errors import UserError
+
+def main(config, workdir, overwrite):
+    if config.steps == 0:
+        raise UserError("two\\nlines")
+    if config.steps == -1:
+        raise RuntimeError("a bug")
+    if config.steps == -2:
+        print("ready", flush=True)
+        time.sleep(60)
+    print(config.steps, config.optimizer.lr, config.shape, config.greedy, workdir, overwrite)
+
+command.run(main)
+"""
+
+
+@pytest.fixture
+def start(tmp_path):
+    """start(*flags) -> the process of a command in a folder with config files."""
+    (tmp_path / "config.py").write_text(CONFIG.format(error="UserError"))
+    (tmp_path / "strict.py").write_text(CONFIG.format(error="ValueError"))
+    (tmp_path / "plain.py").write_text("def get_config():\n    return {}\n")
+    (tmp_path / "command_under_test.py").write_text(COMMAND)
+
+    def start(*flags):
+        return subprocess.Popen(
+            [sys.executable, "command_under_test.py", *flags],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
+@pytest.fixture
+def run(start):
+    """run(*flags) -> (exit code, stdout, stderr)."""
+
+    def run(*flags):
+        process = start(*flags)
+        out, err = process.communicate()
+        return process.returncode, out, err
+
+    return run
+
+
+def test_config_preset_and_overrides_reach_main(run):
+    assert run("--config=config.py", "--workdir=w") == (0, "3 0.001 (1, 2) True w False\n", "")
+    flags = ("--config.optimizer.lr=2", "--config.shape=(4,)", "--noconfig.greedy", "--overwrite")
+    code, out, err = run("--config", "config.py:quickstart", "--workdir", "w", *flags)
+    assert (code, out, err) == (0, "1 2.0 (4,) False w True\n", "")
+
+
+W = "--workdir=w"
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        ((W,), "--config is missing: pass a config file, e.g. --config=configs/grpo.py"),
+        (
+            ("--config=", W),
+            "--config is missing: pass a config file, e.g. --config=configs/grpo.py",
+        ),
+        (
+            ("--config.steps=1", W),
+            "--config is missing: pass a config file before any --config.field",
+        ),
+        (
+            ("--config=config.py",),
+            "--workdir is missing: pass the folder to write to, e.g. --workdir=runs/a",
+        ),
+        (("--config=confg.py", W), "unknown config file confg.py: did you mean config.py?"),
+        (("--config=no/such.py", W), "unknown config file no/such.py"),
+        (("--config=config.py:quik", W), "unknown preset quik: did you mean quickstart?"),
+        (
+            ("--config=strict.py:quik", W),
+            "strict.py:quik: unknown preset quik: did you mean quickstart?",
+        ),
+        (("--config=plain.py:quik", W), "config file plain.py takes no preset"),
+        (
+            ("--config=config.py", W, "--config.lr=1"),
+            "unknown config field lr: did you mean optimizer.lr?",
+        ),
+        (
+            ("--config=config.py", W, "--config.optimiser.lr=1"),
+            "unknown config field optimiser.lr: did you mean optimizer.lr?",
+        ),
+        (
+            ("--config=config.py", W, "--config.steps=many"),
+            "--config.steps=many: the value must be of type int",
+        ),
+        (
+            ("--config=config.py", W, "--config.greedy=perhaps"),
+            "--config.greedy=perhaps: the value must be of type bool",
+        ),
+        (("--config=config.py", "--wrokdir=w"), "unknown flag --wrokdir: did you mean --workdir?"),
+        (
+            ("--config=config.py", W, "more"),
+            "unexpected argument 'more': flags are written --name=value",
+        ),
+        (("--config=config.py", W, "--config.steps=0"), "two lines"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(run, flags, line):
+    assert run(*flags) == (2, "", f"error: {line}\n")
+
+
+def test_a_bug_keeps_its_traceback(run):
+    code, _, err = run("--config=config.py", W, "--config.steps=-1")
+    assert code == 1
+    assert "Traceback" in err
+    assert "RuntimeError: a bug" in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interruption(start, number):
+    process = start("--config=config.py", W, "--config.steps=-2")
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (130, "interrupted\n")
+
+
+def test_help_names_the_flags(run):
+    _, out, _ = run("--help")
+    assert all(flag in out for flag in ("--config:", "--workdir:", "--[no]overwrite:"))

@@ -1,0 +1,121 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from r2rec_jax.runtime.checkpoint import Checkpointer
+from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.mesh import make_mesh
+
+
+def make_state(seed):
+    params = {
+        "q": {
+            "a": jax.random.normal(jax.random.key(seed), (3, 4)),
+            "b": jnp.ones((4, 2), jnp.bfloat16),
+        }
+    }
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(1.0), optax.adamw(optax.constant_schedule(1e-3))
+    )
+    return {
+        "params": params,
+        "optimizer": optimizer.init(params),
+        "rng": jax.random.key_data(jax.random.key(seed)),
+        "step": jnp.int32(seed),
+    }  # fmt: skip
+
+
+def assert_equal(tree, expected):
+    assert jax.tree.structure(tree) == jax.tree.structure(expected)
+    for leaf, other in zip(jax.tree.leaves(tree), jax.tree.leaves(expected), strict=True):
+        assert leaf.dtype == other.dtype
+        np.testing.assert_array_equal(leaf, other)
+
+
+def test_round_trip_in_a_new_process_of_the_run(tmp_path):
+    data = {"iterator": {"next_index": 12, "seed": 2**40}, "config": {"lr": 1e-3, "shape": [1, 2]}}
+    with Checkpointer(tmp_path / "run") as checkpointer:
+        assert checkpointer.latest_step() is None
+        checkpointer.save(3, make_state(3), data)
+    with Checkpointer(tmp_path / "run") as checkpointer:
+        assert checkpointer.latest_step() == 3
+        state, restored_data = checkpointer.restore(3, jax.eval_shape(make_state, 0))
+    assert_equal(state, make_state(3))
+    assert restored_data == data
+
+
+def test_the_last_two_are_kept_and_a_second_save_of_a_step_changes_nothing(tmp_path):
+    with Checkpointer(tmp_path, keep=2) as checkpointer:
+        for step in (1, 2, 5):
+            checkpointer.save(step, make_state(step), {"step": step})
+        checkpointer.save(5, make_state(6), {"step": 6})
+        checkpointer.wait()
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "5"]
+        for step in (2, 5):
+            state, data = checkpointer.restore(step, make_state(0))
+            assert_equal(state, make_state(step))
+            assert data == {"step": step}
+
+
+def test_restored_onto_the_sharding_asked_for(tmp_path):
+    sharding = NamedSharding(make_mesh(), PartitionSpec("data"))
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(1, {"w": jnp.arange(8.0)}, {})
+        wanted = {"w": jax.ShapeDtypeStruct((8,), jnp.float32, sharding=sharding)}
+        state, _ = checkpointer.restore(1, wanted)
+    assert state["w"].sharding == sharding
+    np.testing.assert_array_equal(state["w"], np.arange(8.0))
+
+
+def test_buffers_may_be_donated_while_saving_and_after_restoring(tmp_path):
+    add = jax.jit(lambda x: x + 1, donate_argnums=0)
+    with Checkpointer(tmp_path) as checkpointer:
+        value = add(jnp.zeros(1_000_000))
+        checkpointer.save(1, {"w": value}, {})
+        for _ in range(20):
+            value = add(value)
+        checkpointer.wait()
+        w = checkpointer.restore(1, {"w": value})[0]["w"]
+    np.testing.assert_array_equal(w, np.ones(1_000_000))
+    address = w.unsafe_buffer_pointer()
+    assert add(w).unsafe_buffer_pointer() == address  # in place: a buffer that XLA owns
+
+
+def test_a_missing_step(tmp_path):
+    with (
+        Checkpointer(tmp_path) as checkpointer,
+        pytest.raises(UserError, match=f"no checkpoint at {tmp_path}/4"),
+    ):
+        checkpointer.restore(4, make_state(0))
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [{"w": jnp.zeros(9)}, {"w": jnp.zeros(8), "more": jnp.zeros(1)}, {"other": jnp.zeros(8)}, {}],
+)
+def test_the_state_of_another_model(tmp_path, wanted):
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(1, {"w": jnp.arange(8.0)}, {})
+        checkpointer.wait()
+        with pytest.raises(UserError, match="damaged or of another config"):
+            checkpointer.restore(1, wanted)
+
+
+@pytest.mark.parametrize("harm", ["truncate", "delete", "flip a bit"])
+def test_a_damaged_checkpoint(tmp_path, harm):
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(1, {"w": jax.random.normal(jax.random.key(0), (1000,))}, {"a": 1})
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    largest.unlink()
+    if harm == "truncate":
+        largest.write_bytes(content[: len(content) // 2])
+    elif harm == "flip a bit":
+        content[len(content) // 2] ^= 1
+        largest.write_bytes(content)
+    with Checkpointer(tmp_path) as checkpointer, pytest.raises(UserError, match=f"{tmp_path}/1"):
+        checkpointer.restore(1, {"w": jnp.zeros(1000)})

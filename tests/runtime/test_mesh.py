@@ -1,0 +1,94 @@
+"""Placement on 8 virtual devices; a process of its own, so that other tests keep one device."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import linen as nn
+from jax.sharding import PartitionSpec as P
+
+from r2rec_jax.runtime import mesh as meshes
+from r2rec_jax.runtime.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+DEVICES = "--xla_force_host_platform_device_count=8"
+
+
+@pytest.mark.skipif(DEVICES in os.environ.get("XLA_FLAGS", ""), reason="this is that process")
+@pytest.mark.slow
+def test_on_eight_devices():
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", __file__],
+        cwd=ROOT,
+        env=os.environ | {"XLA_FLAGS": DEVICES, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout
+    assert "6 passed, 1 skipped" in result.stdout, result.stdout
+
+
+eight = pytest.mark.skipif(jax.device_count() != 8, reason="run by test_on_eight_devices")
+
+
+def parameter(shape, names):
+    """An abstract parameter boxed with its logical axes, as from jax.eval_shape of an init."""
+    init = nn.with_logical_partitioning(nn.initializers.zeros, names)
+    return jax.eval_shape(lambda: init(jax.random.key(0), shape, jnp.float32))
+
+
+@eight
+@pytest.mark.parametrize(
+    ("sizes", "shape"),
+    [({}, (8, 1, 1)), ({"fsdp": 2, "tensor": 2}, (2, 2, 2)), ({"data": 1, "tensor": 4}, (1, 1, 4))],
+)
+def test_mesh_shapes(sizes, shape):
+    mesh = meshes.make_mesh(**sizes)
+    assert tuple(mesh.shape.items()) == tuple(zip(("data", "fsdp", "tensor"), shape, strict=True))
+
+
+@eight
+def test_parameters_and_batch_are_split_by_the_table():
+    mesh = meshes.make_mesh(data=2, fsdp=2, tensor=2)
+    tree = {
+        "q": parameter((3, 8, 4), ("layers", "embed", "heads")),
+        "b": parameter((2, 4), ("lora", "embed")),
+        "scale": jax.ShapeDtypeStruct((5,), jnp.float32),
+    }
+    placed = meshes.shardings(tree, mesh)
+    assert {name: sharding.spec for name, sharding in placed.items()} == {
+        "q": P(None, "fsdp", "tensor"),
+        "b": P(None, "fsdp"),
+        "scale": P(),
+    }
+    q = jax.device_put(jnp.ones((3, 8, 4)), placed["q"])
+    assert {shard.data.shape for shard in q.addressable_shards} == {(3, 4, 2)}
+    batch = jax.device_put(jnp.arange(8), meshes.batch_sharding(mesh))
+    assert sorted({tuple(s.data.tolist()) for s in batch.addressable_shards}) == [
+        (0, 1),
+        (2, 3),
+        (4, 5),
+        (6, 7),
+    ]
+    assert jax.device_put(jnp.arange(8), meshes.replicated(mesh)).is_fully_replicated
+
+
+@eight
+def test_sizes_that_do_not_fit():
+    with pytest.raises(UserError, match="does not divide the 8 devices"):
+        meshes.make_mesh(tensor=3)
+    with pytest.raises(UserError, match="needs 16 devices and there are 8"):
+        meshes.make_mesh(data=4, fsdp=4)
+    with pytest.raises(UserError, match="sizes start at 1"):
+        meshes.make_mesh(fsdp=0)
+    with pytest.raises(UserError, match=r"\['q'\] of shape \(6,\) cannot be split"):
+        meshes.shardings({"q": parameter((6,), ("heads",))}, meshes.make_mesh(tensor=4))
+
+
+def test_an_axis_without_a_rule_is_refused():
+    with pytest.raises(ValueError, match=r"no rule for logical axes \{'hedas'\}"):
+        meshes.shardings({"q": parameter((6,), ("hedas",))}, meshes.make_mesh())

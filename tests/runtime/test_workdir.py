@@ -1,0 +1,65 @@
+import json
+
+import pytest
+from ml_collections import ConfigDict
+
+from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.workdir import claim
+
+
+def config(**changes):
+    return ConfigDict({"steps": 3, "shape": (1, 2), "optimizer": {"lr": 1e-3, "clip": 1}} | changes)
+
+
+def test_a_new_workdir_holds_the_sorted_config_and_the_same_config_resumes(tmp_path):
+    assert claim(tmp_path / "run", config(), overwrite=False) is False
+    text = (tmp_path / "run/config.json").read_text()
+    assert json.loads(text) == config(shape=[1, 2]).to_dict()
+    assert list(json.loads(text)) == ["optimizer", "shape", "steps"]
+    (tmp_path / "run/kept").touch()
+    assert claim(tmp_path / "run", config(), overwrite=False) is True
+    assert (tmp_path / "run/kept").exists()
+
+
+def test_another_config_is_refused_naming_at_most_three_fields(tmp_path):
+    claim(tmp_path, config(), overwrite=False)
+    other = config(steps=4, optimizer={"lr": 1e-3}, name="x", shape=(1,))
+    with pytest.raises(UserError) as error:
+        claim(tmp_path, other, overwrite=False)
+    assert str(error.value) == (
+        f'--workdir {tmp_path} belongs to another config: name (absent there, "x" here), '
+        "optimizer.clip (1 there, absent here), shape ([1, 2] there, [1] here) and 1 more; "
+        "choose another --workdir or add --overwrite to clear it"
+    )
+    # 1 == True in Python, and yet they are different settings.
+    with pytest.raises(UserError, match=r"optimizer\.clip"):
+        claim(tmp_path, config(optimizer={"lr": 1e-3, "clip": True}), overwrite=False)
+
+
+def test_overwrite_clears_the_workdir(tmp_path):
+    claim(tmp_path, config(), overwrite=False)
+    (tmp_path / "deep/er").mkdir(parents=True)
+    (tmp_path / "deep/er/file").touch()
+    assert claim(tmp_path, config(steps=4), overwrite=True) is False
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    assert json.loads((tmp_path / "config.json").read_text())["steps"] == 4
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_that_is_no_workdir_is_never_touched(tmp_path, overwrite):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(UserError, match=r"no config\.json"):
+        claim(tmp_path, config(), overwrite)
+    with pytest.raises(UserError, match="is a file"):
+        claim(tmp_path / "thesis.tex", config(), overwrite)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_workdir_below_a_file_or_with_a_damaged_record(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written"):
+        claim(tmp_path / "file/run", config(), overwrite=False)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.json").write_text('{"steps"')
+    with pytest.raises(UserError, match="is not JSON"):
+        claim(tmp_path / "run", config(), overwrite=False)
