@@ -1,4 +1,4 @@
-"""Grouped-query attention over a row's own keys and, optionally, a prefix that several rows share."""
+"""Grouped-query attention over a row's own keys and what precedes them: shared prompts, a cache."""
 
 import flax.struct
 import jax
@@ -18,15 +18,14 @@ class Prefix:
     length: jax.Array
 
 
-def attend(q_NTHA, k_NKSA, v_NKSA, query_start, prefix: Prefix | None = None):
-    """softmax(q k^T / sqrt(A)) v, causal among own keys, full over the valid prefix.
+def attend(q_NTHA, k_NKTA, v_NKTA, *pasts: Prefix):
+    """softmax(q k^T / sqrt(A)) v, causal among own keys, full over every past's valid keys.
 
     Args:
-      q_NTHA: queries; the query at column t of row n is its row's token `query_start + t`.
-      k_NKSA, v_NKSA: own keys and values; key s is the row's token s. S = T in a full forward,
-        the cache length while decoding.
-      query_start: scalar or int32 [N].
-      prefix: row n continues prompt n // G, where G = N / B.
+      q_NTHA: queries.
+      k_NKTA, v_NKTA: the keys and values of the same tokens.
+      pasts: what precedes those tokens; of a past with B rows, row n continues row n // (N / B):
+        a prompt that G rows share, a cache with one row each.
 
     Returns:
       [N, T, H, A] in q's dtype; scores and softmax are float32.
@@ -35,25 +34,28 @@ def attend(q_NTHA, k_NKSA, v_NKSA, query_start, prefix: Prefix | None = None):
     return is never read.
     """
     N, T, H, A = q_NTHA.shape
-    K, S = k_NKSA.shape[1:3]
+    K = k_NKTA.shape[1]
     q = (q_NTHA * A**-0.5).reshape(N, T, K, H // K, A)
-    own = jnp.einsum("ntkha,nksa->nkhts", q, k_NKSA, preferred_element_type=jnp.float32)
-    query_position = jnp.broadcast_to(query_start, (N,))[:, None] + jnp.arange(T)
-    visible_NTS = jnp.arange(S) <= query_position[:, :, None]
-    own = jnp.where(visible_NTS[:, None, None], own, -jnp.inf)
-    if prefix is None:
-        weights = jax.nn.softmax(own, axis=-1).astype(q.dtype)
-        return jnp.einsum("nkhts,nksa->ntkha", weights, v_NKSA).reshape(N, T, H, A)
 
-    B, _, P, _ = prefix.k.shape
-    G = N // B
-    q_shared = q.reshape(B, G, T, K, H // K, A)
-    shared = jnp.einsum("bgtkha,bkpa->bgkhtp", q_shared, prefix.k, preferred_element_type=jnp.float32)
-    valid_BP = jnp.arange(P) < prefix.length[:, None]
-    shared = jnp.where(valid_BP[:, None, None, None, None], shared, -jnp.inf).reshape(N, K, H // K, T, P)
-    weights = jax.nn.softmax(jnp.concatenate([shared, own], axis=-1), axis=-1).astype(q.dtype)
-    from_shared = jnp.einsum(
-        "bgkhtp,bkpa->bgtkha", weights[..., :P].reshape(B, G, K, H // K, T, P), prefix.v
-    ).reshape(N, T, H, A)
-    from_own = jnp.einsum("nkhts,nksa->ntkha", weights[..., P:], v_NKSA).reshape(N, T, H, A)
-    return from_shared + from_own
+    scores = []
+    for past in pasts:
+        B, _, P, _ = past.k.shape
+        grouped = q.reshape(B, N // B, T, K, H // K, A)
+        each = jnp.einsum(
+            "bgtkha,bkpa->bgkhtp", grouped, past.k, preferred_element_type=jnp.float32
+        )
+        valid_BP = jnp.arange(P) < past.length[:, None]
+        each = jnp.where(valid_BP[:, None, None, None, None], each, -jnp.inf)
+        scores.append(each.reshape(N, K, H // K, T, P))
+    own = jnp.einsum("ntkha,nksa->nkhts", q, k_NKTA, preferred_element_type=jnp.float32)
+    scores.append(jnp.where(jnp.tri(T, dtype=bool), own, -jnp.inf))
+    weights = jax.nn.softmax(jnp.concatenate(scores, axis=-1), axis=-1).astype(q.dtype)
+
+    out = jnp.einsum("nkhts,nksa->ntkha", weights[..., -T:], v_NKTA).reshape(N, T, H, A)
+    offset = 0
+    for past in pasts:
+        B, _, P, _ = past.k.shape
+        each = weights[..., offset : offset + P].reshape(B, N // B, K, H // K, T, P)
+        out += jnp.einsum("bgkhtp,bkpa->bgtkha", each, past.v).reshape(N, T, H, A)
+        offset += P
+    return out

@@ -92,7 +92,7 @@ def parse_config(raw: dict, where: str = "config.json") -> LlamaConfig:
 
 
 def load_config(folder: str | Path) -> LlamaConfig:
-    """Reads `folder/config.json`; raises UserError if it is absent or not JSON."""
+    """Reads `folder/config.json`; raises UserError if it is absent or not a JSON object."""
     path = Path(folder) / "config.json"
     try:
         raw = json.loads(path.read_text())
@@ -100,6 +100,8 @@ def load_config(folder: str | Path) -> LlamaConfig:
         raise UserError(f"no model at {folder}: {path.name} is missing") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as fault:
         raise UserError(f"{path} is not JSON ({fault}); fetch the model folder again") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{path} holds no JSON object; fetch the model folder again")
     return parse_config(raw, str(path))
 
 

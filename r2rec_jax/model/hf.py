@@ -47,11 +47,13 @@ def load_params(folder: str | Path, dtype, shardings=None) -> tuple[LlamaConfig,
     if not folder.is_dir():
         raise UserError(f"no model folder {folder}: " + FETCH.format(folder=folder))
     config = load_config(folder)
-    where = {}
+    where, shape = {}, {}
     for file in sorted(folder.glob("*.safetensors")):
         try:
             with safetensors.safe_open(file, "np") as tensors:
-                where.update({name: file for name in tensors.keys()})
+                for name in tensors.keys():  # noqa: SIM118 (the handle is no mapping)
+                    where[name] = file
+                    shape[name] = tuple(tensors.get_slice(name).get_shape())
         except (safetensors.SafetensorError, OSError) as fault:
             raise UserError(f"{file} is damaged ({fault}); " + FETCH.format(folder=folder)) from None
     if not where:
@@ -61,12 +63,26 @@ def load_params(folder: str | Path, dtype, shardings=None) -> tuple[LlamaConfig,
     wanted = {}
     for path, leaf in abstract.items():
         layers = range(leaf.shape[0]) if path[0] == "layers" else [None]
-        shape = leaf.shape[1:] if path[0] == "layers" else leaf.shape
-        wanted.update({hf_name(path, layer): shape[::-1] if _is_transposed(path) else shape for layer in layers})
+        one = leaf.shape[1:] if path[0] == "layers" else leaf.shape
+        for layer in layers:
+            wanted[hf_name(path, layer)] = one[::-1] if _is_transposed(path) else one
     if config.tie_word_embeddings:
         where.pop("lm_head.weight", None)
-    faults = [f"missing {name}" for name in wanted if name not in where]
-    faults += [f"unknown {name}" for name in where if name not in wanted and "rotary_emb" not in name]
+    # Everything is checked from the files' headers, before gigabytes are read.
+    faults = {
+        "missing": [name for name in wanted if name not in where],
+        "unknown": [name for name in where if name not in wanted and "rotary_emb" not in name],
+        "misshaped": [
+            f"{name} {list(shape[name])} instead of {list(wanted[name])}"
+            for name in wanted
+            if name in where and shape[name] != wanted[name]
+        ],
+    }
+    if any(faults.values()):
+        listed = "; ".join(f"{kind}: {_first(names)}" for kind, names in faults.items() if names)
+        raise UserError(
+            f"{folder} does not fit its config.json: {listed}; " + FETCH.format(folder=folder)
+        )
 
     def read(name):
         with safetensors.safe_open(where[name], "np") as tensors:
@@ -76,25 +92,21 @@ def load_params(folder: str | Path, dtype, shardings=None) -> tuple[LlamaConfig,
         layers = range(leaf.shape[0]) if path[0] == "layers" else [None]
         parts = []
         for layer in layers:
-            name = hf_name(path, layer)
-            tensor = read(name)
-            if tensor.shape != wanted[name]:
-                faults.append(f"{name} is {list(tensor.shape)}, expected {list(wanted[name])}")
-                return None
+            tensor = read(hf_name(path, layer))
             parts.append((tensor.T if _is_transposed(path) else tensor).astype(dtype))
         return np.stack(parts) if path[0] == "layers" else parts[0]
 
     placed = {}
     flat_shardings = traverse_util.flatten_dict(shardings) if shardings is not None else {}
     for path, leaf in abstract.items():
-        if faults:
-            break
-        array = assemble(path, leaf)
-        if array is not None:
-            placed[path] = jax.device_put(array, flat_shardings.get(path))
-    if faults:
-        raise UserError(f"{folder} does not fit its config.json: " + "; ".join(faults[:5]))
+        placed[path] = jax.device_put(assemble(path, leaf), flat_shardings.get(path))
     return config, traverse_util.unflatten_dict(placed)
+
+
+def _first(names: list[str], shown: int = 5) -> str:
+    """The first few names and how many follow, so that a wrong model still makes one line."""
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
 
 
 def _abstract_params(config: LlamaConfig) -> dict:

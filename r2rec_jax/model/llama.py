@@ -21,12 +21,26 @@ class Cache:
     """Own keys and values of N rows while decoding.
 
     `k`, `v`: [N, K, S, A] inside a layer, [L, N, K, S, A] for the model. `position` (int32, [] or [L]):
-    the slot that the next token is written to, the same for every row.
+    the slots filled so far, the same for every row.
     """
 
     k: jax.Array
     v: jax.Array
     position: jax.Array
+
+    def append(self, k, v) -> "Cache":
+        """The model's cache after a pass that returned keys and values `k`, `v`, [L, N, K, T, A].
+
+        Layers only read the cache: one write for all of them, at the end of a step, is done in
+        place, where a scan that handed the cache from layer to layer would copy it every token.
+        """
+
+        def write(slots, new):
+            return jax.lax.dynamic_update_slice_in_dim(
+                slots, new.astype(slots.dtype), self.position[0], axis=3
+            )
+
+        return Cache(write(self.k, k), write(self.v, v), self.position + k.shape[3])
 
 
 class RMSNorm(nn.Module):
@@ -58,12 +72,10 @@ class Attention(nn.Module):
         k_NTKA = rotate(project("k_proj", c.num_key_value_heads, "kv_heads"), positions_NT, c)
         v_NTKA = project("v_proj", c.num_key_value_heads, "kv_heads")
         k, v = k_NTKA.swapaxes(1, 2), v_NTKA.swapaxes(1, 2)
-        start = 0
+        pasts = [] if prefix is None else [prefix]
         if cache is not None:
-            start = cache.position
-            k = jax.lax.dynamic_update_slice_in_dim(cache.k, k.astype(cache.k.dtype), start, axis=2)
-            v = jax.lax.dynamic_update_slice_in_dim(cache.v, v.astype(cache.v.dtype), start, axis=2)
-        out = attend(q_NTHA, k, v, start, prefix).reshape(N * T, c.num_attention_heads * c.head_dim)
+            pasts.append(Prefix(cache.k, cache.v, jnp.broadcast_to(cache.position, (N,))))
+        out = attend(q_NTHA, k, v, *pasts).reshape(N * T, c.num_attention_heads * c.head_dim)
         return Linear(D, ("heads", "embed"), self.lora, name="o_proj")(out).reshape(N, T, D), (k, v)
 
 
@@ -119,10 +131,10 @@ class Llama(nn.Module):
           tokens_NT: int32, right-padded.
           start: position of column 0, scalar or int32 [N] (a shared prompt's length, plus what is decoded).
           prefix: keys and values of shared prompts, [L, B, K, P, A].
-          cache: own keys and values so far; None in a full forward.
+          cache: own keys and values of earlier passes; None in a full forward.
 
         Returns:
-          (hidden [N, T, D] after the last norm, (k, v) each [L, N, K, S, A]).
+          (hidden [N, T, D] after the last norm, (k, v) of these tokens, each [L, N, K, T, A]).
         """
         c = self.config
         embed_init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed"))
@@ -155,7 +167,7 @@ def head(params) -> jax.Array:
 def init_variables(model: Llama, seed: int) -> dict:
     """Fresh variables, unboxed: {'params': ..., 'lora': ... if the model has adapters}."""
     keys = dict(zip(("params", "lora"), jax.random.split(jax.random.key(seed))))
-    return nn.meta.unbox(jax.jit(model.init)(keys, jnp.zeros((1, 2), jnp.int32)))
+    return nn.meta.unbox(model.init(keys, jnp.zeros((1, 2), jnp.int32)))
 
 
 def abstract_variables(model: Llama) -> dict:

@@ -83,3 +83,15 @@ class Chat:
 
     def decode(self, ids: list[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=False).strip()
+
+    def to_transformers(self):
+        """The same tokenizer as transformers saves and loads it; it pads with its end token, as R1 does."""
+        from transformers import PreTrainedTokenizerFast  # slow to import, needed for exports only
+
+        return PreTrainedTokenizerFast(
+            tokenizer_object=self.tokenizer,
+            bos_token=MARKERS["begin"],
+            eos_token=MARKERS["end"],
+            pad_token=MARKERS["end"],
+            clean_up_tokenization_spaces=False,
+        )

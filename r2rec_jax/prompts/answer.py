@@ -1,0 +1,97 @@
+"""Rankings and statements read back from a completion. Strict: nothing is guessed or completed."""
+
+import dataclasses
+import re
+
+RANKING = "Ranking:"
+RATING = "Rating:"
+
+_NUMBER = re.compile(r"[\[(]?([0-9]{1,6})[\])]?\.?")
+_GENRES = re.compile(r"(.*\S)\s*\[[^\[\]]*\]")
+_YEAR = re.compile(r"(.*\S)\s*\((\d{4})\)")
+_QUOTES = "\"'`“”‘’«»"
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranking:
+    """A parsed answer.
+
+    places: for each place the index of a candidate, or None for something off the list, which keeps
+      its place. A candidate mentioned again is dropped: the first mention counts.
+    valid: exactly the places asked for, all on the list, all distinct.
+    """
+
+    places: list[int | None]
+    valid: bool
+
+
+def parse_ranking(
+    answer_text: str | None, titles: list[str], *, answer: str, places: int
+) -> Ranking:
+    """Reads the first line that begins with `Ranking:`, its pieces separated by '>'.
+
+    A piece is, by `answer`, a number from 1 (brackets and a full stop allowed) or a title, compared
+    whole: case, space, quotes, a final full stop and a genre list in brackets are ignored; years
+    must be equal where both sides have one. Of two candidates that match, the first is meant.
+    What stands beyond the places asked for is not read, so that listing everything does not pay.
+
+    Args:
+      answer_text: what follows the closed reasoning; None when it never closed.
+      titles: the candidates as shown (`ranking.shown_titles`).
+    """
+    lines = (answer_text or "").splitlines()
+    starts = (line.strip() for line in lines)
+    line = next((s for s in starts if s.casefold().startswith(RANKING.casefold())), None)
+    said = line[len(RANKING) :].strip() if line else ""
+    if not said:
+        return Ranking([], False)
+    pieces = said.split(">")
+    read = _by_number if answer == "numbers" else _by_title
+    found = read(pieces[:places], titles)
+    seen = set()
+    ranked = [k for k in found if k is None or not (k in seen or seen.add(k))]
+    return Ranking(ranked, len(pieces) == len(seen) == places)
+
+
+def rank_of(ranking: Ranking, index: int) -> int:
+    """The place of candidate `index`, from 1; 0 when absent."""
+    return ranking.places.index(index) + 1 if index in ranking.places else 0
+
+
+def count_statements(reasoning: str) -> int:
+    """Distinct lines of at least three words: repeating a step does not make another."""
+    lines = (" ".join(line.casefold().split()) for line in reasoning.splitlines())
+    return len({line for line in lines if line.count(" ") >= 2})
+
+
+def _by_number(pieces: list[str], titles: list[str]) -> list[int | None]:
+    matches = (_NUMBER.fullmatch(piece.strip()) for piece in pieces)
+    numbers = [int(match[1]) if match else 0 for match in matches]
+    return [number - 1 if 1 <= number <= len(titles) else None for number in numbers]
+
+
+def _by_title(pieces: list[str], titles: list[str]) -> list[int | None]:
+    candidates = [_title_and_year(title) for title in titles]
+    return [_find(_title_and_year(piece), candidates) for piece in pieces]
+
+
+def _find(named: tuple[str, str], candidates: list[tuple[str, str]]) -> int | None:
+    title, year = named
+    for index, (other, other_year) in enumerate(candidates):
+        if title and title == other and (year == other_year or not (year and other_year)):
+            return index
+    return None
+
+
+def _title_and_year(text: str) -> tuple[str, str]:
+    """A title fit for comparison, and the year after it or ''."""
+    text = _bare(text)
+    if match := _GENRES.fullmatch(text):
+        text = _bare(match[1])
+    if match := _YEAR.fullmatch(text):
+        return _bare(match[1]), match[2]
+    return text, ""
+
+
+def _bare(text: str) -> str:
+    return " ".join(text.casefold().split()).strip(_QUOTES + " ").removesuffix(".").rstrip(_QUOTES)

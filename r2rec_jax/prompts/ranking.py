@@ -1,0 +1,118 @@
+"""The recommendation prompt: what is known of a user, and the candidates to rank."""
+
+import dataclasses
+
+import numpy as np
+
+from r2rec_jax.chains.graph import Graph
+from r2rec_jax.chains.sampler import Chain, sample_chains
+from r2rec_jax.data.interactions import Catalog
+from r2rec_jax.data.prepared import Dataset
+from r2rec_jax.prompts.wording import ANSWERS, Wording
+from r2rec_jax.runtime.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RankingRecord:
+    """One user's query in ids: what a prompt shows, and the truth, which it never tells apart.
+
+    likes: recently liked items, oldest first. chains: may be empty, the prompt then has no such
+    section. candidates: int32[C], among them the truth.
+    """
+
+    user: int
+    demographics: dict[str, str]
+    likes: list[int]
+    chains: list[Chain]
+    candidates: np.ndarray
+    truth: int
+
+
+def make_record(
+    dataset: Dataset, graph: Graph, user: int, *, chains: int, likes: int, seed: int
+) -> RankingRecord:
+    """Draws the user's chains from (seed, user) and collects the rest of the query.
+
+    Raises:
+      UserError: the user is in no group of the split, so it has no candidates.
+      AssertionError: a candidate occurs in a chain or among the likes, which would give it away.
+    """
+    candidates = np.array(dataset.split.candidates[user])
+    if candidates[0] < 0:
+        raise UserError(f"user {user} has no candidates: take users from the groups of the split")
+    drawn = sample_chains(graph, user, chains, np.random.default_rng([seed, user]))
+    liked = dataset.recent_likes(user, likes).tolist()
+    shown = {item for chain in drawn for item in (chain.i0, chain.i1)} | set(liked)
+    assert shown.isdisjoint(candidates.tolist()), f"user {user}: the prompt shows a candidate"
+    return RankingRecord(
+        user=int(user),
+        demographics=dataset.catalog.demographics[user],
+        likes=liked,
+        chains=drawn,
+        candidates=candidates,
+        truth=int(dataset.split.truth[user]),
+    )
+
+
+def ranking_prompt(
+    record: RankingRecord, catalog: Catalog, wording: Wording, *, answer: str, places: int
+) -> str:
+    """The text of the user turn. `answer` says what the reply names: "titles" or "numbers".
+
+    Raises:
+      UserError: another `answer`, or `places` outside 1..C.
+    """
+    if answer not in ANSWERS:
+        raise UserError(f"answer={answer!r}: use {' or '.join(ANSWERS)}")
+    if not 1 <= places <= len(record.candidates):
+        raise UserError(f"places={places}: there are {len(record.candidates)} candidates to rank")
+    likes = [_told(wording.like, catalog, item, wording) for item in record.likes]
+    names = peer_names(record.chains, wording)
+    chains = [
+        wording.chain.format(number=k, **chain_facts(chain, catalog, wording, names[chain.peer]))
+        for k, chain in enumerate(record.chains, 1)
+    ]
+    candidates = [
+        _told(wording.candidate[answer], catalog, item, wording, number=k)
+        for k, item in enumerate(record.candidates, 1)
+    ]
+    parts = [wording.traits(record.demographics, wording.about)]
+    if likes:
+        parts.append(wording.likes.format(likes=wording.like_joiner.join(likes)))
+    if chains:
+        parts.append(wording.chains.format(chains="\n".join(chains)))
+    parts.append(wording.candidates.format(candidates=wording.candidate_joiner.join(candidates)))
+    parts.append(wording.request[answer].format(places=places, count=len(candidates)))
+    return "".join(parts)
+
+
+def shown_titles(record: RankingRecord, catalog: Catalog, wording: Wording) -> list[str]:
+    """The candidates' names as the prompt shows them: what an answer is compared with."""
+    return [wording.title(catalog, item) for item in record.candidates]
+
+
+def peer_names(chains: list[Chain], wording: Wording) -> dict[int, str]:
+    """What each companion is called: one name a person, in order of appearance."""
+    peers = list(dict.fromkeys(chain.peer for chain in chains))
+    if len(peers) > len(wording.peers):
+        raise UserError(
+            f"{len(peers)} companions, but the wording has {len(wording.peers)} names: "
+            "sample fewer chains"
+        )
+    return dict(zip(peers, wording.peers, strict=False))
+
+
+def chain_facts(chain: Chain, catalog: Catalog, wording: Wording, peer: str) -> dict[str, str]:
+    """Everything a template may tell of a chain, whose companion is called `peer`."""
+    facts = {name: f"{getattr(chain, name):g}" for name in ("r00", "r10", "r11", "r01")}
+    for name in ("i0", "i1"):
+        item = getattr(chain, name)
+        facts[name] = wording.title(catalog, item)
+        facts[f"{name}_genres"] = wording.genre_note(catalog, item)
+    about = wording.traits(catalog.demographics[chain.peer], wording.peer_about)
+    return facts | {"peer": peer, "peer_about": about}
+
+
+def _told(template: str, catalog: Catalog, item: int, wording: Wording, **facts) -> str:
+    title, genres = wording.title(catalog, item), wording.genre_note(catalog, item)
+    return template.format(title=title, genres=genres, **facts)

@@ -1,0 +1,35 @@
+"""Steps compiled with explicit shardings and donated state."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from r2rec_jax.runtime.mesh import batch_sharding, replicated
+from r2rec_jax.train.state import TrainState
+
+
+def state_shardings(state: TrainState, mesh: Mesh):
+    """Where each leaf lives; what no rule placed (step counters) is replicated."""
+    everywhere = replicated(mesh)
+    return jax.tree.map(lambda x: x.sharding if isinstance(x.sharding, type(everywhere)) else everywhere, state)
+
+
+def jit_step(step: Callable, state: TrainState, frozen, mesh: Mesh) -> Callable:
+    """jit of `step(state, frozen, batch) -> (state, metrics)`: batch split over data and fsdp, state donated."""
+    placed = state_shardings(state, mesh)
+    where = functools.partial(jax.tree.map, lambda leaf: leaf.sharding)
+    return jax.jit(
+        step,
+        in_shardings=(placed, where(frozen), batch_sharding(mesh)),
+        out_shardings=(placed, replicated(mesh)),
+        donate_argnums=0,
+    )
+
+
+def to_devices(batch, mesh: Mesh):
+    """A tree of this process's numpy rows as global arrays, first axis over data and fsdp."""
+    sharding = batch_sharding(mesh)
+    return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, np.asarray(rows)), batch)

@@ -1,0 +1,143 @@
+"""Model folders: written, read back, read by transformers, and refused when damaged."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from r2rec_jax.model import hf
+from r2rec_jax.model.llama import Llama, init_variables
+from r2rec_jax.runtime.errors import UserError
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["untied", "tied"])
+def model(request, config):
+    config = dataclasses.replace(config, tie_word_embeddings=request.param)
+    return config, init_variables(Llama(config), seed=0)["params"]
+
+
+@pytest.fixture
+def folder(model, tmp_path):
+    hf.save_params(tmp_path / "model", *model, dtype=np.float32)
+    return tmp_path / "model"
+
+
+def rewrite(folder, change):
+    """Applies `change` to the folder's dict of tensors."""
+    tensors = safetensors.numpy.load_file(folder / "model.safetensors")
+    change(tensors)
+    safetensors.numpy.save_file(tensors, folder / "model.safetensors")
+
+
+def test_round_trip(model, folder):
+    config, params = hf.load_params(folder, np.float32)
+    assert config == model[0]
+    jax.tree.map(np.testing.assert_array_equal, params, model[1])
+
+
+def test_round_trip_in_bfloat16(model, tmp_path):
+    hf.save_params(tmp_path / "model", *model)
+    tensors = safetensors.numpy.load_file(tmp_path / "model" / "model.safetensors")
+    assert {tensor.dtype for tensor in tensors.values()} == {np.dtype(ml_dtypes.bfloat16)}
+    _, params = hf.load_params(tmp_path / "model", jnp.bfloat16)
+    rounded = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), model[1])
+    jax.tree.map(np.testing.assert_array_equal, params, rounded)
+
+
+def test_the_file_has_hugging_face_names_and_layout(model, folder):
+    config, params = model
+    tensors = safetensors.numpy.load_file(folder / "model.safetensors")
+    np.testing.assert_array_equal(
+        tensors["model.layers.1.mlp.down_proj.weight"],
+        params["layers"]["mlp"]["down_proj"]["kernel"][1].T,
+    )
+    np.testing.assert_array_equal(tensors["model.embed_tokens.weight"], params["embed_tokens"])
+    assert ("lm_head.weight" in tensors) == (not config.tie_word_embeddings)
+
+
+def test_transformers_reads_the_config(model, folder):
+    from transformers import AutoConfig
+
+    read = AutoConfig.from_pretrained(folder)
+    ours, scaling = model[0], model[0].rope_scaling
+    for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "head_dim"):
+        assert getattr(read, name) == getattr(ours, name)
+    assert read.model_type == "llama"
+    assert read.num_key_value_heads == ours.num_key_value_heads
+    assert read.tie_word_embeddings == ours.tie_word_embeddings
+    rope = read.rope_parameters
+    assert (rope["rope_theta"], rope["rope_type"]) == (ours.rope_theta, "llama3")
+    assert {name: rope[name] for name in dataclasses.asdict(scaling)} == dataclasses.asdict(scaling)
+
+
+def test_shards_are_read_together(model, folder):
+    tensors = safetensors.numpy.load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    for part in range(3):
+        names = sorted(tensors)[part::3]
+        shard = {name: tensors[name] for name in names}
+        safetensors.numpy.save_file(shard, folder / f"model-0000{part + 1}-of-00003.safetensors")
+    _, params = hf.load_params(folder, np.float32)
+    jax.tree.map(np.testing.assert_array_equal, params, model[1])
+
+
+def test_an_untied_copy_of_a_tied_head_is_ignored(model, folder):
+    """Some published tied models carry lm_head.weight as well; transformers ties over it."""
+    if not model[0].tie_word_embeddings:
+        pytest.skip("only tied models")
+    rewrite(folder, lambda t: t.update({"lm_head.weight": t["model.embed_tokens.weight"].copy()}))
+    _, params = hf.load_params(folder, np.float32)
+    assert "lm_head" not in params
+
+
+def test_every_fault_is_in_one_line(folder):
+    def damage(tensors):
+        del tensors["model.norm.weight"]
+        del tensors["model.layers.0.mlp.up_proj.weight"]
+        tensors["model.layers.7.mlp.up_proj.weight"] = np.zeros((28, 20), np.float32)
+        tensors["model.embed_tokens.weight"] = np.zeros((53, 21), np.float32)
+        tensors["model.layers.1.self_attn.k_proj.weight"] = np.zeros((20, 12), np.float32)
+
+    rewrite(folder, damage)
+    with pytest.raises(UserError) as refusal:
+        hf.load_params(folder, np.float32)
+    message = str(refusal.value)
+    assert "\n" not in message
+    missing, unknown, misshaped = message.split("; ")[:3]
+    assert "model.norm.weight" in missing and "model.layers.0.mlp.up_proj.weight" in missing
+    assert "missing: " in missing and "unknown: model.layers.7.mlp.up_proj.weight" in unknown
+    assert "model.embed_tokens.weight [53, 21] instead of [53, 20]" in misshaped
+    assert "model.layers.1.self_attn.k_proj.weight [20, 12] instead of [12, 20]" in misshaped
+
+
+def test_many_faults_are_counted(folder):
+    rewrite(folder, lambda t: [t.pop(name) for name in list(t) if "layers" in name])
+    with pytest.raises(UserError, match="and 13 more"):
+        hf.load_params(folder, np.float32)
+
+
+@pytest.mark.parametrize("keep", [0, 5, 100, -10])
+def test_a_truncated_file_is_named(folder, keep):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(UserError, match=r"model\.safetensors is damaged"):
+        hf.load_params(folder, np.float32)
+
+
+def test_absent_things_are_named(folder, tmp_path):
+    with pytest.raises(UserError, match="no model folder"):
+        hf.load_params(tmp_path / "elsewhere", np.float32)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"no \*\.safetensors"):
+        hf.load_params(folder, np.float32)
+
+
+def test_an_existing_folder_is_kept_unless_told_otherwise(model, folder):
+    with pytest.raises(UserError, match="--overwrite"):
+        hf.save_params(folder, *model)
+    hf.save_params(folder, *model, overwrite=True, files={"README.md": "A model.\n"})
+    assert (folder / "README.md").read_text() == "A model.\n"

@@ -1,0 +1,184 @@
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+
+from r2rec_jax.model.completion import CompletionBatch, completion_logprobs
+from r2rec_jax.model.config import LlamaConfig
+from r2rec_jax.model.llama import Llama, head, init_variables
+from r2rec_jax.model.lora import LoRAConfig
+from r2rec_jax.rollout.engine import Engine, SamplingConfig
+
+NEVER = -1  # an end token that no vocabulary holds
+
+# Three prompts of 2, 6 and 1 tokens, padded on the right with real tokens.
+PROMPT = np.random.default_rng(0).integers(1, 20, (3, 6)).astype(np.int32)
+LENGTH = np.array([2, 6, 1], np.int32)
+IDS = np.array([40, 7, 19], np.int32)
+
+
+def make_model(vocab: int = 24, lora: LoRAConfig | None = None) -> Llama:
+    config = LlamaConfig(
+        vocab_size=vocab,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=4,
+        rms_norm_eps=1e-5,
+        rope_theta=10000.0,
+        rope_scaling=None,
+        max_position_embeddings=64,
+        tie_word_embeddings=False,
+    )
+    return Llama(config, lora)
+
+
+def make_variables(model: Llama) -> dict:
+    """Random variables, moved so that adapters act and no two logits are close."""
+    leaves, tree = jax.tree.flatten(init_variables(model, 0))
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    moved = [x + 0.3 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
+    return jax.tree.unflatten(tree, moved)
+
+
+def next_logits(model: Llama, variables: dict, tokens) -> np.ndarray:
+    """Logits [N, T, V] after every token of [N, T], by a full forward: no cache, no prefix."""
+    hidden, _ = jax.jit(model.apply)(variables, jnp.asarray(tokens, jnp.int32))
+    return np.asarray(hidden @ head(variables["params"]), np.float64)
+
+
+def generate(engine, variables, rows=(0, 1, 2), *, samples=2, seed=3):
+    rows = np.array(rows)
+    return engine(
+        variables, PROMPT[rows], LENGTH[rows], samples=samples, seed=seed, prompt_ids=IDS[rows]
+    )
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make_model()
+
+
+@pytest.fixture(scope="module")
+def variables(model):
+    return make_variables(model)
+
+
+@pytest.mark.parametrize("lora", [None, LoRAConfig(rank=2, alpha=4.0)])
+def test_greedy_is_the_argmax_of_the_full_forward(lora):
+    model = make_model(lora=lora)
+    variables = make_variables(model)
+    rollout = generate(Engine(model, NEVER, SamplingConfig(7, 0.0, 1.0, chunk=3)), variables)
+    rows = np.zeros((6, 13), np.int32)
+    places = np.repeat(LENGTH, 2)[:, None] + np.arange(7)
+    for row, tokens in enumerate(rollout.tokens):
+        length = LENGTH[row // 2]
+        rows[row, : length + 7] = np.concatenate([PROMPT[row // 2, :length], tokens])
+    logits = next_logits(model, variables, rows)[np.arange(6)[:, None], places - 1]
+    np.testing.assert_array_equal(rollout.tokens, logits.argmax(axis=-1))
+    best = scipy.special.log_softmax(logits, axis=-1).max(axis=-1)
+    np.testing.assert_allclose(rollout.logprobs, best, rtol=1e-4)
+
+
+def test_adapters_change_what_is_generated():
+    model = make_model(lora=LoRAConfig(rank=2, alpha=4.0))
+    adapted = make_variables(model)
+    bare = {**adapted, "lora": jax.tree.map(jnp.zeros_like, adapted["lora"])}
+    engine = Engine(model, NEVER, SamplingConfig(6, 0.0, 1.0))
+    assert (generate(engine, adapted).tokens != generate(engine, bare).tokens).any()
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.6, 1.0), (1.7, 0.8)])
+def test_logprobs_are_the_trainers(model, variables, temperature, top_p):
+    engine = Engine(model, 4, SamplingConfig(9, temperature, top_p, chunk=4))
+    rollout = generate(engine, variables, samples=5)
+    mask = np.arange(9) < rollout.length[:, None]
+    assert 0 < mask.sum() < mask.size, "this seed should end some responses early"
+    batch = CompletionBatch(PROMPT, LENGTH, rollout.tokens, mask.astype(np.float32))
+    forced, _ = completion_logprobs(model, variables, batch, temperature=temperature)
+    np.testing.assert_allclose(rollout.logprobs[mask], forced[mask], rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(rollout.logprobs[~mask], 0)
+
+
+def test_a_sample_depends_on_seed_prompt_and_index_alone(model, variables):
+    def run(rows, samples, chunk, seed=3):
+        engine = Engine(model, 4, SamplingConfig(10, 1.0, 0.95, chunk))
+        rollout = generate(engine, variables, rows, samples=samples, seed=seed)
+        return rollout.tokens.reshape(len(rows), samples, -1)
+
+    whole = run((0, 1, 2), samples=4, chunk=16)
+    for chunk in (1, 3, 10):
+        np.testing.assert_array_equal(run((0, 1, 2), samples=4, chunk=chunk), whole)
+    np.testing.assert_array_equal(run((2, 0), samples=4, chunk=5), whole[[2, 0]])
+    np.testing.assert_array_equal(run((1,), samples=2, chunk=5), whole[[1], :2])
+    assert (run((0, 1, 2), samples=4, chunk=16, seed=4) != whole).any()
+    assert len({tuple(row) for row in whole.reshape(12, -1)}) > 6, "samples should differ"
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.7])
+def test_two_token_sequences_follow_the_exact_distribution(top_p):
+    model, draws, temperature = make_model(vocab=5), 20_000, 3.0
+    variables = make_variables(model)
+    engine = Engine(model, NEVER, SamplingConfig(2, temperature, top_p, chunk=2))
+    prompt, length = np.array([[1, 3, 0]], np.int32), np.array([2], np.int32)
+    rollout = engine(
+        variables, prompt, length, samples=draws, seed=0, prompt_ids=np.array([0], np.int32)
+    )
+
+    def truncated_softmax(logits):
+        p = scipy.special.softmax(logits / temperature)
+        order = np.argsort(-p)
+        p[order[np.cumsum(p[order]) - p[order] >= top_p]] = 0
+        return p / p.sum()
+
+    logits = next_logits(model, variables, [[1, 3, token] for token in range(5)])
+    first = truncated_softmax(logits[0, 1])
+    second = [truncated_softmax(logits[token, 2]) for token in range(5)]
+    exact = np.array([first[a] * second[a][b] for a, b in itertools.product(range(5), repeat=2)])
+    seen = np.bincount(rollout.tokens[:, 0] * 5 + rollout.tokens[:, 1], minlength=25)
+    possible = exact > 0
+    assert seen[~possible].sum() == 0
+    assert exact[possible].min() * draws >= 5, "too rare for a chi-square: draw more"
+    assert scipy.stats.chisquare(seen[possible], exact[possible] * draws).pvalue > 1e-3
+
+
+def test_the_end_token_stops_a_row_and_the_rest_is_zero(model, variables):
+    free = generate(Engine(model, NEVER, SamplingConfig(8, 1.0, 1.0)), variables, samples=8)
+    assert free.truncated.all()
+    assert (free.length == 8).all()
+    end = 4
+    stopped = generate(Engine(model, end, SamplingConfig(8, 1.0, 1.0, 3)), variables, samples=8)
+    for row in range(24):
+        at = np.flatnonzero(free.tokens[row] == end)
+        length = at[0] + 1 if len(at) else 8
+        assert stopped.length[row] == length
+        assert stopped.truncated[row] == (len(at) == 0)
+        np.testing.assert_array_equal(stopped.tokens[row, :length], free.tokens[row, :length])
+        np.testing.assert_array_equal(stopped.tokens[row, length:], 0)
+        np.testing.assert_array_equal(stopped.logprobs[row, length:], 0)
+    assert 0 < stopped.truncated.sum() < 24, "this seed should show both endings"
+
+
+def test_decoding_stops_with_the_last_row(model, variables, monkeypatch):
+    greedy = generate(Engine(model, NEVER, SamplingConfig(2, 0.0, 1.0)), variables, rows=(0,))
+    engine = Engine(model, int(greedy.tokens[0, 0]), SamplingConfig(12, 0.0, 1.0, chunk=2))
+    chunks, decode = [], engine._decode
+    monkeypatch.setattr(engine, "_decode", lambda *a: chunks.append(1) or decode(*a))
+    rollout = generate(engine, variables, rows=(0,))
+    assert len(chunks) == 1
+    np.testing.assert_array_equal(rollout.length, [1, 1])
+
+
+def test_programs_compile_once_a_shape(model, variables):
+    engine = Engine(model, 4, SamplingConfig(6, 1.0, 0.9, chunk=2))
+    for seed in range(3):
+        generate(engine, variables, (seed, 0), seed=seed)
+    assert (engine._begin._cache_size(), engine._decode._cache_size()) == (1, 1)
+    generate(engine, variables, (0, 1, 2))
+    assert (engine._begin._cache_size(), engine._decode._cache_size()) == (2, 2)
