@@ -1,4 +1,4 @@
-"""Fields and defaults that every run shares: the paper's setting on the 8B (PAPER.md 3, marked [O] where ours)."""
+"""Fields and defaults that every run shares: the paper's setting on the 8B, ours where it is silent."""
 
 from ml_collections import ConfigDict
 

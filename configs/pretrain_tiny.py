@@ -3,7 +3,7 @@
     python -m launch.train --config=configs/pretrain_tiny.py --workdir=runs/pretrain_tiny
 
 Needs no input. Resumable; ends with a Hugging Face folder in WORKDIR/model, which becomes
-models/tiny-llama (launch.convert is not needed).
+models/tiny-llama.
 """
 
 from ml_collections import ConfigDict

@@ -44,9 +44,7 @@ def run(main: Callable[[ConfigDict, Path, bool], None]) -> None:
     def start(_: list[str]) -> None:
         # Ours speaks at info; orbax, which logs through absl as well, from warnings up.
         logging.get_absl_handler().addFilter(
-            lambda record: (
-                record.levelno >= python_logging.WARNING or record.pathname.startswith(OWN_CODE)
-            )
+            lambda record: record.levelno >= python_logging.WARNING or record.pathname.startswith(OWN_CODE)
         )
         # A polite kill unwinds like Ctrl-C, so loops have one way of leaving a resumable folder.
         signal.signal(signal.SIGTERM, signal.default_int_handler)

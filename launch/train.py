@@ -3,53 +3,65 @@
 Resumes what --workdir already holds. Each config file says what it needs and what to expect.
 """
 
+import json
 from pathlib import Path
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from launch import command
 from r2rec_jax.chains.graph import build_graph
+from r2rec_jax.data import prepared
 from r2rec_jax.data.source import make_dataset
+from r2rec_jax.evaluate.policy import rank_users, summary
+from r2rec_jax.model.completion import completion_logprobs
 from r2rec_jax.model.hf import save_params
-from r2rec_jax.model.policy import load_policy
+from r2rec_jax.model.policy import Policy, load_chat, load_policy
 from r2rec_jax.pipeline.batches import batches, collate
 from r2rec_jax.pipeline.pretrain import PretrainRows
+from r2rec_jax.pipeline.prompts import RankingPrompts
+from r2rec_jax.pipeline.traces import Traces
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.corpus import Corpus
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
+from r2rec_jax.rollout.engine import Engine, SamplingConfig
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import make_mesh
 from r2rec_jax.runtime.paths import write_atomic
 from r2rec_jax.runtime.profiler import Phases
 from r2rec_jax.runtime.workdir import claim
 from r2rec_jax.train import loop
+from r2rec_jax.train.experience import Experience, gather
+from r2rec_jax.train.grpo import AGGREGATIONS, GRPOConfig, grpo_step
 from r2rec_jax.train.jit import jit_step, to_devices
 from r2rec_jax.train.optimizer import make_optimizer
+from r2rec_jax.train.rewards import reward, total
 from r2rec_jax.train.sft import sft_step
-from r2rec_jax.train.state import TrainState
+from r2rec_jax.train.state import TrainState, restore_trainable
+
+SAMPLES = "samples.jsonl"
 
 
 def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
-    stages = {"pretrain": pretrain}
+    stages = {"pretrain": pretrain, "sft": sft, "grpo": grpo}
     if config.stage not in stages:
         raise UserError(f"stage {config.stage!r} is unknown: use one of {', '.join(stages)}")
     stages[config.stage](config, workdir, overwrite)
 
 
 def pretrain(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
+    """Trains a full model from scratch on generated text and exports it as a Hugging Face folder."""
     dataset = make_dataset(config.data)
     corpus = Corpus(dataset.interactions, dataset.catalog, build_graph(dataset))
     mesh = make_mesh(**config.mesh)
     policy = load_policy(config, mesh, config.seed)
     claim(workdir, config, overwrite)
-    chat = corpus_tokenizer(corpus, config, workdir)
+    chat = _corpus_tokenizer(corpus, config, workdir)
 
     c = config.train
     curriculum = config.corpus.curriculum
-    rows = PretrainRows(
-        corpus, chat, rows=c.steps * c.batch_size, seed=config.seed, curriculum=curriculum
-    )
+    rows = PretrainRows(corpus, chat, rows=c.steps * c.batch_size, seed=config.seed, curriculum=curriculum)
     widths = tuple(length for _, length, _ in curriculum)
     examples = batches(
         rows,
@@ -58,29 +70,97 @@ def pretrain(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
         shuffle=False,
         to_batch=lambda rows: collate(rows, (1,), widths),
     )
-    state = supervised(config, workdir, policy, examples, mesh)
+    state = _supervise(config, workdir, policy, examples, mesh)
+    params = state.trainable["params"]
     save_params(
         workdir / "model",
         policy.model.config,
-        state.trainable["params"],
+        params,
         tokenizer=chat.to_transformers(),
         overwrite=True,
     )
 
 
-def corpus_tokenizer(corpus: Corpus, config: ConfigDict, workdir: Path) -> Chat:
-    """The tokenizer trained on a sample of the corpus, made once a workdir."""
-    folder = workdir / "tokenizer"
-    if not (folder / "tokenizer.json").exists():
-        rng = np.random.default_rng([config.seed, 1])
-        sample = [corpus.document(rng, 20) for _ in range(config.corpus.tokenizer_documents)]
-        texts = [f"{d.context}{d.text}{d.reasoning or ''}" for d in sample]
-        tokenizer = train_tokenizer(texts, config.model.architecture.vocab_size)
-        write_atomic(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
-    return Chat(folder)
+def sft(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
+    """Teaches a fresh adapter to write the teacher's traces."""
+    chat = load_chat(config.model.folder)
+    traces = Traces(Path(config.annotate.folder) / "traces.jsonl", chat)
+    mesh = make_mesh(**config.mesh)
+    policy = load_policy(config, mesh, config.seed)
+    claim(workdir, config, overwrite)
+    examples = batches(
+        traces,
+        batch_size=config.train.batch_size,
+        seed=config.seed,
+        shuffle=True,
+        to_batch=lambda rows: collate(rows, config.prompt.buckets, config.train.response_buckets),
+    )
+    _supervise(config, workdir, policy, examples, mesh)
 
 
-def supervised(config: ConfigDict, workdir: Path, policy, examples, mesh) -> TrainState:
+def grpo(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
+    """Goes on from the SFT adapter by group-relative rewards; that adapter, frozen, is the reference."""
+    chat = load_chat(config.model.folder)
+    dataset = prepared.load(config.data.folder)
+    mesh = make_mesh(**config.mesh)
+    policy = load_policy(config, mesh, config.seed)
+    optimizer, _ = make_optimizer(config, config.train.steps * config.grpo.updates_per_rollout)
+    reference = policy.trainable
+    if config.train.init:
+        reference = restore_trainable(config.train.init, policy.trainable, optimizer)
+    if config.grpo.aggregation not in AGGREGATIONS:
+        raise UserError(f"grpo.aggregation {config.grpo.aggregation!r}: use one of {', '.join(AGGREGATIONS)}")
+    claim(workdir, config, overwrite)
+
+    def prompts_of(group):
+        return RankingPrompts(dataset, dataset.split.users[group], chat, config.prompt, config.seed)
+
+    questions, held_out = prompts_of("grpo"), prompts_of("validation")
+    examples = batches(
+        questions, batch_size=config.train.batch_size, seed=config.seed, shuffle=True, to_batch=list
+    )
+    # A copy: the state is donated to every step, the reference must outlive them all.
+    state = TrainState.create(jax.tree.map(lambda x: x.copy(), reference), optimizer)
+    frozen = {"base": policy.frozen, "reference": reference}
+    c, temperature = config.grpo, config.rollout.temperature
+    settings = GRPOConfig(c.clip_low, c.clip_high, c.beta, c.aggregation, temperature)
+    update = jit_step(
+        lambda state, frozen, batch: grpo_step(policy.model, optimizer, settings, state, frozen, batch),
+        state,
+        frozen,
+        mesh,
+    )
+    score = jax.jit(lambda v, batch: completion_logprobs(policy.model, v, batch, temperature=temperature)[0])
+    engine = Engine(policy.model, chat.end, SamplingConfig(**config.rollout))
+    phases = Phases()
+
+    def advance(state, prompts, step):
+        variables = {**policy.frozen, **state.trainable}
+        seed = config.seed * 1_000_003 + step
+        got = gather(engine, variables, prompts, chat, config, phases, seed=seed)
+        _append_samples(workdir / SAMPLES, step, got, c.group)
+        batch = to_devices(got.batch, mesh)
+        with phases("update"):
+            if c.updates_per_rollout > 1:
+                batch = batch.replace(old_logprobs=score(variables, batch.completions))
+            for _ in range(c.updates_per_rollout):
+                state, metrics = update(state, frozen, batch)
+            jax.block_until_ready(metrics)
+        return state, metrics | got.metrics
+
+    def evaluate(state):
+        variables = {**policy.frozen, **state.trainable}
+        judged = list(
+            rank_users(engine, variables, held_out, batch_size=config.evaluate.batch_size, seed=config.seed)
+        )
+        rewards = [total(reward(one, config.reward), config.reward) for one in judged]
+        rates = {f"validation/{name}": value for name, value in summary(judged).items()}
+        return rates | {"validation/reward": float(np.mean(rewards))}
+
+    loop.run(config, workdir, state, examples, advance, phases, evaluate)
+
+
+def _supervise(config: ConfigDict, workdir: Path, policy: Policy, examples, mesh) -> TrainState:
     """Drives the cross-entropy step over an iterator of CompletionBatch."""
     optimizer, _ = make_optimizer(config, config.train.steps)
     state = TrainState.create(policy.trainable, optimizer)
@@ -97,6 +177,35 @@ def supervised(config: ConfigDict, workdir: Path, policy, examples, mesh) -> Tra
             return step(state, policy.frozen, to_devices(batch, mesh))
 
     return loop.run(config, workdir, state, examples, advance, phases)
+
+
+def _corpus_tokenizer(corpus: Corpus, config: ConfigDict, workdir: Path) -> Chat:
+    """The tokenizer trained on a sample of the corpus, made once a workdir."""
+    folder = workdir / "tokenizer"
+    if not (folder / "tokenizer.json").exists():
+        rng = np.random.default_rng([config.seed, 1])
+        sample = [corpus.document(rng, 20) for _ in range(config.corpus.tokenizer_documents)]
+        texts = [f"{d.context}{d.text}{d.reasoning or ''}" for d in sample]
+        tokenizer = train_tokenizer(texts, config.model.architecture.vocab_size)
+        write_atomic(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
+    return Chat(folder)
+
+
+def _append_samples(path: Path, step: int, experience: Experience, group: int) -> None:
+    """Adds the best and the worst completion of the step's first group: what learning looks like."""
+    first = experience.rewards[:group]
+    with open(path, "a", encoding="utf-8") as file:
+        for row in (int(first.argmax()), int(first.argmin())):
+            judged = experience.judged[row]
+            line = {
+                "step": step,
+                "user": judged.prompt.record.user,
+                "reward": round(float(first[row]), 4),
+                "truth_rank": judged.truth_rank,
+                "reasoning": judged.reasoning,
+                "answer": judged.answer,
+            }
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -17,9 +17,7 @@ from r2rec_jax.runtime.errors import UserError
 _MOST_ITEMS = 40_000  # 6.4 GB a float32 matrix; past this the dense inverse is no longer a baseline
 
 
-def fit_score(
-    dataset: Dataset, users: np.ndarray, *, l2: float = 2000.0, profile: str = "all"
-) -> np.ndarray:
+def fit_score(dataset: Dataset, users: np.ndarray, *, l2: float = 2000.0, profile: str = "all") -> np.ndarray:
     """float64[len(users), C]; `profile` as in `observed.profile_matrix`; l2 2000 suits ML-1M."""
     observed = observed_matrix(dataset)
     candidates = candidates_of(dataset, users)

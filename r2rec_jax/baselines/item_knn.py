@@ -33,10 +33,7 @@ def fit_score(
     near = neighbours(observed, items, k=k, shrink=shrink, exponent=exponent)
     scores = profile_matrix(dataset, users, profile, observed) @ near.T
     return np.stack(
-        [
-            scores[[row]].toarray()[0, columns]
-            for row, columns in enumerate(slot.reshape(candidates.shape))
-        ]
+        [scores[[row]].toarray()[0, columns] for row, columns in enumerate(slot.reshape(candidates.shape))]
     ).astype(np.float64)
 
 

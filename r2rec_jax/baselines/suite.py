@@ -13,9 +13,7 @@ from r2rec_jax.runtime.errors import UserError
 NAMES = ("random_order", "popularity", "item_knn", "ease")
 
 
-def score(
-    name: str, dataset: Dataset, users: np.ndarray, settings: Mapping[str, Any]
-) -> np.ndarray:
+def score(name: str, dataset: Dataset, users: np.ndarray, settings: Mapping[str, Any]) -> np.ndarray:
     """Fits one baseline and scores the candidates of `users`.
 
     Args:

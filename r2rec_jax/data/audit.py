@@ -78,6 +78,5 @@ def _require(dataset: Dataset, users: np.ndarray, holds: np.ndarray, fault: str)
 
 def _fault(dataset: Dataset, fault: str) -> UserError:
     return UserError(
-        f"data set {dataset.name!r} breaks its protocol: {fault}; "
-        "make it again with python -m launch.prepare"
+        f"data set {dataset.name!r} breaks its protocol: {fault}; make it again with python -m launch.prepare"
     )

@@ -112,9 +112,7 @@ def _parse_ratings(path: Path, raw: bytes) -> np.ndarray:
     if good < len(raw):
         if b"\n" not in raw[good:]:
             last = raw.count(b"\n") + 1
-            raise UserError(
-                f"{path}:{last}: the file ends within a line, it is truncated: fetch it again"
-            )
+            raise UserError(f"{path}:{last}: the file ends within a line, it is truncated: fetch it again")
         raise _bad_line(path, raw.count(b"\n", 0, good) + 1, _RATINGS_FORM)
     if not raw:
         raise UserError(f"{path} is empty: expected lines of {_RATINGS_FORM}; fetch it again")
@@ -162,9 +160,7 @@ def _distinct(path: Path, ids: list[int]) -> np.ndarray:
     seen = {}
     for number, raw_id in enumerate(ids, 1):
         if raw_id in seen:
-            raise UserError(
-                f"{path}:{number}: id {raw_id} is already on line {seen[raw_id]}: remove one"
-            )
+            raise UserError(f"{path}:{number}: id {raw_id} is already on line {seen[raw_id]}: remove one")
         seen[raw_id] = number
     return np.array(ids, np.int64)
 
@@ -177,8 +173,7 @@ def _positions(path: Path, raw_ids: np.ndarray, known: np.ndarray, what: str, li
     if len(unknown):
         row = int(unknown[0])
         raise UserError(
-            f"{path}:{row + 1}: {what} {raw_ids[row]} is not in {listed_in}: "
-            "use the files of one release"
+            f"{path}:{row + 1}: {what} {raw_ids[row]} is not in {listed_in}: use the files of one release"
         )
     return place
 

@@ -64,9 +64,7 @@ def save(
         for name, column in _columns(log, split).items():
             np.save(fresh / f"{name}.npy", column, allow_pickle=False)
         items = zip(catalog.title, catalog.year.tolist(), catalog.genres, strict=True)
-        _write_lines(
-            fresh / "items.jsonl", [{"title": t, "year": y, "genres": list(g)} for t, y, g in items]
-        )
+        _write_lines(fresh / "items.jsonl", [{"title": t, "year": y, "genres": list(g)} for t, y, g in items])
         _write_lines(fresh / "users.jsonl", catalog.demographics)
         manifest = {
             "schema": SCHEMA,

@@ -70,9 +70,7 @@ def split(
     return Split(users, truth, cutoff, rows)
 
 
-def hold_out(
-    interactions: Interactions, min_likes: int, like_above: float
-) -> tuple[np.ndarray, np.ndarray]:
+def hold_out(interactions: Interactions, min_likes: int, like_above: float) -> tuple[np.ndarray, np.ndarray]:
     """Truth int32[n_users] and cutoff int64[n_users] of `Split`, for every eligible user."""
     liked_rows = np.flatnonzero(interactions.rating > like_above)
     liked_by = interactions.user[liked_rows]
@@ -86,9 +84,7 @@ def hold_out(
     return truth, cutoff
 
 
-def _assign(
-    eligible: np.ndarray, n_users: int, seed: int, sizes: dict[str, int]
-) -> dict[str, np.ndarray]:
+def _assign(eligible: np.ndarray, n_users: int, seed: int, sizes: dict[str, int]) -> dict[str, np.ndarray]:
     wanted = sum(sizes.values())
     if wanted > len(eligible):
         raise UserError(
@@ -106,9 +102,7 @@ def _assign(
     return users
 
 
-def _draw_candidates(
-    user: int, truth: int, allowed: np.ndarray, count: int, seed: int
-) -> np.ndarray:
+def _draw_candidates(user: int, truth: int, allowed: np.ndarray, count: int, seed: int) -> np.ndarray:
     """The truth and the allowed items with the smallest random keys, shuffled: int32[count]."""
     available = int(allowed.sum())
     if available < count - 1:

@@ -26,7 +26,6 @@ def paper_rows(dataset: str) -> list[dict] | None:
         return None
     column = _DATASETS.index(dataset)
     return [
-        {"name": name}
-        | dict(zip(("hr@1", "hr@3", "ndcg@3"), map(float, cells[column].split()), strict=True))
+        {"name": name} | dict(zip(("hr@1", "hr@3", "ndcg@3"), map(float, cells[column].split()), strict=True))
         for name, cells in _METHODS.items()
     ]

@@ -134,9 +134,7 @@ def _figures(report: Report) -> list[dict]:
         for c in report.curves
     ]
     if report.hr_by_position:
-        places = {
-            name: list(enumerate(rates, start=1)) for name, rates in report.hr_by_position.items()
-        }
+        places = {name: list(enumerate(rates, start=1)) for name, rates in report.hr_by_position.items()}
         figures.append(
             {
                 "name": "HR@1 by place of the truth",

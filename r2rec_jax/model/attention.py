@@ -41,9 +41,7 @@ def attend(q_NTHA, k_NKTA, v_NKTA, *pasts: Prefix):
     for past in pasts:
         B, _, P, _ = past.k.shape
         grouped = q.reshape(B, N // B, T, K, H // K, A)
-        each = jnp.einsum(
-            "bgtkha,bkpa->bgkhtp", grouped, past.k, preferred_element_type=jnp.float32
-        )
+        each = jnp.einsum("bgtkha,bkpa->bgkhtp", grouped, past.k, preferred_element_type=jnp.float32)
         valid_BP = jnp.arange(P) < past.length[:, None]
         each = jnp.where(valid_BP[:, None, None, None, None], each, -jnp.inf)
         scores.append(each.reshape(N, K, H // K, T, P))

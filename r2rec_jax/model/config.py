@@ -46,7 +46,7 @@ class LlamaConfig:
     tie_word_embeddings: bool
 
 
-# A field that changes the function computed and that this code does not implement: (name, value it must have).
+# Fields that change the function computed, and the one value that this code implements.
 _MUST_BE = {
     "model_type": "llama",
     "hidden_act": "silu",
@@ -62,7 +62,9 @@ def parse_config(raw: dict, where: str = "config.json") -> LlamaConfig:
     """Translates a Hugging Face config; raises UserError naming any field that is missing or unsupported."""
     for name, value in _MUST_BE.items():
         if raw.get(name, value) != value:
-            raise UserError(f"{where}: {name}={raw[name]!r} is not supported, only {value!r} is; use a plain Llama")
+            raise UserError(
+                f"{where}: {name}={raw[name]!r} is not supported, only {value!r} is; use a plain Llama"
+            )
     # transformers 5 writes rope_theta and the scaling together as rope_parameters.
     rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
     rope_type = rope.get("rope_type", rope.get("type", "default"))

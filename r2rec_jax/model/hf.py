@@ -80,9 +80,7 @@ def load_params(folder: str | Path, dtype, shardings=None) -> tuple[LlamaConfig,
     }
     if any(faults.values()):
         listed = "; ".join(f"{kind}: {_first(names)}" for kind, names in faults.items() if names)
-        raise UserError(
-            f"{folder} does not fit its config.json: {listed}; " + FETCH.format(folder=folder)
-        )
+        raise UserError(f"{folder} does not fit its config.json: {listed}; " + FETCH.format(folder=folder))
 
     def read(name):
         with safetensors.safe_open(where[name], "np") as tensors:
@@ -115,8 +113,16 @@ def _abstract_params(config: LlamaConfig) -> dict:
     return meta.unbox(abstract_variables(Llama(config)))["params"]
 
 
-def save_params(folder: str | Path, config: LlamaConfig, params: dict, *, dtype=ml_dtypes.bfloat16, tokenizer=None,
-                overwrite: bool = False, files: dict[str, str] | None = None) -> None:
+def save_params(
+    folder: str | Path,
+    config: LlamaConfig,
+    params: dict,
+    *,
+    dtype=ml_dtypes.bfloat16,
+    tokenizer=None,
+    overwrite: bool = False,
+    files: dict[str, str] | None = None,
+) -> None:
     """Writes a folder that transformers loads: config, weights, tokenizer and any extra text `files`."""
     tensors = {}
     for path, leaf in traverse_util.flatten_dict(params).items():

@@ -48,7 +48,9 @@ class RMSNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        scale = self.param("scale", nn.with_logical_partitioning(nn.initializers.ones, ("norm",)), x.shape[-1:])
+        scale = self.param(
+            "scale", nn.with_logical_partitioning(nn.initializers.ones, ("norm",)), x.shape[-1:]
+        )
         x32 = x.astype(jnp.float32)
         normed = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.eps)
         return normed.astype(x.dtype) * scale.astype(x.dtype)
@@ -103,7 +105,9 @@ class Block(nn.Module):
     def __call__(self, x_NTD, positions_NT, prefix, cache):
         with jax.named_scope("attention"):
             normed = RMSNorm(self.config.rms_norm_eps, name="input_layernorm")(x_NTD)
-            mixed, kv = Attention(self.config, self.lora, name="self_attn")(normed, positions_NT, prefix, cache)
+            mixed, kv = Attention(self.config, self.lora, name="self_attn")(
+                normed, positions_NT, prefix, cache
+            )
             x_NTD = x_NTD + mixed
         with jax.named_scope("mlp"):
             normed = RMSNorm(self.config.rms_norm_eps, name="post_attention_layernorm")(x_NTD)
@@ -166,7 +170,7 @@ def head(params) -> jax.Array:
 
 def init_variables(model: Llama, seed: int) -> dict:
     """Fresh variables, unboxed: {'params': ..., 'lora': ... if the model has adapters}."""
-    keys = dict(zip(("params", "lora"), jax.random.split(jax.random.key(seed))))
+    keys = dict(zip(("params", "lora"), jax.random.split(jax.random.key(seed)), strict=True))
     return nn.meta.unbox(model.init(keys, jnp.zeros((1, 2), jnp.int32)))
 
 

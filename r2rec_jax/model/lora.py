@@ -46,9 +46,7 @@ class Linear(nn.Module):
 
         def adapter(name, init, shape, axes):
             boxed = nn.with_logical_partitioning(init, axes)
-            return self.variable(
-                "lora", name, lambda: boxed(self.make_rng("lora"), shape, jnp.float32)
-            ).value
+            return self.variable("lora", name, lambda: boxed(self.make_rng("lora"), shape, jnp.float32)).value
 
         # B starts at zero, so a fresh adapter changes nothing.
         a = adapter("a", nn.initializers.he_uniform(), (width, self.lora.rank), (self.axes[0], "lora"))

@@ -23,7 +23,9 @@ def pad(rows: list[np.ndarray], buckets: tuple[int, ...], dtype=np.int32) -> np.
     return out
 
 
-def collate(examples: list[dict], prompt_buckets: tuple[int, ...], response_buckets: tuple[int, ...]) -> CompletionBatch:
+def collate(
+    examples: list[dict], prompt_buckets: tuple[int, ...], response_buckets: tuple[int, ...]
+) -> CompletionBatch:
     """One CompletionBatch of (prompt, response, mask) examples, one completion a prompt."""
     return CompletionBatch(
         prompt=pad([example["prompt"] for example in examples], prompt_buckets),

@@ -39,5 +39,8 @@ class PretrainRows:
 
     def _tokens(self, document: Document) -> tuple[list[int], list[int]]:
         if document.reasoning is None:
-            return self.chat.encode(document.context), [*self.chat.encode(document.text), self.chat.end]
+            return self.chat.encode(document.context), [
+                *self.chat.encode(document.text),
+                self.chat.end,
+            ]
         return self.chat.prompt(document.context), self.chat.completion(document.reasoning, document.text)

@@ -25,9 +25,7 @@ class Ranking:
     valid: bool
 
 
-def parse_ranking(
-    answer_text: str | None, titles: list[str], *, answer: str, places: int
-) -> Ranking:
+def parse_ranking(answer_text: str | None, titles: list[str], *, answer: str, places: int) -> Ranking:
     """Reads the first line that begins with `Ranking:`, its pieces separated by '>'.
 
     A piece is, by `answer`, a number from 1 (brackets and a full stop allowed) or a title, compared

@@ -1,8 +1,8 @@
 """Pretraining text for the embedded base model, rendered from generated logs.
 
 Six kinds of document, each in several wordings: facts of the catalogue, histories, lists said
-twice, filters by genre, choices among options, and chat turns that read chains, reason, and rank. None uses the
-wording of the recommendation prompt (prompts/wording.py), which only SFT teaches.
+twice, filters by genre, choices among options, and chat turns that read chains, reason, and rank.
+None uses the wording of the recommendation prompt (prompts/wording.py), which only SFT teaches.
 
 A ranking orders its options by how many of the favourites *shown in the document* share their
 genre, then by popularity: a rule that can be read off the page, so that looking things up in
@@ -10,6 +10,7 @@ context pays from the first steps.
 """
 
 import dataclasses
+import itertools
 
 import numpy as np
 
@@ -17,7 +18,22 @@ from r2rec_jax.chains.graph import Graph
 from r2rec_jax.chains.sampler import Chain, sample_chains
 from r2rec_jax.data.interactions import Catalog, Interactions
 
-NAMES = ("Ann", "Ben", "Cleo", "Dan", "Eve", "Finn", "Gus", "Hal", "Iris", "Jo", "Kai", "Lea", "Max", "Nia")
+NAMES = (
+    "Ann",
+    "Ben",
+    "Cleo",
+    "Dan",
+    "Eve",
+    "Finn",
+    "Gus",
+    "Hal",
+    "Iris",
+    "Jo",
+    "Kai",
+    "Lea",
+    "Max",
+    "Nia",
+)
 LIKES = 5  # favourites shown when a document asks for a choice
 BEST = 3  # places that a ranking fills
 
@@ -48,7 +64,7 @@ class Corpus:
         liked = interactions.rating > 3
         bounds = interactions.offsets
         self.likes = [
-            interactions.item[start:stop][liked[start:stop]] for start, stop in zip(bounds[:-1], bounds[1:])
+            interactions.item[start:stop][liked[start:stop]] for start, stop in itertools.pairwise(bounds)
         ]
         self.readers = np.flatnonzero([len(likes) > LIKES for likes in self.likes])
 
@@ -164,9 +180,10 @@ class Corpus:
 
     def _tie(self, chain: Chain, name: str, friend: str, rng) -> str:
         first, second = self.title[chain.i0], self.title[chain.i1]
+        r00, r10, r11, r01 = (f"{rating:.0f}" for rating in (chain.r00, chain.r10, chain.r11, chain.r01))
         wordings = (
-            f"{name} {chain.r00:.0f} {first} {chain.r10:.0f} {friend} {chain.r11:.0f} {second} {chain.r01:.0f} {name}",
-            f"{name} and {friend}: {first} {chain.r00:.0f} {chain.r10:.0f}, {second} {chain.r01:.0f} {chain.r11:.0f}",
+            f"{name} {r00} {first} {r10} {friend} {r11} {second} {r01} {name}",
+            f"{name} and {friend}: {first} {r00} {r10}, {second} {r01} {r11}",
         )
         return wordings[rng.integers(len(wordings))]
 

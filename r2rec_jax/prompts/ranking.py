@@ -96,8 +96,7 @@ def peer_names(chains: list[Chain], wording: Wording) -> dict[int, str]:
     peers = list(dict.fromkeys(chain.peer for chain in chains))
     if len(peers) > len(wording.peers):
         raise UserError(
-            f"{len(peers)} companions, but the wording has {len(wording.peers)} names: "
-            "sample fewer chains"
+            f"{len(peers)} companions, but the wording has {len(wording.peers)} names: sample fewer chains"
         )
     return dict(zip(peers, wording.peers, strict=False))
 

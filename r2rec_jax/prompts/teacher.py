@@ -63,9 +63,7 @@ def _support(chain: Chain, truth: int, catalog: Catalog) -> tuple[bool, float]:
 
 def _like_hops(record, catalog: Catalog, wording: Wording, count: int) -> list[str]:
     return [
-        wording.like_hop.format(
-            title=wording.title(catalog, item), genres=wording.genre_note(catalog, item)
-        )
+        wording.like_hop.format(title=wording.title(catalog, item), genres=wording.genre_note(catalog, item))
         for item in record.likes[::-1][:count]
     ]
 

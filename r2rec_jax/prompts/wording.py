@@ -75,8 +75,7 @@ class Wording:
     def traits(self, demographics: dict[str, str], template: str) -> str:
         """`template` filled with a user's {traits}; '' when nothing is known."""
         told = [
-            self.trait.format(name=clean(name), value=clean(value))
-            for name, value in demographics.items()
+            self.trait.format(name=clean(name), value=clean(value)) for name, value in demographics.items()
         ]
         return template.format(traits=self.trait_joiner.join(told)) if told else ""
 
@@ -85,9 +84,7 @@ def wording(name: str) -> Wording:
     """The wording called `name`. Raises UserError for an unknown one, naming the nearest."""
     if name not in WORDINGS:
         near = difflib.get_close_matches(name, WORDINGS, n=1, cutoff=0.0)[0]
-        raise UserError(
-            f"no wording {name!r}, did you mean {near!r}? there are {', '.join(WORDINGS)}"
-        )
+        raise UserError(f"no wording {name!r}, did you mean {near!r}? there are {', '.join(WORDINGS)}")
     return WORDINGS[name]
 
 

@@ -66,9 +66,7 @@ class Engine:
         self._begin = jax.jit(self._begin_impl, static_argnames="samples")
         self._decode = jax.jit(self._decode_impl, donate_argnames="state")
 
-    def __call__(
-        self, variables, prompt_BP, prompt_length_B, *, samples, seed, prompt_ids
-    ) -> Rollout:
+    def __call__(self, variables, prompt_BP, prompt_length_B, *, samples, seed, prompt_ids) -> Rollout:
         """Samples `samples` responses to each prompt.
 
         Args:
@@ -108,9 +106,7 @@ class Engine:
         empty = jnp.zeros((L, B * samples, K, slots, A), prefix.k.dtype)
         fold_in = jax.random.fold_in
         of_prompt_B = jax.vmap(fold_in, (None, 0))(key, prompt_ids_B)
-        keys_BG = jax.vmap(jax.vmap(fold_in, (None, 0)), (0, None))(
-            of_prompt_B, jnp.arange(samples)
-        )
+        keys_BG = jax.vmap(jax.vmap(fold_in, (None, 0)), (0, None))(of_prompt_B, jnp.arange(samples))
         state = State(
             cache=Cache(empty, empty, jnp.zeros(L, jnp.int32)),
             token=jnp.repeat(last_B, samples),

@@ -53,6 +53,4 @@ def _rows(path: Path) -> list[dict]:
     try:
         return [json.loads(line) for line in lines]
     except ValueError as error:
-        raise UserError(
-            f"{path} is damaged ({error}): remove it to start its curves anew"
-        ) from error
+        raise UserError(f"{path} is damaged ({error}): remove it to start its curves anew") from error

@@ -46,9 +46,7 @@ def _refuse_other(workdir: Path, record: Path, wanted: dict) -> None:
     try:
         present = json.loads(record.read_text())
     except ValueError as error:
-        raise UserError(
-            f"{record} is not JSON: choose another --workdir or add --overwrite"
-        ) from error
+        raise UserError(f"{record} is not JSON: choose another --workdir or add --overwrite") from error
     before, now = _leaves(present), _leaves(wanted)
     differing = [
         f"{name} ({before.get(name, 'absent')} there, {now.get(name, 'absent')} here)"

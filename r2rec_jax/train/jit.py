@@ -14,11 +14,13 @@ from r2rec_jax.train.state import TrainState
 def state_shardings(state: TrainState, mesh: Mesh):
     """Where each leaf lives; what no rule placed (step counters) is replicated."""
     everywhere = replicated(mesh)
-    return jax.tree.map(lambda x: x.sharding if isinstance(x.sharding, type(everywhere)) else everywhere, state)
+    return jax.tree.map(
+        lambda x: x.sharding if isinstance(x.sharding, type(everywhere)) else everywhere, state
+    )
 
 
 def jit_step(step: Callable, state: TrainState, frozen, mesh: Mesh) -> Callable:
-    """jit of `step(state, frozen, batch) -> (state, metrics)`: batch split over data and fsdp, state donated."""
+    """Compiles `step(state, frozen, batch) -> (state, metrics)`: batch split, state donated."""
     placed = state_shardings(state, mesh)
     where = functools.partial(jax.tree.map, lambda leaf: leaf.sharding)
     return jax.jit(
@@ -32,4 +34,6 @@ def jit_step(step: Callable, state: TrainState, frozen, mesh: Mesh) -> Callable:
 def to_devices(batch, mesh: Mesh):
     """A tree of this process's numpy rows as global arrays, first axis over data and fsdp."""
     sharding = batch_sharding(mesh)
-    return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, np.asarray(rows)), batch)
+    return jax.tree.map(
+        lambda rows: jax.make_array_from_process_local_data(sharding, np.asarray(rows)), batch
+    )

@@ -14,9 +14,7 @@ from tqdm import tqdm
 from r2rec_jax.runtime.checkpoint import Checkpointer
 from r2rec_jax.runtime.metrics import MetricWriter
 from r2rec_jax.runtime.profiler import Phases, trace_window
-from r2rec_jax.train.state import TrainState
-
-CHECKPOINTS = "checkpoints"
+from r2rec_jax.train.state import CHECKPOINTS, TrainState
 
 # (state, batch, step) -> (state, metrics): a jitted step, or a rollout and its update.
 Advance = Callable[[TrainState, object, int], tuple[TrainState, dict]]
@@ -88,7 +86,11 @@ def run(
 def _report(writer: MetricWriter, progress: tqdm, step: int, metrics: dict) -> None:
     metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
     writer.write(step, metrics)
-    shown = {name.removeprefix("train/"): metrics[name] for name in ("train/loss", "train/reward") if name in metrics}
+    shown = {
+        name.removeprefix("train/"): metrics[name]
+        for name in ("train/loss", "train/reward")
+        if name in metrics
+    }
     progress.set_postfix({name: f"{value:.3f}" for name, value in shown.items()}, refresh=False)
 
 
@@ -97,7 +99,7 @@ def _stop_signal() -> Iterator[Callable[[], bool]]:
     """Yields a function that tells whether SIGINT or SIGTERM has come; a second one interrupts at once."""
     came = False
 
-    def note(number, frame):
+    def note(*_):
         nonlocal came
         if came:
             raise KeyboardInterrupt

@@ -31,7 +31,7 @@ def sft_step(model: Llama, optimizer, state: TrainState, frozen: dict, batch: Co
     metrics = {
         "train/loss": total / tokens,
         "train/tokens": tokens,
-        "train/grad_norm": optax.global_norm(grads),
+        "train/grad_norm": optax.tree.norm(grads),
     }
     with jax.named_scope("optimizer"):
         return state.apply_gradients(grads, optimizer), metrics

@@ -1,9 +1,16 @@
-"""What a training step changes."""
+"""What a training step changes, and where it is kept."""
+
+from pathlib import Path
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+
+from r2rec_jax.runtime.checkpoint import Checkpointer
+from r2rec_jax.runtime.errors import UserError
+
+CHECKPOINTS = "checkpoints"  # in a training run's workdir
 
 
 @flax.struct.dataclass
@@ -26,3 +33,21 @@ class TrainState:
     def apply_gradients(self, grads: dict, optimizer: optax.GradientTransformation) -> "TrainState":
         updates, opt_state = optimizer.update(grads, self.opt_state, self.trainable)
         return TrainState(self.step + 1, optax.apply_updates(self.trainable, updates), opt_state)
+
+
+def restore_trainable(workdir: str | Path, like: dict, optimizer: optax.GradientTransformation) -> dict:
+    """The newest `trainable` of a training run, placed as `like` is.
+
+    `optimizer` only tells what else the checkpoint holds; its settings need not be the run's own.
+    Raises UserError when `workdir` holds no checkpoint, or one of another model.
+    """
+    folder = Path(workdir) / CHECKPOINTS
+    if not folder.is_dir():
+        raise UserError(f"no checkpoints in {workdir}: train into that --workdir first")
+    with Checkpointer(folder) as checkpoints:
+        step = checkpoints.latest_step()
+        if step is None:
+            raise UserError(f"no finished checkpoint in {folder}: train into that --workdir first")
+        abstract = jax.eval_shape(lambda trainable: TrainState.create(trainable, optimizer), like)
+        state, _ = checkpoints.restore(step, abstract.replace(trainable=like))
+        return state.trainable

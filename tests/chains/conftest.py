@@ -28,9 +28,7 @@ def tiny_ratings() -> dict[tuple[int, int], float]:
         4: [3, 4, 5],
         5: [8],
     }
-    return {
-        (user, item): float(1 + (3 * user + item) % 5) for user in rated for item in rated[user]
-    }
+    return {(user, item): float(1 + (3 * user + item) % 5) for user in rated for item in rated[user]}
 
 
 @pytest.fixture(scope="session")

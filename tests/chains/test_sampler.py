@@ -33,9 +33,7 @@ def test_companions_on_a_generated_graph_against_sets(dataset):
     graph = build_graph(dataset)
     rated = [set(graph.items_of(user).tolist()) for user in range(graph.n_users)]
     for user in range(graph.n_users):
-        expected = [
-            w for w in range(graph.n_users) if w != user and len(rated[w] & rated[user]) > 1
-        ]
+        expected = [w for w in range(graph.n_users) if w != user and len(rated[w] & rated[user]) > 1]
         assert companions(graph, user).tolist() == expected
 
 
@@ -59,9 +57,7 @@ def test_every_chain_is_closed_and_carries_the_logs_ratings(dataset):
     rating = {}
     for user in range(log.n_users):
         rows = dataset.history(user)
-        rating |= {
-            (user, int(i)): float(r) for i, r in zip(log.item[rows], log.rating[rows], strict=True)
-        }
+        rating |= {(user, int(i)): float(r) for i, r in zip(log.item[rows], log.rating[rows], strict=True)}
     used = set()
     for user in range(log.n_users):
         for chain in sample_chains(graph, user, 5, np.random.default_rng([0, user])):

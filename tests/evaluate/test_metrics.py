@@ -64,9 +64,7 @@ def test_ndcg_stays_in_its_bounds(ranks, k):
 
 
 def test_bounds_of_the_paper():
-    assert metrics.ndcg_bounds(0.4, 0.6, 3) == pytest.approx(
-        (0.4 + 0.5 * 0.2, 0.4 + 0.6309 * 0.2), 1e-4
-    )
+    assert metrics.ndcg_bounds(0.4, 0.6, 3) == pytest.approx((0.4 + 0.5 * 0.2, 0.4 + 0.6309 * 0.2), 1e-4)
 
 
 @pytest.mark.parametrize("ranks", [[], [-1], [[1, 2]]])

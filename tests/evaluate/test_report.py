@@ -10,9 +10,7 @@ from r2rec_jax.evaluate.metrics import ndcg_bounds
 from r2rec_jax.evaluate.paper import paper_rows
 from r2rec_jax.evaluate.report import Case, Curve, Report, render
 
-HOSTILE = (
-    "<script>alert('x')</script><img src=http://example.org/a.png onerror=go()>\"'&{{ 7*7 }}$\\x$"
-)
+HOSTILE = "<script>alert('x')</script><img src=http://example.org/a.png onerror=go()>\"'&{{ 7*7 }}$\\x$"
 
 
 class Page(HTMLParser):
@@ -53,9 +51,7 @@ def report(text: str = "plain") -> Report:
             {"name": f"policy {text}", "valid_rate": 0.987, "ci95": ci95, "ours": True} | numbers,
         ],
         paper=[{"name": f"paper {text}", "hr@1": 0.404, "hr@3": 0.544, "ndcg@3": 0.484}],
-        curves=[
-            Curve(f"curve {text}", f"x {text}", f"y {text}", {f"line {text}": [(0, 1), (9, 1.75)]})
-        ],
+        curves=[Curve(f"curve {text}", f"x {text}", f"y {text}", {f"line {text}": [(0, 1), (9, 1.75)]})],
         hr_by_position={f"place {text}": [0.5, math.nan, 0.25]},
         cases=[case, dataclasses.replace(case, ranking=[], hit_rank=0)],
     )
@@ -98,9 +94,7 @@ def test_nothing_is_fetched():
 def test_hostile_text_is_inert():
     plain, hostile = Page(render(report())), Page(render(report(HOSTILE)))
     # The same elements and attributes: the text went nowhere but into text.
-    assert [(tag, sorted(a)) for tag, a in hostile.tags] == [
-        (tag, sorted(a)) for tag, a in plain.tags
-    ]
+    assert [(tag, sorted(a)) for tag, a in hostile.tags] == [(tag, sorted(a)) for tag, a in plain.tags]
     assert hostile.text.count(HOSTILE) >= 18
 
 

@@ -86,7 +86,5 @@ def test_padding_does_not_matter(config, variables):
         prompt=np.where(inside, batch.prompt, other.prompt),
         response=np.where(batch.response_mask > 0, batch.response, other.response),
     )
-    run = jax.jit(
-        lambda batch: completion_logprobs(model, variables, batch)[0] * batch.response_mask
-    )
+    run = jax.jit(lambda batch: completion_logprobs(model, variables, batch)[0] * batch.response_mask)
     np.testing.assert_allclose(run(noisy), run(batch), rtol=0, atol=1e-6)

@@ -63,9 +63,7 @@ def test_entropy_carries_no_gradient():
 def test_entropy_bounds():
     """Equal logits give log V; one overwhelming logit gives 0."""
     flat = token_logprobs(jnp.zeros((3, 4)), jnp.ones((4, 17)), jnp.zeros(3, jnp.int32))
-    np.testing.assert_allclose(
-        flat, -np.log(17) * np.array([[1.0], [-1.0]]) * np.ones(3), rtol=1e-6
-    )
+    np.testing.assert_allclose(flat, -np.log(17) * np.array([[1.0], [-1.0]]) * np.ones(3), rtol=1e-6)
     sharp = token_logprobs(jnp.ones((1, 1)), jnp.array([[1e4, 0.0]]), jnp.zeros(1, jnp.int32))
     np.testing.assert_array_equal(sharp, [[0.0], [0.0]])
 

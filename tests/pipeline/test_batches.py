@@ -64,8 +64,7 @@ def test_each_epoch_is_another_order_of_everything():
 
 def test_the_order_depends_on_the_seed_alone():
     first, again, other = (
-        drawn(batches(Squares(30), batch_size=5, seed=s, shuffle=True, to_batch=list), 8)
-        for s in (1, 1, 2)
+        drawn(batches(Squares(30), batch_size=5, seed=s, shuffle=True, to_batch=list), 8) for s in (1, 1, 2)
     )
     assert first == again != other
 

@@ -18,9 +18,7 @@ CURRICULUM = ((0.25, 48, 3), (1.0, 160, 8))
 @pytest.fixture(scope="module")
 def corpus() -> Corpus:
     log, catalog = generate(seed=1, users=60, items=40, ratings_per_user=12)
-    return Corpus(
-        log, catalog, build_graph(Dataset("d", log, catalog, split(log, seed=0, sizes={})))
-    )
+    return Corpus(log, catalog, build_graph(Dataset("d", log, catalog, split(log, seed=0, sizes={}))))
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +52,7 @@ def test_the_mask_covers_exactly_the_text_to_learn(chat):
     whole = Document("", "Ann enjoyed A.")
     talk = Document("Order the best 1.", "Order: A", reasoning="A is a favourite.")
     length = 150
-    row = PretrainRows(
-        Scripted([plain, whole, talk]), chat, rows=1, seed=0, curriculum=((1, length, 4),)
-    )[0]
+    row = PretrainRows(Scripted([plain, whole, talk]), chat, rows=1, seed=0, curriculum=((1, length, 4),))[0]
     expected = []
     for document in itertools.cycle([plain, whole, talk]):
         if document.reasoning is None:
@@ -83,10 +79,7 @@ def test_a_document_that_does_not_fit_is_left_out_whole(chat):
     short, long = Document("", "Ann"), Document("", "Ann enjoyed A. " * 40)
     source = Scripted([short, long])
     row = PretrainRows(source, chat, rows=1, seed=0, curriculum=((1, 20, 4),))[0]
-    assert (
-        chat.decode(row["response"].tolist()).replace("<｜end▁of▁sentence｜>", "|")
-        == "Ann|Ann|Ann|"
-    )
+    assert chat.decode(row["response"].tolist()).replace("<｜end▁of▁sentence｜>", "|") == "Ann|Ann|Ann|"
     assert len(source.asked) == 6  # three that did not fit end the row
 
 

@@ -128,9 +128,7 @@ rough = st.lists(
 ).map("".join)
 
 
-@given(
-    text=rough | st.text(), answer=st.sampled_from(["titles", "numbers"]), places=st.integers(1, 6)
-)
+@given(text=rough | st.text(), answer=st.sampled_from(["titles", "numbers"]), places=st.integers(1, 6))
 def test_any_text_parses_to_a_sane_ranking(text, answer, places):
     found = parse_ranking(text, WORDS, answer=answer, places=places)
     listed = [k for k in found.places if k is not None]

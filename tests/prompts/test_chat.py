@@ -9,9 +9,7 @@ from transformers import PreTrainedTokenizerFast
 from r2rec_jax.prompts.chat import MARKERS, Chat, plain
 from r2rec_jax.runtime.errors import UserError
 
-few = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+few = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 # Pieces that make markers when they meet, and what might hide a seam.
 SHARDS = [
     *MARKERS.values(),
@@ -64,9 +62,7 @@ def test_a_prompt_is_the_reference_templates_token_for_token(reference, real_cha
 
 @pytest.mark.parametrize("answer", ["Ranking: 3 > 1 > 2", "Fine.", "Amélie (2001)"])
 @pytest.mark.parametrize("text", TEXTS)
-def test_a_turn_without_its_reasoning_is_the_reference_templates(
-    reference, real_chat, text, answer
-):
+def test_a_turn_without_its_reasoning_is_the_reference_templates(reference, real_chat, text, answer):
     messages = [{"role": "user", "content": text}, {"role": "assistant", "content": answer}]
     prompt, completion = real_chat.prompt(text), real_chat.completion("Some step.", answer)
     opened = [real_chat.think, *real_chat.encode("\n")]
@@ -141,9 +137,7 @@ def test_markup_that_was_not_cleaned_is_refused(chat, marker):
         chat.completion("fine", f"Ranking: {marker}")
 
 
-LINES = st.text(
-    st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=20
-)
+LINES = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=20)
 
 
 @given(reasoning=LINES.map(plain), answer=LINES.map(plain))

@@ -67,12 +67,8 @@ def log(corpus_data) -> dict:
     """What the documents may draw on, read from the log row by row."""
     table, catalog = corpus_data.interactions, corpus_data.catalog
     columns = (table.user.tolist(), table.item.tolist(), table.rating.tolist())
-    rows = [
-        (user, catalog.title[item], rating) for user, item, rating in zip(*columns, strict=True)
-    ]
-    liked = [
-        [title for u, title, rating in rows if u == user and rating > 3] for user in range(300)
-    ]
+    rows = [(user, catalog.title[item], rating) for user, item, rating in zip(*columns, strict=True)]
+    liked = [[title for u, title, rating in rows if u == user and rating > 3] for user in range(300)]
     return {
         "rated": {(user, title): rating for user, title, rating in rows},
         "popularity": Counter(title for _, title, _ in rows),
@@ -204,10 +200,7 @@ def test_ties_are_chains_of_the_log(documents, log):
     for tie in ties[:100]:
         for first, second in (("r00", "r01"), ("r10", "r11")):
             pair = (float(tie[first]), float(tie[second]))
-            held = (
-                (log["rated"].get((u, tie["i0"])), log["rated"].get((u, tie["i1"])))
-                for u in range(300)
-            )
+            held = ((log["rated"].get((u, tie["i0"])), log["rated"].get((u, tie["i1"]))) for u in range(300))
             assert pair in held
 
 

@@ -178,9 +178,7 @@ def test_bad_requests_end_in_one_line(dataset, graph):
             ranking_prompt(RECORD, FILMS, MOVIES, answer="titles", places=places)
     crowd = [dataclasses.replace(CHAIN, peer=peer) for peer in range(27)]
     with pytest.raises(UserError, match="sample fewer chains"):
-        ranking_prompt(
-            dataclasses.replace(RECORD, chains=crowd), FILMS, MOVIES, answer="titles", places=1
-        )
+        ranking_prompt(dataclasses.replace(RECORD, chains=crowd), FILMS, MOVIES, answer="titles", places=1)
     with pytest.raises(UserError, match="did you mean 'movies'"):
         wording("movie")
     assert wording("compact") is COMPACT
@@ -191,9 +189,7 @@ def test_every_compact_title_follows_a_space(records, dataset):
     for record in records:
         for answer in ANSWERS:
             prompt = ranking_prompt(record, dataset.catalog, COMPACT, answer=answer, places=3)
-            assert all(
-                m.start() and prompt[m.start() - 1] == " " for m in re.finditer(titles, prompt)
-            )
+            assert all(m.start() and prompt[m.start() - 1] == " " for m in re.finditer(titles, prompt))
             assert re.search(titles, prompt)
 
 

@@ -78,9 +78,7 @@ def test_every_compact_statement_is_true_and_goes_one_hop_on(records, dataset):
         assert any(rated[c.peer, c.i0] == int(r10) for c in told) and peer != "Kai"
         assert rated[record.user, title.index(first)] == int(r00)
         if len(hops) > 2:
-            again, second, r11, kind = re.fullmatch(
-                r"(\w+) gave (\w+) a (\d), a (\w+)\.", hops[2]
-            ).groups()
+            again, second, r11, kind = re.fullmatch(r"(\w+) gave (\w+) a (\d), a (\w+)\.", hops[2]).groups()
             told = [c for c in told if (title[c.i1], c.r11) == (second, int(r11))]
             assert told and again == peer and kind == genre[title.index(second)]
             assert rated[told[0].peer, told[0].i1] == int(r11)
@@ -120,9 +118,7 @@ def test_a_disliked_item_of_the_truths_genre_speaks_for_nothing(records, dataset
     genres, title = dataset.catalog.genres, dataset.catalog.title
     fitting = [i for i in range(64) if genres[i] == genres[record.truth]]
     other = next(i for i in range(64) if genres[i] != genres[record.truth])
-    disliked = Chain(
-        record.user, r00=3.0, i0=fitting[0], r10=5.0, peer=1, r11=5.0, i1=other, r01=5.0
-    )
+    disliked = Chain(record.user, r00=3.0, i0=fitting[0], r10=5.0, peer=1, r11=5.0, i1=other, r01=5.0)
     liked = Chain(record.user, r00=4.0, i0=fitting[1], r10=1.0, peer=2, r11=1.0, i1=other, r01=1.0)
     for chains in ([disliked, liked], [liked, disliked]):
         told = dataclasses.replace(record, chains=chains)

@@ -55,9 +55,7 @@ def next_logits(model: Llama, variables: dict, tokens) -> np.ndarray:
 
 def generate(engine, variables, rows=(0, 1, 2), *, samples=2, seed=3):
     rows = np.array(rows)
-    return engine(
-        variables, PROMPT[rows], LENGTH[rows], samples=samples, seed=seed, prompt_ids=IDS[rows]
-    )
+    return engine(variables, PROMPT[rows], LENGTH[rows], samples=samples, seed=seed, prompt_ids=IDS[rows])
 
 
 @pytest.fixture(scope="module")
@@ -127,9 +125,7 @@ def test_two_token_sequences_follow_the_exact_distribution(top_p):
     variables = make_variables(model)
     engine = Engine(model, NEVER, SamplingConfig(2, temperature, top_p, chunk=2))
     prompt, length = np.array([[1, 3, 0]], np.int32), np.array([2], np.int32)
-    rollout = engine(
-        variables, prompt, length, samples=draws, seed=0, prompt_ids=np.array([0], np.int32)
-    )
+    rollout = engine(variables, prompt, length, samples=draws, seed=0, prompt_ids=np.array([0], np.int32))
 
     def truncated_softmax(logits):
         p = scipy.special.softmax(logits / temperature)

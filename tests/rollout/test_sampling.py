@@ -63,9 +63,7 @@ def test_draws_follow_the_softmax_and_logprobs_ignore_the_truncation(temperature
     draws = 20_000
     logits = np.array([0.3, 1.4, -0.8, 0.9, 0.2], np.float32)
     keys = jax.random.split(jax.random.key(0), draws)
-    token, logprob = sample(
-        jnp.tile(logits, (draws, 1)), keys, temperature=temperature, top_p=top_p
-    )
+    token, logprob = sample(jnp.tile(logits, (draws, 1)), keys, temperature=temperature, top_p=top_p)
     exact = scipy.special.log_softmax(logits.astype(np.float64) / temperature)
     np.testing.assert_allclose(logprob, exact[token], rtol=1e-5)
     kept = sorted(brute_force_nucleus(logits / temperature, top_p))

@@ -17,9 +17,7 @@ def make_state(seed):
             "b": jnp.ones((4, 2), jnp.bfloat16),
         }
     }
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(1.0), optax.adamw(optax.constant_schedule(1e-3))
-    )
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(optax.constant_schedule(1e-3)))
     return {
         "params": params,
         "optimizer": optimizer.init(params),

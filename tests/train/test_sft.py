@@ -88,9 +88,7 @@ def test_only_the_adapter_changes(adapter_run):
     assert set(states[-1].trainable) == {"lora"}
     moments = [leaf.shape for leaf in jax.tree.leaves(states[-1].opt_state) if leaf.ndim]
     assert sorted(moments) == sorted(2 * [x.shape for x in jax.tree.leaves(states[0].trainable)])
-    changed = jax.tree.map(
-        lambda a, b: bool((a != b).any()), states[0].trainable, states[-1].trainable
-    )
+    changed = jax.tree.map(lambda a, b: bool((a != b).any()), states[0].trainable, states[-1].trainable)
     assert all(jax.tree.leaves(changed))
 
 

@@ -1,0 +1,133 @@
+"""Evaluates: `python -m launch.eval --config=configs/eval.py --workdir=runs/ml1m/eval`.
+
+Restores each policy by orbax, ranks every evaluation user's frozen candidates once, and sets the
+closed-form systems beside it. Writes metrics.json (one object a system) and users.jsonl.
+"""
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from launch import command
+from r2rec_jax.baselines import suite
+from r2rec_jax.data import prepared
+from r2rec_jax.evaluate.intervals import bootstrap_ci, ci95, paired_ci
+from r2rec_jax.evaluate.judge import Judged
+from r2rec_jax.evaluate.metrics import hr_by_position, ranks_from_scores, summarise
+from r2rec_jax.evaluate.policy import rank_users, summary
+from r2rec_jax.model.policy import load_chat, load_policy
+from r2rec_jax.pipeline.prompts import RankingPrompts
+from r2rec_jax.rollout.engine import Engine, SamplingConfig
+from r2rec_jax.runtime.mesh import make_mesh
+from r2rec_jax.runtime.paths import write_atomic
+from r2rec_jax.runtime.workdir import claim
+from r2rec_jax.train.optimizer import make_optimizer
+from r2rec_jax.train.rewards import reward, total
+from r2rec_jax.train.state import restore_trainable
+
+METRICS, USERS = "metrics.json", "users.jsonl"
+
+
+def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
+    chat = load_chat(config.model.folder)
+    dataset = prepared.load(config.data.folder)
+    policy = load_policy(config, make_mesh(**config.mesh), config.seed)
+    optimizer, _ = make_optimizer(config, steps=1)
+    adapters = {
+        name: restore_trainable(folder, policy.trainable, optimizer) if folder else policy.trainable
+        for name, folder in config.systems.items()
+    }
+    claim(workdir, config, overwrite)
+
+    users = dataset.split.users["evaluation"]
+    candidates, truth = dataset.split.candidates[users], dataset.split.truth[users]
+    results, rewards, lines = {}, {}, []
+    for name in config.baselines:
+        ranks = ranks_from_scores(suite.score(name, dataset, users, {}), candidates, truth)
+        results[name] = _metrics(ranks, config.seed, candidates, truth)
+    prompts = RankingPrompts(dataset, users, chat, config.prompt, config.seed)
+    engine = Engine(policy.model, chat.end, SamplingConfig(**config.rollout))
+    ranks = {}
+    for name, adapter in adapters.items():
+        ranking = rank_users(
+            engine,
+            {**policy.frozen, **adapter},
+            prompts,
+            batch_size=config.evaluate.batch_size,
+            seed=config.seed,
+        )
+        judged = list(tqdm(ranking, desc=f"eval {name}", total=len(users), unit="user", mininterval=1.0))
+        ranks[name] = np.array([one.truth_rank for one in judged], np.int32)
+        rewards[name] = np.array([total(reward(one, config.reward), config.reward) for one in judged])
+        results[name] = _metrics(ranks[name], config.seed, candidates, truth) | summary(judged)
+        results[name]["reward"] = float(rewards[name].mean())
+        results[name]["ci95"]["reward"] = list(bootstrap_ci(rewards[name], config.seed))
+        lines += [_line(name, one, paid) for one, paid in zip(judged, rewards[name], strict=True)]
+
+    names = list(adapters)
+    differences = {
+        f"{later} - {earlier}": {
+            "reward": list(paired_ci(rewards[later], rewards[earlier], config.seed)),
+            "hr@1": list(paired_ci(ranks[later] == 1, ranks[earlier] == 1, config.seed)),
+        }
+        for earlier, later in itertools.pairwise(names)
+    }
+    report = {
+        "users": len(users),
+        "candidates_sha256": prepared.candidates_hash(dataset.split),
+        "systems": results,
+        "paired_ci95": differences,
+    }
+    write_atomic(workdir / USERS, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    write_atomic(workdir / METRICS, json.dumps(report, indent=2) + "\n")
+    print(table(results))
+
+
+def table(systems: dict[str, dict]) -> str:
+    """The systems as aligned text, HR@1 with its 95% interval."""
+    rows = [
+        f"{'system':<14}{'HR@1':>6}  {'95% interval':<14}{'HR@3':>6}{'NDCG@3':>8}{'valid':>7}{'reward':>8}"
+    ]
+    for name, row in systems.items():
+        low, high = row["ci95"]["hr@1"]
+        extra = f"{row['valid_rate']:>7.3f}{row['reward']:>8.3f}" if "reward" in row else ""
+        numbers = (
+            f"{row['hr@1']:>6.3f}  {f'[{low:.3f}, {high:.3f}]':<14}{row['hr@3']:>6.3f}{row['ndcg@3']:>8.3f}"
+        )
+        rows.append(f"{name:<14}{numbers}{extra}")
+    return "\n".join(rows)
+
+
+def _metrics(ranks: np.ndarray, seed: int, candidates: np.ndarray, truth: np.ndarray) -> dict:
+    places = [None if np.isnan(rate) else rate for rate in hr_by_position(ranks, candidates, truth)]
+    return summarise(ranks) | {
+        "users": len(ranks),
+        "ci95": ci95(ranks, seed),
+        "hr@1_by_position": places,
+    }
+
+
+def _line(system: str, judged: Judged, paid: float) -> dict:
+    prompt = judged.prompt
+    places = [None if k is None else prompt.titles[k] for k in judged.ranking.places]
+    truth = prompt.record.candidates.tolist().index(prompt.record.truth)
+    return {
+        "system": system,
+        "user": prompt.record.user,
+        "prompt": prompt.text,
+        "reasoning": judged.reasoning,
+        "answer": judged.answer,
+        "ranking": places,
+        "truth": prompt.titles[truth],
+        "truth_rank": judged.truth_rank,
+        "valid": judged.ranking.valid,
+        "reward": round(float(paid), 4),
+    }
+
+
+if __name__ == "__main__":
+    command.run(main)

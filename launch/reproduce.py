@@ -1,0 +1,58 @@
+"""The whole road, from ratings to a report.
+
+    python -m launch.reproduce --config=configs/reproduce.py:quickstart --workdir=runs/quickstart
+
+prepare -> annotate -> SFT -> GRPO -> evaluation -> report, each in its own folder of the workdir. A
+stage that is done is skipped, one that was interrupted goes on where it stood.
+"""
+
+import json
+import time
+from pathlib import Path
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from launch import annotate, command, prepare, report, train
+from launch import eval as evaluation
+from r2rec_jax.model.policy import load_chat
+from r2rec_jax.runtime.workdir import claim
+
+SHARED = ("seed", "data", "prompt", "model", "lora", "mesh")
+
+
+def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
+    load_chat(config.model.folder)  # the one input that no stage makes: ask for it before the work
+    claim(workdir, config, overwrite)
+    data, traces, sft, grpo, results = (
+        workdir / name for name in ("data", "annotate", "sft", "grpo", "eval")
+    )
+    with config.unlocked():
+        config.data.folder, config.annotate.folder = str(data), str(traces)
+        config.grpo.train.init = str(sft)
+        config.eval.systems = {"base": "", "sft": str(sft), "sft+grpo": str(grpo)}
+        for stage in (config.sft, config.grpo, config.eval):
+            stage.update({name: config[name] for name in (*SHARED, "annotate")})
+
+    _stage("prepare", prepare.main, config, data, data / "manifest.json")
+    _stage("annotate", annotate.main, config, traces, traces / "traces.jsonl")
+    _stage("sft", train.main, config.sft, sft)
+    _stage("grpo", train.main, config.grpo, grpo)
+    _stage("eval", evaluation.main, config.eval, results, results / evaluation.METRICS)
+    page = report.write(config, workdir)
+    systems = json.loads((results / evaluation.METRICS).read_text(encoding="utf-8"))["systems"]
+    print(f"\n{evaluation.table(systems)}\n\nreport: {page}")
+
+
+def _stage(name: str, run, config: ConfigDict, folder: Path, done: Path | None = None) -> None:
+    """Runs a stage unless its result `done` is there; without one the stage itself knows what is left."""
+    if done is not None and done.exists():
+        logging.info("%s: done before, in %s", name, folder)
+        return
+    start = time.monotonic()
+    run(config, folder, False)
+    logging.info("%s: %.0f s, in %s", name, time.monotonic() - start, folder)
+
+
+if __name__ == "__main__":
+    command.run(main)

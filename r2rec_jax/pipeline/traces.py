@@ -1,0 +1,46 @@
+"""Teacher traces (JSON lines of launch.annotate) as tokenised SFT examples."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from r2rec_jax.prompts.chat import Chat
+from r2rec_jax.runtime.errors import UserError
+
+FIELDS = ("prompt", "reasoning", "answer")
+
+
+class Traces:
+    """Example k is line k of a trace file: {'prompt', 'response', 'mask'}, all of the response learnt."""
+
+    def __init__(self, path: str | Path, chat: Chat):
+        """Raises UserError naming an absent file or the first line that is no trace."""
+        path = Path(path)
+        if not path.exists():
+            raise UserError(
+                f"no traces at {path}: run `python -m launch.annotate` with this config's data first"
+            )
+        self.chat, self.lines = chat, []
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            try:
+                trace = json.loads(line)
+                self.lines.append({name: str(trace[name]) for name in FIELDS})
+            except (ValueError, KeyError, TypeError):
+                raise UserError(
+                    f"{path}:{number} is not a trace with {', '.join(FIELDS)}; annotate again"
+                ) from None
+        if not self.lines:
+            raise UserError(f"{path} holds no trace; annotate again with --overwrite")
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def __getitem__(self, k: int) -> dict[str, np.ndarray]:
+        trace = self.lines[k]
+        response = np.array(self.chat.completion(trace["reasoning"], trace["answer"]), np.int32)
+        return {
+            "prompt": np.array(self.chat.prompt(trace["prompt"]), np.int32),
+            "response": response,
+            "mask": np.ones(len(response), np.float32),
+        }
