@@ -73,7 +73,7 @@ def tiny(c: ConfigDict) -> ConfigDict:
     c.data.folder = "runs/quickstart/data"
     c.data.source = "generated"
     c.data.sizes = ConfigDict({"sft": 500, "grpo": 500, "validation": 100, "evaluation": 400})
-    c.prompt.update({"wording": "compact", "answer": "titles", "places": 3, "buckets": (224,)})
+    c.prompt.update({"wording": "compact", "answer": "titles", "places": 3, "buckets": (160,)})
     c.model.update({"folder": MODEL_TINY, "dtype": "float32", "remat": False})
     c.annotate.folder = "runs/quickstart/annotate"
     return c

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from launch import command
+from launch.inputs import require
 from r2rec_jax.chains.graph import build_graph
 from r2rec_jax.data import prepared
 from r2rec_jax.prompts.ranking import make_record, ranking_prompt
@@ -29,6 +30,7 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     tasks, c = config.annotate.tasks, config.prompt
     if not tasks or not set(tasks) <= set(TASKS):
         raise UserError(f"annotate.tasks {tasks!r}: name some of {', '.join(TASKS)}")
+    require(config, "data")
     dataset = prepared.load(config.data.folder)
     claim(workdir, config, overwrite)
     words, catalog, graph = wording(c.wording), dataset.catalog, build_graph(dataset)

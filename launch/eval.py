@@ -13,14 +13,16 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from launch import command
+from launch.inputs import require
 from r2rec_jax.baselines import suite
 from r2rec_jax.data import prepared
 from r2rec_jax.evaluate.intervals import bootstrap_ci, ci95, paired_ci
 from r2rec_jax.evaluate.judge import Judged
 from r2rec_jax.evaluate.metrics import hr_by_position, ranks_from_scores, summarise
 from r2rec_jax.evaluate.policy import rank_users, summary
-from r2rec_jax.model.policy import load_chat, load_policy
+from r2rec_jax.model.policy import load_policy
 from r2rec_jax.pipeline.prompts import RankingPrompts
+from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.rollout.engine import Engine, SamplingConfig
 from r2rec_jax.runtime.mesh import make_mesh
 from r2rec_jax.runtime.paths import write_atomic
@@ -33,7 +35,11 @@ METRICS, USERS = "metrics.json", "users.jsonl"
 
 
 def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
-    chat = load_chat(config.model.folder)
+    adapted = {
+        folder: "sft" if name == "sft" else "grpo" for name, folder in config.systems.items() if folder
+    }
+    require(config, "model", "data", adapters=adapted)
+    chat = Chat(config.model.folder)
     dataset = prepared.load(config.data.folder)
     policy = load_policy(config, make_mesh(**config.mesh), config.seed)
     optimizer, _ = make_optimizer(config, steps=1)

@@ -41,7 +41,7 @@ def write(config: ConfigDict, workdir: Path) -> Path:
         raise UserError(
             f"no evaluation at {missing.filename}: run launch.reproduce into {workdir} first"
         ) from None
-    systems = results["systems"]
+    systems, grpo = results["systems"], config.grpo.train
     ours = list(config.eval.systems)
     finished = [row for row in map(json.loads, lines) if row["system"] == ours[-1]]
     page = Report(
@@ -53,7 +53,7 @@ def write(config: ConfigDict, workdir: Path) -> Path:
             "Model": config.model.folder,
             "Adapter": f"LoRA rank {config.lora.rank}, alpha {config.lora.alpha:g}",
             "SFT": f"{config.sft.train.steps} steps of {config.sft.train.batch_size}",
-            "GRPO": f"{config.grpo.train.steps} steps of {config.grpo.train.batch_size} x {config.grpo.grpo.group}",
+            "GRPO": f"{grpo.steps} steps of {grpo.batch_size} prompts x {config.grpo.grpo.group}",
             "Seed": str(config.seed),
         },
         systems=[{"name": name, **row, "ours": name in ours} for name, row in systems.items()],

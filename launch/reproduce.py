@@ -15,14 +15,14 @@ from ml_collections import ConfigDict
 
 from launch import annotate, command, prepare, report, train
 from launch import eval as evaluation
-from r2rec_jax.model.policy import load_chat
+from launch.inputs import require
 from r2rec_jax.runtime.workdir import claim
 
 SHARED = ("seed", "data", "prompt", "model", "lora", "mesh")
 
 
 def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
-    load_chat(config.model.folder)  # the one input that no stage makes: ask for it before the work
+    require(config, "model")  # the one input that no stage makes: ask for it before the work
     claim(workdir, config, overwrite)
     data, traces, sft, grpo, results = (
         workdir / name for name in ("data", "annotate", "sft", "grpo", "eval")

@@ -11,13 +11,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from launch import command
+from launch.inputs import require
 from r2rec_jax.chains.graph import build_graph
 from r2rec_jax.data import prepared
 from r2rec_jax.data.source import make_dataset
 from r2rec_jax.evaluate.policy import rank_users, summary
 from r2rec_jax.model.completion import completion_logprobs
 from r2rec_jax.model.hf import save_params
-from r2rec_jax.model.policy import Policy, load_chat, load_policy
+from r2rec_jax.model.policy import Policy, load_policy
 from r2rec_jax.pipeline.batches import batches, collate
 from r2rec_jax.pipeline.pretrain import PretrainRows
 from r2rec_jax.pipeline.prompts import RankingPrompts
@@ -83,7 +84,8 @@ def pretrain(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
 
 def sft(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     """Teaches a fresh adapter to write the teacher's traces."""
-    chat = load_chat(config.model.folder)
+    require(config, "model", "traces")
+    chat = Chat(config.model.folder)
     traces = Traces(Path(config.annotate.folder) / "traces.jsonl", chat)
     mesh = make_mesh(**config.mesh)
     policy = load_policy(config, mesh, config.seed)
@@ -100,7 +102,8 @@ def sft(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
 
 def grpo(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     """Goes on from the SFT adapter by group-relative rewards; that adapter, frozen, is the reference."""
-    chat = load_chat(config.model.folder)
+    require(config, "model", "data", adapters={config.train.init: "sft"} if config.train.init else {})
+    chat = Chat(config.model.folder)
     dataset = prepared.load(config.data.folder)
     mesh = make_mesh(**config.mesh)
     policy = load_policy(config, mesh, config.seed)

@@ -1,17 +1,15 @@
 """A model ready to train or to sample from: architecture, weights, adapter, and where each lives."""
 
 import dataclasses
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from r2rec_jax.model.config import LlamaConfig, load_config, parse_config
-from r2rec_jax.model.hf import FETCH, load_params
+from r2rec_jax.model.hf import load_params
 from r2rec_jax.model.llama import Llama, abstract_variables, init_variables
 from r2rec_jax.model.lora import LoRAConfig
-from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import shardings
 
@@ -60,10 +58,3 @@ def load_policy(config: ConfigDict, mesh: jax.sharding.Mesh, seed: int) -> Polic
 
 def _architecture(section: ConfigDict) -> LlamaConfig:
     return parse_config(section.to_dict(), "config.model.architecture")
-
-
-def load_chat(folder: str) -> Chat:
-    """The tokenizer of a model folder; raises UserError with the command that fetches an absent one."""
-    if not Path(folder).is_dir():
-        raise UserError(f"no model folder {folder}: " + FETCH.format(folder=folder))
-    return Chat(folder)

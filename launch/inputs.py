@@ -1,0 +1,45 @@
+"""What a command reads and must find: everything missing is named at once, with what makes it."""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.train.state import CHECKPOINTS
+
+
+def require(config: ConfigDict, *kinds: str, adapters: dict[str, str] | None = None) -> None:
+    """Checks the config's inputs of `kinds` ("model", "data", "traces"), and training runs.
+
+    `adapters` maps the workdir of a training run to the stage that makes it, "sft" or "grpo".
+
+    Raises:
+      UserError: one line with every input that is not there and the command that provides it.
+    """
+    preset = config.data.source
+    wanted = {
+        "model": (
+            config.model.folder,
+            f"hf download deepseek-ai/{Path(config.model.folder).name} --local-dir {config.model.folder}",
+        ),
+        "data": (
+            config.data.folder,
+            f"python -m launch.prepare --config=configs/data.py:{preset} --workdir={config.data.folder}",
+        ),
+        "traces": (
+            config.annotate.folder,
+            f"python -m launch.annotate --config=configs/data.py:{preset} --workdir={config.annotate.folder}",
+        ),
+    }
+    found = [(kind, *wanted[kind]) for kind in kinds]
+    found += [
+        (
+            "adapter",
+            f"{folder}/{CHECKPOINTS}",
+            f"python -m launch.train --config=configs/{stage}.py --workdir={folder}",
+        )
+        for folder, stage in (adapters or {}).items()
+    ]
+    missing = [f"no {kind} at {path} (`{fix}`)" for kind, path, fix in found if not Path(path).exists()]
+    if missing:
+        raise UserError("; ".join(missing))
