@@ -1,0 +1,1 @@
+"""R2Rec: recommendation by reasoning over interaction chains, in JAX."""

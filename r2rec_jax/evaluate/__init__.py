@@ -1,0 +1,1 @@
+"""Completions judged, rankings scored, intervals, and the report."""

@@ -1,0 +1,1 @@
+"""Through grain: example index -> chains -> prompt -> tokens -> padded batch."""

@@ -1,0 +1,1 @@
+"""Prefill, decode over shared prompt keys, and sampling."""

@@ -1,0 +1,1 @@
+"""The SFT and GRPO steps, rewards, optimiser, and the loop that drives either."""
