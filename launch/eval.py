@@ -35,6 +35,11 @@ METRICS, USERS = "metrics.json", "users.jsonl"
 
 
 def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
+    print(table(evaluate(config, workdir, overwrite)))
+
+
+def evaluate(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, dict]:
+    """Ranks with every system, writes the two files, and returns the metrics of each system."""
     adapted = {
         folder: "sft" if name == "sft" else "grpo" for name, folder in config.systems.items() if folder
     }
@@ -90,7 +95,7 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     }
     write_atomic(workdir / USERS, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     write_atomic(workdir / METRICS, json.dumps(report, indent=2) + "\n")
-    print(table(results))
+    return results
 
 
 def table(systems: dict[str, dict]) -> str:

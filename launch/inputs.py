@@ -17,6 +17,7 @@ def require(config: ConfigDict, *kinds: str, adapters: dict[str, str] | None = N
       UserError: one line with every input that is not there and the command that provides it.
     """
     preset = config.data.source
+    stage_preset = ":quickstart" if preset == "generated" else ""
     wanted = {
         "model": (
             config.model.folder,
@@ -36,7 +37,7 @@ def require(config: ConfigDict, *kinds: str, adapters: dict[str, str] | None = N
         (
             "adapter",
             f"{folder}/{CHECKPOINTS}",
-            f"python -m launch.train --config=configs/{stage}.py --workdir={folder}",
+            f"python -m launch.train --config=configs/{stage}.py{stage_preset} --workdir={folder}",
         )
         for folder, stage in (adapters or {}).items()
     ]

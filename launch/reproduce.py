@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from launch import annotate, command, prepare, report, train
 from launch import eval as evaluation
 from launch.inputs import require
+from r2rec_jax.data.source import make_dataset
 from r2rec_jax.runtime.workdir import claim
 
 SHARED = ("seed", "data", "prompt", "model", "lora", "mesh")
@@ -23,6 +24,8 @@ SHARED = ("seed", "data", "prompt", "model", "lora", "mesh")
 
 def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     require(config, "model")  # the one input that no stage makes: ask for it before the work
+    if not (workdir / "data").exists():
+        make_dataset(config.data)  # raw files that cannot be read should not cost a workdir
     claim(workdir, config, overwrite)
     data, traces, sft, grpo, results = (
         workdir / name for name in ("data", "annotate", "sft", "grpo", "eval")
@@ -38,7 +41,7 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     _stage("annotate", annotate.main, config, traces, traces / "traces.jsonl")
     _stage("sft", train.main, config.sft, sft)
     _stage("grpo", train.main, config.grpo, grpo)
-    _stage("eval", evaluation.main, config.eval, results, results / evaluation.METRICS)
+    _stage("eval", evaluation.evaluate, config.eval, results, results / evaluation.METRICS)
     page = report.write(config, workdir)
     systems = json.loads((results / evaluation.METRICS).read_text(encoding="utf-8"))["systems"]
     print(f"\n{evaluation.table(systems)}\n\nreport: {page}")

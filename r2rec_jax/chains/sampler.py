@@ -1,4 +1,4 @@
-"""Closed interaction chains `u0 -r00- i0 -r10- u1 -r11- i1 -r01- u0` (PAPER.md, formula 1)."""
+"""Closed interaction chains `u0 -r00- i0 -r10- u1 -r11- i1 -r01- u0`."""
 
 import dataclasses
 

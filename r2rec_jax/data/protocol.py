@@ -1,6 +1,6 @@
 """The paper's protocol: who is eligible, what is held out, against which candidates it competes.
 
-PAPER.md section 3: keep users with at least six ratings above 3; a user's truth is the last item
+The paper's section on experiments: keep users with at least six ratings above 3; a user's truth is the last item
 rated above 3, and everything from that row on is unseen; 19 negatives are drawn from the items the
 user never rated. Candidates are drawn once here, so that every method ranks the same ones.
 """

@@ -22,7 +22,8 @@ class Traces:
                 f"no traces at {path}: run `python -m launch.annotate` with this config's data first"
             )
         self.chat, self.lines = chat, []
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        # Bytes split at line feeds alone; text would split at separators that JSON strings may hold.
+        for number, line in enumerate(path.read_bytes().splitlines(), start=1):
             try:
                 trace = json.loads(line)
                 self.lines.append({name: str(trace[name]) for name in FIELDS})

@@ -8,7 +8,7 @@ from r2rec_jax.prompts.wording import Wording
 
 def rating_prompt(chain: Chain, catalog: Catalog, demographics: dict[str, str], wording: Wording) -> str:
     """The text of the user turn: the chain up to r11, the target user's `demographics`, and the
-    question for r01 (PAPER.md, section 1)."""
+    question for r01."""
     facts = hidden_facts(chain, catalog, wording)
     return wording.question.format(about=wording.traits(demographics, wording.about), **facts)
 

@@ -1,6 +1,6 @@
 """The template teacher: deterministic traces that tell only what the record and the catalogue hold.
 
-The answer steers a trace without appearing in it (PAPER.md, section 1): of the facts that may be
+The answer steers a trace without appearing in it: of the facts that may be
 told, those are told that speak for it. A trace is progressive: hop by hop along one chain, and no
 statement uses what comes after its hop.
 """

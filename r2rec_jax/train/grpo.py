@@ -2,7 +2,7 @@
 
     J = E[ 1/G sum_i 1/|o_i| sum_t min(rho_it A_i, clip(rho_it, 1 - e, 1 + e) A_i) - beta KL_it ]
 
-PAPER.md formula 4, after Shao et al. 2024 (DeepSeekMath).
+The paper's objective, after Shao et al. 2024 (DeepSeekMath).
 """
 
 import dataclasses

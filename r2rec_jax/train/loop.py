@@ -71,10 +71,12 @@ def run(
                     _report(writer, progress, *late)
                     late = None
                     writer.write(step, evaluate(state))
-                if step % c.checkpoint_every == 0 or step == c.steps or stopped():
-                    if late:
+                planned = step % c.checkpoint_every == 0 or step == c.steps
+                if planned or stopped():
+                    # An interruption adds no line that the uninterrupted run would not have.
+                    if late and (planned or step % c.log_every == 0):
                         _report(writer, progress, *late)
-                        late = None
+                    late = None
                     save(step)
                 if stopped() and step < c.steps:
                     checkpoints.wait()

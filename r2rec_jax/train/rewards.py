@@ -1,4 +1,4 @@
-"""Rewards of PAPER.md 2.5-2.7: plain functions of a judged completion, summed with weights."""
+"""The paper's rewards: plain functions of a judged completion, summed with weights."""
 
 import math
 

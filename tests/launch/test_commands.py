@@ -1,0 +1,272 @@
+"""The commands from ratings to metrics on a random model, and what they say when something is missing."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from configs import data as data_config
+from configs import eval as eval_config
+from configs import grpo as grpo_config
+from configs import sft as sft_config
+from launch import annotate, prepare, train
+from launch import eval as evaluation
+from r2rec_jax.chains.graph import build_graph
+from r2rec_jax.data import prepared
+from r2rec_jax.data.source import make_dataset
+from r2rec_jax.model.config import LlamaConfig
+from r2rec_jax.model.hf import save_params
+from r2rec_jax.model.llama import Llama, init_variables
+from r2rec_jax.prompts.chat import Chat
+from r2rec_jax.prompts.corpus import Corpus
+from r2rec_jax.prompts.train_tokenizer import train_tokenizer
+from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.metrics import read
+
+ROOT = Path(__file__).parents[2]
+SIZES = {"sft": 6, "grpo": 5, "validation": 3, "evaluation": 5}
+
+
+class Road:
+    """Configs of every stage, shrunk, with all folders below `folder`."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.data = self.shrink(data_config.get_config("generated"))
+        self.sft = self.shrink(sft_config.get_config("quickstart"))
+        self.sft.train.update({"steps": 3, "batch_size": 4, "response_buckets": (256,)})
+        self.grpo = self.shrink(grpo_config.get_config("quickstart"))
+        self.grpo.train.update({"steps": 2, "batch_size": 2, "init": self.at("sft")})
+        self.grpo.grpo.group = 2
+        self.grpo.evaluate.batch_size = 2
+        self.grpo.rollout.update({"max_tokens": 8, "chunk": 8})
+        self.eval = self.shrink(eval_config.get_config("quickstart"))
+        self.eval.systems.update({"sft": self.at("sft"), "sft+grpo": self.at("grpo")})
+        self.eval.baselines = ("random_order", "popularity")
+        self.eval.evaluate.batch_size = 2
+        self.eval.rollout.update({"max_tokens": 8, "chunk": 8})
+
+    def at(self, name: str) -> str:
+        return str(self.folder / name)
+
+    def shrink(self, config):
+        config.data.update({"folder": self.at("data"), "generated_users": 80})
+        config.data.sizes.update(SIZES)
+        config.prompt.update({"likes": 2, "chains": 1, "buckets": (256,)})
+        config.model.folder = self.at("model")
+        config.lora.rank = 2
+        config.annotate.folder = self.at("annotate")
+        return config
+
+
+@pytest.fixture(scope="module")
+def road(tmp_path_factory) -> Road:
+    """Every stage run once in this process, on a model whose weights are random."""
+    road = Road(tmp_path_factory.mktemp("road"))
+    dataset = make_dataset(road.data.data)
+    corpus = Corpus(dataset.interactions, dataset.catalog, build_graph(dataset))
+    rng = np.random.default_rng(0)
+    tokenizer = train_tokenizer([corpus.document(rng, 20).text for _ in range(200)], 600)
+    config = LlamaConfig(tokenizer.get_vocab_size(), 16, 24, 1, 2, 1, 8, 1e-5, 1000.0, None, 512, False)
+    params = jax.jit(lambda: init_variables(Llama(config), 0)["params"])()
+    save_params(road.at("model"), config, params, files={"tokenizer.json": tokenizer.to_str()})
+
+    prepare.main(road.data, Path(road.at("data")), False)
+    annotate.main(road.data, Path(road.at("annotate")), False)
+    train.main(road.sft, Path(road.at("sft")), False)
+    train.main(road.grpo, Path(road.at("grpo")), False)
+    evaluation.main(road.eval, Path(road.at("eval")), False)
+    return road
+
+
+def lines(*path) -> list[dict]:
+    return [json.loads(line) for line in Path(*path).read_text(encoding="utf-8").splitlines()]
+
+
+def test_prepared_data_have_the_groups_asked_for(road):
+    dataset = prepared.load(road.at("data"))
+    assert {name: len(users) for name, users in dataset.split.users.items()} == SIZES
+
+
+def test_every_sft_user_is_annotated_for_every_task(road):
+    traces = lines(road.at("annotate"), "traces.jsonl")
+    assert {trace["task"] for trace in traces} == {"rating", "ranking"}
+    users = prepared.load(road.at("data")).split.users["sft"].tolist()
+    assert [trace["user"] for trace in traces if trace["task"] == "ranking"] == users
+    assert all(set(trace) == {"user", "task", "prompt", "reasoning", "answer"} for trace in traces)
+
+
+def test_sft_writes_checkpoints_and_metrics(road):
+    written = read(road.at("sft"))
+    assert [row["step"] for row in written] == [1, 2, 3]
+    assert all(np.isfinite(row["train/loss"]) for row in written)
+    assert Path(road.at("sft"), "checkpoints", "3").is_dir()
+
+
+def test_grpo_writes_rewards_samples_and_validation(road):
+    written = read(road.at("grpo"))
+    steps = [row for row in written if "train/loss" in row]
+    assert [row["step"] for row in steps] == [1, 2]
+    names = "train/reward train/kl train/entropy train/sampler_gap train/clip_fraction train/grad_norm "
+    names += "reward/step reward/rank reward/flat_groups rollout/valid_rate rollout/truncation_rate "
+    names += "rollout/statements rollout/length rollout/tokens time/rollout_s time/update_s"
+    assert set(names.split()) <= set(steps[0])
+    assert steps[0]["train/kl"] == pytest.approx(0, abs=1e-6)  # it starts at the SFT adapter
+    assert steps[0]["train/sampler_gap"] < 1e-3  # sampler and trainer agree
+    validation = [row["step"] for row in written if "validation/reward" in row]
+    assert validation == [0, 2]
+    samples = lines(road.at("grpo"), "samples.jsonl")
+    assert [sample["step"] for sample in samples] == [1, 1, 2, 2]
+
+
+def test_metrics_hold_every_system_on_every_user(road):
+    report = json.loads(Path(road.at("eval"), "metrics.json").read_text())
+    assert set(report) == {"users", "candidates_sha256", "systems", "paired_ci95"}
+    assert report["users"] == SIZES["evaluation"]
+    dataset = prepared.load(road.at("data"))
+    assert report["candidates_sha256"] == prepared.candidates_hash(dataset.split)
+    assert list(report["systems"]) == ["random_order", "popularity", "base", "sft", "sft+grpo"]
+    shared = {"hr@1", "hr@3", "ndcg@3", "users", "ci95", "hr@1_by_position"}
+    for name, row in report["systems"].items():
+        assert shared <= set(row) and row["users"] == SIZES["evaluation"]
+        policy = {"valid_rate", "truncation_rate", "statements", "reward"} & set(row)
+        assert len(policy) == (0 if name in road.eval.baselines else 4)
+    assert list(report["paired_ci95"]) == ["sft - base", "sft+grpo - sft"]
+    assert set(report["paired_ci95"]["sft - base"]) == {"reward", "hr@1"}
+
+
+def test_users_are_listed_in_order_for_every_policy(road):
+    users = prepared.load(road.at("data")).split.users["evaluation"].tolist()
+    listed = lines(road.at("eval"), "users.jsonl")
+    assert [(line["system"], line["user"]) for line in listed] == [
+        (system, user) for system in ("base", "sft", "sft+grpo") for user in users
+    ]
+    assert all(line["truth"] in line["prompt"] for line in listed)
+
+
+def test_a_finished_stage_run_again_changes_nothing(road):
+    before = {p: p.stat().st_mtime_ns for p in Path(road.at("sft"), "checkpoints").rglob("*")}
+    written = read(road.at("sft"))
+    train.main(road.sft, Path(road.at("sft")), False)
+    assert read(road.at("sft")) == written
+    assert {p: p.stat().st_mtime_ns for p in Path(road.at("sft"), "checkpoints").rglob("*")} == before
+
+
+def test_the_chat_of_the_folder_reads_its_own_traces(road):
+    chat = Chat(road.at("model"))
+    for trace in lines(road.at("annotate"), "traces.jsonl"):
+        assert chat.split(chat.completion(trace["reasoning"], trace["answer"])) == (
+            trace["reasoning"],
+            trace["answer"],
+        )
+
+
+# What is missing or wrong.
+
+
+def refused(main, config, workdir, *named, overwrite=False) -> None:
+    """The command ends in one line that holds every one of `named`, and leaves no workdir behind."""
+    existed = workdir.exists()
+    with pytest.raises(UserError) as caught:
+        main(config, workdir, overwrite)
+    assert "\n" not in str(caught.value)
+    for text in named:
+        assert text in str(caught.value)
+    assert workdir.exists() == existed
+
+
+def test_absent_inputs_are_named_with_their_commands(road, tmp_path):
+    absent, workdir = str(tmp_path / "absent"), tmp_path / "run"
+    prepare_line = f"python -m launch.prepare --config=configs/data.py:generated --workdir={absent}"
+    annotate_line = f"python -m launch.annotate --config=configs/data.py:generated --workdir={absent}"
+
+    config = road.grpo.copy_and_resolve_references()
+    config.data.folder = absent
+    refused(train.main, config, workdir, f"no data at {absent}", prepare_line)
+    config = road.eval.copy_and_resolve_references()
+    config.systems.sft = absent
+    refused(
+        evaluation.main, config, workdir, f"no adapter at {absent}", "launch.train --config=configs/sft.py"
+    )
+    config = road.sft.copy_and_resolve_references()
+    config.annotate.folder = absent
+    refused(train.main, config, workdir, f"no traces at {absent}", annotate_line)
+    config = road.data.copy_and_resolve_references()
+    config.data.folder = absent
+    refused(annotate.main, config, workdir, f"no data at {absent}", prepare_line)
+
+
+def test_several_absent_inputs_make_one_line(road, tmp_path):
+    config = road.grpo.copy_and_resolve_references()
+    config.data.folder, config.model.folder = str(tmp_path / "data"), str(tmp_path / "model")
+    refused(
+        train.main, config, tmp_path / "run", "no model at", "hf download", "no data at", "launch.prepare"
+    )
+
+
+def test_a_data_folder_that_is_none_is_refused(road, tmp_path):
+    config = road.grpo.copy_and_resolve_references()
+    config.data.folder = str(tmp_path)
+    refused(train.main, config, tmp_path / "run", "holds no prepared data set", "launch.prepare")
+
+
+def test_unknown_choices_are_refused(road, tmp_path):
+    config = road.grpo.copy_and_resolve_references()
+    config.grpo.aggregation = "mean"
+    refused(train.main, config, tmp_path / "run", "'mean'", "sequence_mean")
+    config.stage = "dpo"
+    refused(train.main, config, tmp_path / "run", "'dpo'", "pretrain, sft, grpo")
+    config = road.data.copy_and_resolve_references()
+    config.annotate.tasks = ("ranking", "poem")
+    refused(annotate.main, config, tmp_path / "run", "poem", "rating, ranking")
+
+
+def test_prepared_data_are_not_overwritten_unasked(road):
+    refused(prepare.main, road.data, Path(road.at("data")), "--overwrite")
+
+
+def command(name: str, *flags, cwd: Path) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", f"launch.{name}", *flags],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("stage", "named"),
+    [
+        ("grpo", ["no model at models/", "no data at", "launch.prepare", "no adapter at", "configs/sft.py"]),
+        ("sft", ["no model at models/", "hf download", "no traces at", "launch.annotate"]),
+    ],
+)
+def test_the_default_config_with_nothing_present(tmp_path, stage, named):
+    done = command("train", f"--config={ROOT}/configs/{stage}.py", "--workdir=runs/a", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    for text in named:
+        assert text in done.stderr
+    assert not any(tmp_path.iterdir())
+
+
+def test_the_workdir_of_another_config_is_refused(road, tmp_path):
+    """The run's own config, one field changed, in a process."""
+    before = sorted(Path(road.at("data"), "..", "annotate").resolve().rglob("*"))
+    done = command(
+        "annotate",
+        f"--config={ROOT}/configs/data.py:generated",
+        f"--config.data.folder={road.at('data')}",
+        f"--workdir={road.at('annotate')}",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "belongs to another config" in done.stderr and "--overwrite" in done.stderr
+    assert sorted(Path(road.at("annotate")).resolve().rglob("*")) == before

@@ -1,0 +1,72 @@
+"""PAPER.md formulas 5 to 7 by tables of values."""
+
+import math
+
+import pytest
+
+from configs import grpo
+from r2rec_jax.evaluate.judge import Judged
+from r2rec_jax.prompts.answer import Ranking
+from r2rec_jax.train.rewards import rank_reward, reward, step_reward, total
+
+REWARD = grpo.get_config().reward
+
+
+def judged(statements: int, truth_rank: int) -> Judged:
+    return Judged(None, "", None, Ranking([], False), truth_rank, statements, False)
+
+
+@pytest.mark.parametrize(
+    ("statements", "paid"),
+    [
+        (0, 0),
+        (1, 1 / 3),
+        (2, 2 / 3),
+        (3, 1),
+        (5, 1),
+        (8, 1),
+        (9, 7 / 8),
+        (12, 1 / 2),
+        (15, 1 / 8),
+        (16, 0),
+        (99, 0),
+    ],
+)
+def test_step_reward_is_a_trapezoid(statements, paid):
+    assert step_reward(statements, 3, 8) == pytest.approx(paid)
+
+
+def test_step_reward_follows_its_bounds():
+    assert [step_reward(n, 1, 2) for n in range(5)] == [0, 1, 1, 0.5, 0]
+    assert step_reward(4, 4, 4) == 1 and step_reward(3, 4, 4) == 0.75 and step_reward(5, 4, 4) == 0.75
+
+
+@pytest.mark.parametrize(
+    ("rank", "paid"), [(0, 0), (1, 1), (2, 1 / math.log2(3)), (3, 0.5), (7, 1 / 3), (20, 1 / math.log2(21))]
+)
+def test_rank_reward_discounts_as_dcg_does(rank, paid):
+    assert rank_reward(rank) == pytest.approx(paid)
+
+
+def test_the_truth_higher_is_never_paid_less():
+    paid = [rank_reward(rank) for rank in (*range(1, 21), 0)]
+    assert paid == sorted(paid, reverse=True) and len(set(paid)) == 21
+
+
+@pytest.mark.parametrize(
+    ("statements", "rank", "paid"),
+    [(5, 1, 3.0), (5, 0, 1.0), (0, 1, 2.0), (0, 0, 0.0), (12, 3, 1.5), (1, 7, 1.0)],
+)
+def test_the_papers_sum(statements, rank, paid):
+    parts = reward(judged(statements, rank), REWARD)
+    assert set(parts) == {"step", "rank"}
+    assert total(parts, REWARD) == pytest.approx(paid)
+
+
+def test_weights_scale_their_own_part():
+    parts = reward(judged(12, 3), REWARD)
+    config = REWARD.copy_and_resolve_references()
+    config.step_weight, config.rank_weight = 10.0, 0.0
+    assert total(parts, config) == pytest.approx(5.0)
+    config.step_weight, config.rank_weight = 0.0, 10.0
+    assert total(parts, config) == pytest.approx(5.0)
