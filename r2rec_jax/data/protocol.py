@@ -1,7 +1,7 @@
 """The paper's protocol: who is eligible, what is held out, against which candidates it competes.
 
-The paper's section on experiments: keep users with at least six ratings above 3; a user's truth is the last item
-rated above 3, and everything from that row on is unseen; 19 negatives are drawn from the items the
+The paper keeps users with at least six ratings above 3; a user's truth is the last item rated
+above 3, and everything from that row on is unseen; 19 negatives are drawn from the items the
 user never rated. Candidates are drawn once here, so that every method ranks the same ones.
 """
 

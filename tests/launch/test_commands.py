@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,14 +20,18 @@ from launch import eval as evaluation
 from r2rec_jax.chains.graph import build_graph
 from r2rec_jax.data import prepared
 from r2rec_jax.data.source import make_dataset
-from r2rec_jax.model.config import LlamaConfig
+from r2rec_jax.model.config import LlamaConfig, load_config
 from r2rec_jax.model.hf import save_params
 from r2rec_jax.model.llama import Llama, init_variables
+from r2rec_jax.model.lora import LoRAConfig
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.corpus import Corpus
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.metrics import read
+from r2rec_jax.train.experience import gather
+from r2rec_jax.train.optimizer import make_optimizer
+from r2rec_jax.train.state import restore_trainable
 
 ROOT = Path(__file__).parents[2]
 SIZES = {"sft": 6, "grpo": 5, "validation": 3, "evaluation": 5}
@@ -122,6 +127,32 @@ def test_grpo_writes_rewards_samples_and_validation(road):
     assert validation == [0, 2]
     samples = lines(road.at("grpo"), "samples.jsonl")
     assert [sample["step"] for sample in samples] == [1, 1, 2, 2]
+
+
+def test_grpo_interrupted_and_resumed_is_uninterrupted(road, tmp_path, monkeypatch):
+    def interrupted(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return gather(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "gather", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train.main(road.grpo, tmp_path, False)
+    assert [row["step"] for row in read(tmp_path)] == [0, 1]
+    train.main(road.grpo, tmp_path, False)
+    whole = Path(road.at("grpo"))
+    assert untimed(tmp_path) == untimed(whole)
+    assert lines(tmp_path, "samples.jsonl") == lines(whole, "samples.jsonl")
+    rank, targets = road.grpo.lora.rank, tuple(road.grpo.lora.targets)
+    model = Llama(load_config(road.at("model")), LoRAConfig(rank, road.grpo.lora.alpha, targets))
+    like = jax.eval_shape(lambda: {"lora": init_variables(model, 0)["lora"]})
+    optimizer, _ = make_optimizer(road.grpo, 1)
+    states = [restore_trainable(folder, like, optimizer) for folder in (tmp_path, whole)]
+    jax.tree.map(np.testing.assert_array_equal, *states)
+
+
+def untimed(workdir) -> list[dict]:
+    return [{name: row[name] for name in row if not name.startswith("time/")} for row in read(workdir)]
 
 
 def test_metrics_hold_every_system_on_every_user(road):

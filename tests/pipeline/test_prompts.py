@@ -1,0 +1,88 @@
+"""Ranking prompts as a source: user k's prompt, the same whenever and wherever it is asked for."""
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from r2rec_jax.data.generate import generate
+from r2rec_jax.data.prepared import Dataset
+from r2rec_jax.data.protocol import split
+from r2rec_jax.pipeline.batches import batches
+from r2rec_jax.pipeline.prompts import RankingPrompts, pad_prompts
+from r2rec_jax.prompts.chat import Chat
+from r2rec_jax.prompts.train_tokenizer import train_tokenizer
+from r2rec_jax.runtime.errors import UserError
+
+CONFIG = ConfigDict(
+    {"wording": "compact", "answer": "titles", "places": 3, "likes": 5, "chains": 3, "buckets": (400, 800)}
+)
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    log, catalog = generate(seed=3, users=60, items=64, ratings_per_user=14)
+    return Dataset("small", log, catalog, split(log, seed=0, sizes={"grpo": 9}))
+
+
+@pytest.fixture(scope="module")
+def chat(tmp_path_factory) -> Chat:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    train_tokenizer(["Kai gave it a 4, so it fits."], 300).save(str(folder / "tokenizer.json"))
+    return Chat(folder)
+
+
+def source(dataset, chat, seed=0, **changes) -> RankingPrompts:
+    config = CONFIG.copy_and_resolve_references()
+    config.update(changes)
+    return RankingPrompts(dataset, dataset.split.users["grpo"], chat, config, seed)
+
+
+def test_prompt_k_is_user_ks(dataset, chat):
+    prompts = source(dataset, chat)
+    assert len(prompts) == 9
+    for k, user in enumerate(dataset.split.users["grpo"]):
+        prompt = prompts[k]
+        assert prompt.record.user == user
+        assert prompt.record.truth == dataset.split.truth[user]
+        assert prompt.tokens.dtype == np.int32 and prompt.tokens.tolist() == chat.prompt(prompt.text)
+        assert prompt.titles == [dataset.catalog.title[item] for item in prompt.record.candidates]
+        assert all(title in prompt.text for title in prompt.titles)
+
+
+def test_the_order_of_asking_changes_nothing(dataset, chat):
+    forth, back = source(dataset, chat), source(dataset, chat)
+    texts = [forth[k].text for k in range(9)]
+    assert [back[k].text for k in reversed(range(9))] == texts[::-1]
+    assert len(set(texts)) == 9
+
+
+def test_the_seed_draws_the_chains_alone(dataset, chat):
+    one, other = source(dataset, chat)[0], source(dataset, chat, seed=1)[0]
+    assert one.record.chains != other.record.chains
+    assert one.record.likes == other.record.likes and one.titles == other.titles
+
+
+def test_settings_reach_the_prompt(dataset, chat):
+    prompt = source(dataset, chat, likes=2, chains=1)[0]
+    assert len(prompt.record.likes) == 2 and len(prompt.record.chains) == 1
+    assert source(dataset, chat, wording="movies")[0].text != prompt.text
+    with pytest.raises(UserError, match="compact"):
+        source(dataset, chat, wording="compct")
+
+
+def test_prompts_pass_through_grain_whole(dataset, chat):
+    prompts = source(dataset, chat)
+    iterator = batches(prompts, batch_size=3, seed=0, shuffle=True, to_batch=list)
+    epoch = [prompt for _ in range(3) for prompt in next(iterator)]
+    assert sorted(p.record.user for p in epoch) == sorted(prompts.users.tolist())
+
+
+def test_padding(dataset, chat):
+    batch = [source(dataset, chat, chains=chains)[k] for k, chains in ((0, 3), (1, 0))]
+    tokens, length = pad_prompts(batch, CONFIG.buckets)
+    assert tokens.dtype == length.dtype == np.int32 and tokens.shape[1] in CONFIG.buckets
+    for row, n, prompt in zip(tokens, length, batch, strict=True):
+        np.testing.assert_array_equal(row[:n], prompt.tokens)
+        assert n == len(prompt.tokens) and not row[n:].any()
+    with pytest.raises(UserError, match="add a larger bucket"):
+        pad_prompts(batch, (10,))

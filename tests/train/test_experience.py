@@ -1,0 +1,110 @@
+"""A round of experience from an engine whose completions, and so rewards, are known."""
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from configs import grpo
+from r2rec_jax.pipeline.prompts import Prompt
+from r2rec_jax.prompts.chat import Chat
+from r2rec_jax.prompts.ranking import RankingRecord
+from r2rec_jax.prompts.train_tokenizer import train_tokenizer
+from r2rec_jax.rollout.engine import Rollout
+from r2rec_jax.runtime.profiler import Phases
+from r2rec_jax.train.experience import gather
+
+TITLES = ["Amber", "Birch", "Cedar", "Dune"]
+STEPS = "One plain short step.\nAnother plain short step.\nThe last short step."
+R = 150
+
+
+@pytest.fixture(scope="module")
+def chat(tmp_path_factory) -> Chat:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    train_tokenizer([STEPS, *TITLES], 300).save(str(folder / "tokenizer.json"))
+    return Chat(folder)
+
+
+def make_config(**changes) -> ConfigDict:
+    config = grpo.get_config()
+    config.prompt.update({"answer": "titles", "places": 2, "buckets": (8, 16)})
+    config.grpo.update({"group": 3, **changes})
+    return config
+
+
+def make_prompt(user: int, truth: int, length: int) -> Prompt:
+    record = RankingRecord(user, {}, [], [], np.arange(10, 14, dtype=np.int32), 10 + truth)
+    return Prompt(record, "", np.arange(1, length + 1, dtype=np.int32), TITLES)
+
+
+PROMPTS = [make_prompt(5, 0, 4), make_prompt(9, 2, 11)]
+# By prompt: hit at 1, hit at 2, miss; then three equal misses with all the statements asked for.
+ANSWERS = [
+    (STEPS, "Ranking: Amber > Birch"),
+    (STEPS, "Ranking: Birch > Amber"),
+    ("Nothing.", "Ranking: Birch > Cedar"),
+    *[(STEPS, "Ranking: Amber > Birch")] * 3,
+]
+REWARDS = np.array([3.0, 1 + 2 / np.log2(3), 0.0, 1.0, 1.0, 1.0])
+
+
+def engine_of(chat):
+    def engine(_, prompt_BP, prompt_length_B, *, samples, seed, prompt_ids):
+        assert (samples, seed, prompt_ids.tolist()) == (3, 17, [5, 9])
+        assert prompt_BP.shape == (2, 16) and prompt_length_B.tolist() == [4, 11]
+        rows = [chat.completion(*answer) for answer in ANSWERS]
+        tokens, logprobs = np.zeros((6, R), np.int32), np.zeros((6, R), np.float32)
+        for row, ids in enumerate(rows):
+            tokens[row, : len(ids)] = ids
+            logprobs[row, : len(ids)] = -1 - row
+        return Rollout(tokens, np.array([len(ids) for ids in rows], np.int32), np.zeros(6, bool), logprobs)
+
+    return engine
+
+
+def run(chat, **changes):
+    phases = Phases()
+    got = gather(engine_of(chat), {}, PROMPTS, chat, make_config(**changes), phases, seed=17)
+    return got, phases.drain()
+
+
+def test_rewards_and_advantages_of_known_completions(chat):
+    got, _ = run(chat)
+    np.testing.assert_allclose(got.rewards, REWARDS, rtol=1e-6)
+    group = REWARDS[:3]
+    np.testing.assert_allclose(got.batch.advantage[:3], (group - group.mean()) / group.std(), rtol=1e-5)
+    assert not got.batch.advantage[3:].any()
+    centred, _ = run(chat, scale_by_std=False)
+    np.testing.assert_allclose(centred.batch.advantage[:3], group - group.mean(), rtol=1e-5)
+
+
+def test_the_batch_holds_what_was_sampled(chat):
+    got, _ = run(chat)
+    completions = got.batch.completions
+    assert completions.prompt.shape == (2, 16) and completions.prompt_length.tolist() == [4, 11]
+    lengths = [len(chat.completion(*answer)) for answer in ANSWERS]
+    for row, (n, answer) in enumerate(zip(lengths, ANSWERS, strict=True)):
+        assert completions.response[row, :n].tolist() == chat.completion(*answer)
+        # The end token is learnt, what is beyond it is not.
+        assert completions.response_mask[row].tolist() == [1.0] * n + [0.0] * (R - n)
+        assert set(got.batch.sampler_logprobs[row, :n]) == {-1.0 - row}
+    assert got.batch.old_logprobs is None
+    assert completions.response_mask.dtype == got.batch.advantage.dtype == np.float32
+
+
+def test_metrics(chat):
+    got, seconds = run(chat)
+    lengths = [len(chat.completion(*answer)) for answer in ANSWERS]
+    expected = {
+        "train/reward": REWARDS.mean(),
+        "reward/step": 5 / 6,
+        "reward/rank": (1 + 1 / np.log2(3)) / 6,
+        "reward/flat_groups": 0.5,
+        "rollout/valid_rate": 1.0,
+        "rollout/truncation_rate": 0.0,
+        "rollout/statements": 15 / 6,
+        "rollout/length": np.mean(lengths),
+        "rollout/tokens": sum(lengths),
+    }
+    assert got.metrics == pytest.approx(expected)
+    assert set(seconds) == {"time/rollout_s", "time/reward_s"}

@@ -1,0 +1,70 @@
+"""What a step changes, and reading a trained adapter back from a run."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from r2rec_jax.runtime.checkpoint import Checkpointer
+from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.train.state import CHECKPOINTS, TrainState, restore_trainable
+
+OPTIMIZER = optax.adam(0.1)
+TRAINABLE = {"lora": {"a": jnp.arange(6.0).reshape(2, 3), "b": jnp.ones(3)}}
+
+
+def zeros():
+    return jax.tree.map(jnp.zeros_like, TRAINABLE)
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    """A run of two checkpoints; the adapter of step 4 is twice that of step 2."""
+    with Checkpointer(tmp_path / CHECKPOINTS) as checkpoints:
+        for step, factor in ((2, 1.0), (4, 2.0)):
+            trainable = jax.tree.map(lambda x, factor=factor: factor * x, TRAINABLE)
+            checkpoints.save(step, TrainState.create(trainable, OPTIMIZER), {})
+    return tmp_path
+
+
+def test_gradients_move_the_trainable_and_count_a_step():
+    sgd = optax.sgd(0.5)
+    state = TrainState.create(TRAINABLE, sgd)
+    assert int(state.step) == 0 and state.step.dtype == jnp.int32
+    after = state.apply_gradients(jax.tree.map(jnp.ones_like, TRAINABLE), sgd)
+    assert int(after.step) == 1
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b - 0.5), after.trainable, TRAINABLE)
+
+
+def test_the_newest_adapter_is_restored(workdir):
+    restored = restore_trainable(workdir, zeros(), OPTIMIZER)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, 2 * b), restored, TRAINABLE)
+
+
+def test_the_optimizers_settings_need_not_be_the_runs_own(workdir):
+    restored = restore_trainable(str(workdir), zeros(), optax.adam(0.7, b1=0.5))
+    assert restored["lora"]["b"].tolist() == [2.0] * 3
+
+
+def test_a_workdir_without_checkpoints_is_named(tmp_path):
+    with pytest.raises(UserError, match=f"no checkpoints in {tmp_path}.*train"):
+        restore_trainable(tmp_path, zeros(), OPTIMIZER)
+    assert not any(tmp_path.iterdir())
+    (tmp_path / CHECKPOINTS).mkdir()
+    with pytest.raises(UserError, match="no finished checkpoint"):
+        restore_trainable(tmp_path, zeros(), OPTIMIZER)
+
+
+@pytest.mark.parametrize(
+    "like",
+    [
+        {"lora": {"a": jnp.zeros((2, 4)), "b": jnp.zeros(3)}},
+        {"lora": {"a": jnp.zeros((2, 3))}},
+        {"params": {"a": jnp.zeros((2, 3)), "b": jnp.zeros(3)}},
+    ],
+    ids=["shape", "leaf", "name"],
+)
+def test_the_adapter_of_another_model_is_refused(workdir, like):
+    with pytest.raises(UserError, match="another config"):
+        restore_trainable(workdir, like, OPTIMIZER)
