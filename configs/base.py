@@ -64,6 +64,7 @@ def sampling(c: ConfigDict) -> ConfigDict:
     c.reward = ConfigDict()
     c.reward.step_weight = 1.0
     c.reward.rank_weight = 2.0
+    c.reward.step_needs_valid_answer = False
     c.reward.statements = (3, 8)  # a suitable number of reasoning statements
     return c
 
@@ -73,8 +74,10 @@ def tiny(c: ConfigDict) -> ConfigDict:
     c.data.folder = "runs/quickstart/data"
     c.data.source = "generated"
     c.data.sizes = ConfigDict({"sft": 500, "grpo": 500, "validation": 100, "evaluation": 400})
-    c.prompt.update({"wording": "compact", "answer": "titles", "places": 3, "buckets": (160,)})
+    c.prompt.update({"wording": "compact", "answer": "titles", "places": 1, "buckets": (160,)})
     c.model.update({"folder": MODEL_TINY, "dtype": "float32", "remat": False})
+    # The tiny vocabulary has no words for rating questions; launch.annotate writes them on request.
+    c.annotate.tasks = ("ranking",)
     c.annotate.folder = "runs/quickstart/annotate"
     return c
 

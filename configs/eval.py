@@ -25,4 +25,5 @@ def get_config(preset: str | None = None) -> ConfigDict:
         c.systems.update({"sft": "runs/quickstart/sft", "sft+grpo": "runs/quickstart/grpo"})
         c.evaluate.batch_size = 50
         c.rollout.update({"max_tokens": 80, "chunk": 16})
+        c.reward.step_needs_valid_answer = True
     return c

@@ -37,5 +37,6 @@ def get_config(preset: str | None = None) -> ConfigDict:
         c.train.update({"batch_size": 16, "steps": 60, "checkpoint_every": 30, "evaluate_every": 10})
         c.evaluate.batch_size = 50
         c.rollout.update({"max_tokens": 80, "chunk": 16})
+        c.reward.step_needs_valid_answer = True
         c.optimizer.learning_rate = 2e-3
     return c

@@ -23,6 +23,6 @@ def get_config(preset: str | None = None) -> ConfigDict:
     c.train.response_buckets = (256, 512, 1024)
     if preset_of(preset, ("quickstart",)):
         tiny(c)
-        c.train.update({"batch_size": 32, "steps": 90, "response_buckets": (80,), "checkpoint_every": 45})
-        c.optimizer.learning_rate = 3e-3
+        c.train.update({"batch_size": 32, "steps": 100, "response_buckets": (80,), "checkpoint_every": 50})
+        c.optimizer.learning_rate = 1.5e-3
     return c

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from configs.base import MODEL_TINY
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.train.state import CHECKPOINTS
 
@@ -18,11 +19,11 @@ def require(config: ConfigDict, *kinds: str, adapters: dict[str, str] | None = N
     """
     preset = config.data.source
     stage_preset = ":quickstart" if preset == "generated" else ""
+    fetch = f"hf download deepseek-ai/{Path(config.model.folder).name} --local-dir {config.model.folder}"
+    if config.model.folder == MODEL_TINY:
+        fetch = f"git checkout -- {MODEL_TINY}"
     wanted = {
-        "model": (
-            config.model.folder,
-            f"hf download deepseek-ai/{Path(config.model.folder).name} --local-dir {config.model.folder}",
-        ),
+        "model": (config.model.folder, fetch),
         "data": (
             config.data.folder,
             f"python -m launch.prepare --config=configs/data.py:{preset} --workdir={config.data.folder}",

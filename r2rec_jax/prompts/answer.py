@@ -3,7 +3,7 @@
 import dataclasses
 import re
 
-RANKING = "Ranking:"
+ORDER = "Order:"
 RATING = "Rating:"
 
 _NUMBER = re.compile(r"[\[(]?([0-9]{1,6})[\])]?\.?")
@@ -26,7 +26,7 @@ class Ranking:
 
 
 def parse_ranking(answer_text: str | None, titles: list[str], *, answer: str, places: int) -> Ranking:
-    """Reads the first line that begins with `Ranking:`, its pieces separated by '>'.
+    """Reads the first line that begins with `Order:`, its pieces separated by '>'.
 
     A piece is, by `answer`, a number from 1 (brackets and a full stop allowed) or a title, compared
     whole: case, space, quotes, a final full stop and a genre list in brackets are ignored; years
@@ -39,8 +39,8 @@ def parse_ranking(answer_text: str | None, titles: list[str], *, answer: str, pl
     """
     lines = (answer_text or "").splitlines()
     starts = (line.strip() for line in lines)
-    line = next((s for s in starts if s.casefold().startswith(RANKING.casefold())), None)
-    said = line[len(RANKING) :].strip() if line else ""
+    line = next((s for s in starts if s.casefold().startswith(ORDER.casefold())), None)
+    said = line[len(ORDER) :].strip() if line else ""
     if not said:
         return Ranking([], False)
     pieces = said.split(">")

@@ -2,7 +2,8 @@
 
 Six kinds of document, each in several wordings: facts of the catalogue, histories, lists said
 twice, filters by genre, choices among options, and chat turns that read chains, reason, and rank.
-None uses the wording of the recommendation prompt (prompts/wording.py), which only SFT teaches.
+They share words with the compact wording (prompts/wording.py), since an adapter cannot teach new ones
+to a model this small, but not its prompt, which only SFT teaches.
 
 A ranking orders its options by how many of the favourites *shown in the document* share their
 genre, then by popularity: a rule that can be read off the page, so that looking things up in

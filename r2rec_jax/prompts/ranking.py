@@ -17,7 +17,8 @@ class RankingRecord:
     """One user's query in ids: what a prompt shows, and the truth, which it never tells apart.
 
     likes: recently liked items, oldest first. chains: may be empty, the prompt then has no such
-    section. candidates: int32[C], among them the truth.
+    section. candidates: int32[C], among them the truth. popularity: int64[C], how many ratings of each
+    may be seen; a teacher breaks ties by it, no prompt shows it.
     """
 
     user: int
@@ -25,6 +26,7 @@ class RankingRecord:
     likes: list[int]
     chains: list[Chain]
     candidates: np.ndarray
+    popularity: np.ndarray
     truth: int
 
 
@@ -50,6 +52,7 @@ def make_record(
         likes=liked,
         chains=drawn,
         candidates=candidates,
+        popularity=np.diff(graph.item_offsets)[candidates],
         truth=int(dataset.split.truth[user]),
     )
 

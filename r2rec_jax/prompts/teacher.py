@@ -9,7 +9,7 @@ from collections import Counter
 
 from r2rec_jax.chains.sampler import Chain
 from r2rec_jax.data.interactions import Catalog
-from r2rec_jax.prompts.answer import RANKING, RATING
+from r2rec_jax.prompts.answer import ORDER, RATING
 from r2rec_jax.prompts.ranking import RankingRecord, chain_facts, peer_names
 from r2rec_jax.prompts.rating import hidden_facts
 from r2rec_jax.prompts.wording import Wording, clean
@@ -24,7 +24,7 @@ def ranking_trace(
 
     The reasoning has three to five statements, one a line: two to four hops along the chain that
     speaks most for the truth (likes where there is no chain), then the taste they show. The answer
-    has the truth first, then the candidates that share most genres with the likes.
+    has the truth first, then the candidates that share most genres with the likes, popular ones first.
     """
     # Varied, so that the policy learns no fixed length; by user alone, so that it tells nothing.
     count = 2 + record.user % 3
@@ -87,16 +87,16 @@ def _ranking(record, catalog: Catalog, wording: Wording, places: int, answer: st
     carried = Counter(genre for item in record.likes for genre in catalog.genres[item])
     items = record.candidates.tolist()
 
-    def order(index: int) -> tuple[bool, int]:
+    def order(index: int) -> tuple[bool, int, int]:
         shared = sum(carried[genre] for genre in catalog.genres[items[index]])
-        return items[index] != record.truth, -shared
+        return items[index] != record.truth, -shared, -int(record.popularity[index])
 
     best = sorted(range(len(items)), key=order)[:places]
     if answer == "numbers":
         named = [str(index + 1) for index in best]
     else:
         named = [wording.title(catalog, items[index]) for index in best]
-    return f"{RANKING} {' > '.join(named)}"
+    return f"{ORDER} {' > '.join(named)}"
 
 
 def _sentence(text: str) -> str:

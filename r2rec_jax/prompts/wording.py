@@ -128,9 +128,8 @@ MOVIES = Wording(
     candidates="Candidates:\n{candidates}\n",
     request={
         "titles": _MOVIES_REQUEST + "title and year, in this form:\n"
-        "Ranking: best title (year) > second title (year) > and so on",
-        "numbers": _MOVIES_REQUEST + "number, in this form:\n"
-        "Ranking: best number > second number > and so on",
+        "Order: best title (year) > second title (year) > and so on",
+        "numbers": _MOVIES_REQUEST + "number, in this form:\nOrder: best number > second number > and so on",
     },
     question=(
         "This is a chain of film ratings, from 1 (worst) to 5 (best). It joins a viewer and "
@@ -187,7 +186,7 @@ COMPACT = Wording(
     peer_about="",
     candidate={"titles": "{title}", "numbers": "{number} {title}"},
     candidate_joiner=", ",
-    candidates="Candidates: {candidates}.\n",
+    candidates="Options: {candidates}.\n",
     request=dict.fromkeys(ANSWERS, "Rank the best {places}."),
     question="{about}Kai {r00} {i0} {r10} {peer} {r11} {i1}{i1_genres}.\nKai gave it what?",
     hops=(
@@ -197,8 +196,8 @@ COMPACT = Wording(
         "Kai gave it a {r01}.",
     ),
     like_hop="Kai is fond of {title}{genres}.",
-    taste_like="the {genre} {title}",
-    taste="Kai is fond of {likes}, so {genre} fits.",
+    taste_like="{title}",
+    taste="Kai: the favourites {likes} are mostly {genre}.",
     taste_unknown="Kai is fond of more like it.",
     rating_hops=(
         "Kai gave {i0} a {r00}.",

@@ -20,9 +20,14 @@ def rank_reward(truth_rank: int) -> float:
 
 
 def reward(judged: Judged, config: ConfigDict) -> dict[str, float]:
-    """The parts by name, before weighting; `config` is the `reward` section."""
+    """The parts by name, before weighting; `config` is the `reward` section.
+
+    With `step_needs_valid_answer`, statements that lead to no valid answer earn nothing: otherwise
+    reasoning alone, without end or answer, is a way to be paid.
+    """
+    pays = judged.ranking.valid or not config.step_needs_valid_answer
     return {
-        "step": step_reward(judged.statements, *config.statements),
+        "step": step_reward(judged.statements, *config.statements) if pays else 0.0,
         "rank": rank_reward(judged.truth_rank),
     }
 

@@ -11,7 +11,9 @@ from r2rec_jax.prompts.ranking import RankingRecord
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
 
 TITLES = ["Amber", "Birch", "Cedar", "Dune"]
-RECORD = RankingRecord(7, {}, [], [], np.array([40, 10, 30, 20], np.int32), 30)  # the truth: Cedar, number 3
+RECORD = RankingRecord(
+    7, {}, [], [], np.array([40, 10, 30, 20], np.int32), np.ones(4, int), 30
+)  # the truth: Cedar, number 3
 PROMPT = Prompt(RECORD, "", np.array([], np.int32), TITLES)
 REASONING = "He liked the first.\nShe liked it too.\nSo it fits."
 
@@ -31,18 +33,18 @@ def read(chat, answer_text, *, answer="titles", places=3, truncated=False, reaso
 @pytest.mark.parametrize(
     ("answer", "text", "rank", "valid"),
     [
-        ("titles", "Ranking: Cedar > Amber > Dune", 1, True),
-        ("titles", "Ranking: Amber > Dune > Cedar", 3, True),
-        ("titles", "Ranking: Amber > Birch > Dune", 0, True),  # valid, and a miss
-        ("titles", "Ranking: Elsewhere > Cedar > Dune", 2, False),  # off the list: keeps its place
-        ("titles", "Ranking: Amber > Amber > Cedar", 2, False),  # the first mention counts
-        ("titles", "Ranking: Amber > Birch > Dune > Cedar", 0, False),  # beyond the places asked for
-        ("titles", "Ranking: Cedar", 1, False),
+        ("titles", "Order: Cedar > Amber > Dune", 1, True),
+        ("titles", "Order: Amber > Dune > Cedar", 3, True),
+        ("titles", "Order: Amber > Birch > Dune", 0, True),  # valid, and a miss
+        ("titles", "Order: Elsewhere > Cedar > Dune", 2, False),  # off the list: keeps its place
+        ("titles", "Order: Amber > Amber > Cedar", 2, False),  # the first mention counts
+        ("titles", "Order: Amber > Birch > Dune > Cedar", 0, False),  # beyond the places asked for
+        ("titles", "Order: Cedar", 1, False),
         ("titles", "Cedar is best", 0, False),
-        ("numbers", "Ranking: 3 > 1 > 2", 1, True),
-        ("numbers", "Ranking: 1 > 3 > 2", 2, True),
-        ("numbers", "Ranking: 5 > 0 > 3", 3, False),
-        ("numbers", "Ranking: Cedar > Amber > Dune", 0, False),
+        ("numbers", "Order: 3 > 1 > 2", 1, True),
+        ("numbers", "Order: 1 > 3 > 2", 2, True),
+        ("numbers", "Order: 5 > 0 > 3", 3, False),
+        ("numbers", "Order: Cedar > Amber > Dune", 0, False),
     ],
 )
 def test_the_rank_of_the_truth(chat, answer, text, rank, valid):
@@ -52,26 +54,26 @@ def test_the_rank_of_the_truth(chat, answer, text, rank, valid):
 
 
 def test_only_the_reasoning_is_counted(chat):
-    judged = read(chat, "Here is my list of films:\nOne more line of text.\nRanking: Cedar > Amber > Dune")
+    judged = read(chat, "Here is my list of films:\nOne more line of text.\nOrder: Cedar > Amber > Dune")
     assert judged.statements == 3 and judged.truth_rank == 1
 
 
 def test_a_reasoning_cut_off_has_no_answer(chat):
-    tokens = np.array(chat.encode("Ranking: Cedar > Amber > Dune\nIt goes on and"), np.int32)
+    tokens = np.array(chat.encode("Order: Cedar > Amber > Dune\nIt goes on and"), np.int32)
     judged = judge(PROMPT, tokens, True, chat, ConfigDict({"answer": "titles", "places": 3}))
     assert judged.answer is None and judged.truncated
     assert judged.truth_rank == 0 and not judged.ranking.valid and judged.ranking.places == []
 
 
 def test_an_answer_cut_off_is_read_as_far_as_it_goes(chat):
-    whole = chat.completion(REASONING, "Ranking: Cedar > Amber > Dune")
+    whole = chat.completion(REASONING, "Order: Cedar > Amber > Dune")
     cut = np.array(whole[: -1 - len(chat.encode(" > Dune"))], np.int32)
     judged = judge(PROMPT, cut, True, chat, ConfigDict({"answer": "titles", "places": 3}))
     assert judged.truncated and judged.truth_rank == 1 and not judged.ranking.valid
 
 
 def test_what_follows_the_end_is_not_read(chat):
-    tokens = [*chat.completion(REASONING, "Ranking: Amber"), *chat.encode("Ranking: Cedar")]
+    tokens = [*chat.completion(REASONING, "Order: Amber"), *chat.encode("Order: Cedar")]
     judged = judge(PROMPT, np.array(tokens), False, chat, ConfigDict({"answer": "titles", "places": 3}))
     assert judged.truth_rank == 0
 

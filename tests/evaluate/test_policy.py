@@ -49,7 +49,7 @@ class Teller:
         for user in prompt_ids:
             titles = self.prompts[int(user)].titles
             for g in range(samples):
-                answer = "Ranking: " + " > ".join(titles[g : g + 3])
+                answer = "Order: " + " > ".join(titles[g : g + 3])
                 rows.append(self.chat.completion(f"User {user} it is.", answer))
         tokens = np.zeros((len(rows), 120), np.int32)
         for row, ids in zip(tokens, rows, strict=True):

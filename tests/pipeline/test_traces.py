@@ -11,8 +11,8 @@ from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
 from r2rec_jax.runtime.errors import UserError
 
-TRACE = {"user": 3, "prompt": "Rank these.", "reasoning": "One hop.\nTwo hops.", "answer": "Ranking: 2 > 1"}
-OTHER = TRACE | {"prompt": "Rank those ▸ too.", "answer": "Ranking: Amélie > 8½"}
+TRACE = {"user": 3, "prompt": "Rank these.", "reasoning": "One hop.\nTwo hops.", "answer": "Order: 2 > 1"}
+OTHER = TRACE | {"prompt": "Rank those ▸ too.", "answer": "Order: Amélie > 8½"}
 
 
 @pytest.fixture(scope="module")

@@ -10,41 +10,41 @@ WORDS = ["Harbor", "Lantern", "Comet", "Ember", "Willow"]
 
 TITLE_ANSWERS = [
     # answer text, places, valid
-    ("Ranking: Harbor > Comet > Ember", [0, 2, 3], True),
-    ("ranking:Harbor>Comet>Ember", [0, 2, 3], True),
-    ("\n\n  RANKING:   harbor >  COMET>ember  ", [0, 2, 3], True),
-    ("Ranking: \"Harbor\" > “Comet” > 'Ember'.", [0, 2, 3], True),
-    ("Ranking: Harbor (1990) > Comet [drama] > Ember (2001) [drama, war]", [0, 2, 3], True),
+    ("Order: Harbor > Comet > Ember", [0, 2, 3], True),
+    ("order:Harbor>Comet>Ember", [0, 2, 3], True),
+    ("\n\n  ORDER:   harbor >  COMET>ember  ", [0, 2, 3], True),
+    ("Order: \"Harbor\" > “Comet” > 'Ember'.", [0, 2, 3], True),
+    ("Order: Harbor (1990) > Comet [drama] > Ember (2001) [drama, war]", [0, 2, 3], True),
     (
-        "Let me see.\nRanking: Harbor > Comet > Ember\nRanking: Ember > Comet > Harbor",
+        "Let me see.\nOrder: Harbor > Comet > Ember\nOrder: Ember > Comet > Harbor",
         [0, 2, 3],
         True,
     ),
-    ("Ranking: Harbor > Comet > Ember\r\nThat is all.", [0, 2, 3], True),
+    ("Order: Harbor > Comet > Ember\r\nThat is all.", [0, 2, 3], True),
     # too few or too many
-    ("Ranking: Harbor > Comet", [0, 2], False),
-    ("Ranking: Harbor", [0], False),
-    ("Ranking: Harbor > Comet > Ember > Willow", [0, 2, 3], False),
-    ("Ranking: Harbor > Comet > Ember >", [0, 2, 3], False),
+    ("Order: Harbor > Comet", [0, 2], False),
+    ("Order: Harbor", [0], False),
+    ("Order: Harbor > Comet > Ember > Willow", [0, 2, 3], False),
+    ("Order: Harbor > Comet > Ember >", [0, 2, 3], False),
     # off the list: the place stays taken
-    ("Ranking: Atlantis > Comet > Ember", [None, 2, 3], False),
-    ("Ranking: Harbors > Comet > Ember", [None, 2, 3], False),
-    ("Ranking: Har > Comet > Ember", [None, 2, 3], False),
-    ("Ranking: Harbor, Comet, Ember", [None], False),
-    ("Ranking: 1 > 3 > 4", [None, None, None], False),
-    ("Ranking: > Harbor > Comet", [None, 0, 2], False),
-    ("Ranking: > >", [None, None, None], False),
-    ('Ranking: [drama] > (1990) > ""', [None, None, None], False),
+    ("Order: Atlantis > Comet > Ember", [None, 2, 3], False),
+    ("Order: Harbors > Comet > Ember", [None, 2, 3], False),
+    ("Order: Har > Comet > Ember", [None, 2, 3], False),
+    ("Order: Harbor, Comet, Ember", [None], False),
+    ("Order: 1 > 3 > 4", [None, None, None], False),
+    ("Order: > Harbor > Comet", [None, 0, 2], False),
+    ("Order: > >", [None, None, None], False),
+    ('Order: [drama] > (1990) > ""', [None, None, None], False),
     # mentioned again: the first counts, what follows moves up
-    ("Ranking: Harbor > Harbor > Comet", [0, 2], False),
-    ("Ranking: Harbor > Comet > harbor (1990)", [0, 2], False),
+    ("Order: Harbor > Harbor > Comet", [0, 2], False),
+    ("Order: Harbor > Comet > harbor (1990)", [0, 2], False),
     # no ranking
-    ("Ranking:", [], False),
-    ("Ranking:\nHarbor > Comet > Ember", [], False),
+    ("Order:", [], False),
+    ("Order:\nHarbor > Comet > Ember", [], False),
     ("Harbor > Comet > Ember", [], False),
-    ("My Ranking: Harbor > Comet > Ember", [], False),
-    ("**Ranking:** Harbor > Comet > Ember", [], False),
-    ("Order: Harbor > Comet > Ember", [], False),
+    ("My Order: Harbor > Comet > Ember", [], False),
+    ("**Order:** Harbor > Comet > Ember", [], False),
+    ("Ranking: Harbor > Comet > Ember", [], False),
     ("", [], False),
     (None, [], False),
 ]
@@ -56,17 +56,17 @@ def test_awkward_answers_by_title(text, places, valid):
 
 
 NUMBER_ANSWERS = [
-    ("Ranking: 2 > 1 > 3", [1, 0, 2], True),
-    ("Ranking: [2] > (1) > 3.", [1, 0, 2], True),
-    ("ranking: 2.>1.>03", [1, 0, 2], True),
-    ("Ranking: 0 > 1 > 6", [None, 0, None], False),
-    ("Ranking: -1 > 1 > +2", [None, 0, None], False),
-    ("Ranking: 1.5 > 1 > 2nd", [None, 0, None], False),
-    ("Ranking: Harbor > 1 > 2. Lantern", [None, 0, None], False),
-    ("Ranking: ² > ١ > １", [None, None, None], False),
-    (f"Ranking: {'9' * 9000} > 1 > 2", [None, 0, 1], False),
-    ("Ranking: 1 > 1 > 1", [0], False),
-    ("Ranking: 1 2 3", [None], False),
+    ("Order: 2 > 1 > 3", [1, 0, 2], True),
+    ("Order: [2] > (1) > 3.", [1, 0, 2], True),
+    ("order: 2.>1.>03", [1, 0, 2], True),
+    ("Order: 0 > 1 > 6", [None, 0, None], False),
+    ("Order: -1 > 1 > +2", [None, 0, None], False),
+    ("Order: 1.5 > 1 > 2nd", [None, 0, None], False),
+    ("Order: Harbor > 1 > 2. Lantern", [None, 0, None], False),
+    ("Order: ² > ١ > １", [None, None, None], False),
+    (f"Order: {'9' * 9000} > 1 > 2", [None, 0, 1], False),
+    ("Order: 1 > 1 > 1", [0], False),
+    ("Order: 1 2 3", [None], False),
 ]
 
 
@@ -96,24 +96,24 @@ FILM_PIECES = [
 
 @pytest.mark.parametrize(("piece", "index"), FILM_PIECES)
 def test_titles_are_compared_whole_and_with_their_years(piece, index):
-    found = parse_ranking(f"Ranking: {piece}", FILMS, answer="titles", places=1)
+    found = parse_ranking(f"Order: {piece}", FILMS, answer="titles", places=1)
     assert found == Ranking([index], index is not None)
 
 
 def test_of_equal_titles_the_first_is_meant():
-    found = parse_ranking("Ranking: b > A", ["A", "B", "b", "B"], answer="titles", places=2)
+    found = parse_ranking("Order: b > A", ["A", "B", "b", "B"], answer="titles", places=2)
     assert found == Ranking([1, 0], True)
 
 
 def test_nothing_is_not_a_title_even_where_a_title_is_next_to_nothing():
-    found = parse_ranking("Ranking: > A", ['"', "A"], answer="titles", places=2)
+    found = parse_ranking("Order: > A", ['"', "A"], answer="titles", places=2)
     assert found == Ranking([None, 1], False)
 
 
 @given(order=st.permutations(range(len(WORDS))), answer=st.sampled_from(["titles", "numbers"]))
 def test_every_ranking_reads_back(order, answer):
     named = [WORDS[k] if answer == "titles" else str(k + 1) for k in order]
-    text = f"Here it is.\nRanking: {' > '.join(named)}"
+    text = f"Here it is.\nOrder: {' > '.join(named)}"
     for places in range(1, len(order) + 1):
         found = parse_ranking(text, WORDS, answer=answer, places=places)
         assert found == Ranking(order[:places], places == len(order))
@@ -122,7 +122,7 @@ def test_every_ranking_reads_back(order, answer):
 
 
 rough = st.lists(
-    st.sampled_from(["Ranking:", " > ", ">", "\n", "Harbor", "comet", "3", "12", "[", "(1", "'"])
+    st.sampled_from(["Order:", " > ", ">", "\n", "Harbor", "comet", "3", "12", "[", "(1", "'"])
     | st.text(max_size=5),
     max_size=15,
 ).map("".join)

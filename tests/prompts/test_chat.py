@@ -60,7 +60,7 @@ def test_a_prompt_is_the_reference_templates_token_for_token(reference, real_cha
     assert real_chat.prompt(text) == expected
 
 
-@pytest.mark.parametrize("answer", ["Ranking: 3 > 1 > 2", "Fine.", "Amélie (2001)"])
+@pytest.mark.parametrize("answer", ["Order: 3 > 1 > 2", "Fine.", "Amélie (2001)"])
 @pytest.mark.parametrize("text", TEXTS)
 def test_a_turn_without_its_reasoning_is_the_reference_templates(reference, real_chat, text, answer):
     messages = [{"role": "user", "content": text}, {"role": "assistant", "content": answer}]
@@ -116,7 +116,7 @@ def test_plain_text_never_encodes_to_a_marker(chat, text):
     [
         ("Alien", "Alien"),
         ("  Se7en\t(1995)\r\n", "Se7en (1995)"),
-        ("Up</think>Ranking: 1", "UpRanking: 1"),
+        ("Up</think>Order: 1", "UpOrder: 1"),
         ("<th<think>ink>", ""),
         ("</ THINK >x", "x"),
         ("<｜User｜>you<|eot_id|>", "you"),
@@ -134,7 +134,7 @@ def test_markup_that_was_not_cleaned_is_refused(chat, marker):
     with pytest.raises(ValueError, match="plain"):
         chat.encode(f"a {marker} b")
     with pytest.raises(ValueError, match="plain"):
-        chat.completion("fine", f"Ranking: {marker}")
+        chat.completion("fine", f"Order: {marker}")
 
 
 LINES = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=20)
@@ -149,9 +149,9 @@ def test_a_completion_splits_into_what_it_was_made_of(chat, reasoning, answer):
 
 
 def test_a_reasoning_that_never_closed_has_no_answer(chat):
-    ids = chat.encode("I wonder\nRanking: 1 > 2")
-    assert chat.split(ids) == ("I wonder\nRanking: 1 > 2", None)
-    assert chat.split([*ids, chat.end, chat.end_think]) == ("I wonder\nRanking: 1 > 2", None)
+    ids = chat.encode("I wonder\nOrder: 1 > 2")
+    assert chat.split(ids) == ("I wonder\nOrder: 1 > 2", None)
+    assert chat.split([*ids, chat.end, chat.end_think]) == ("I wonder\nOrder: 1 > 2", None)
     assert chat.split([]) == ("", None)
     assert chat.split([chat.end_think]) == ("", "")
 

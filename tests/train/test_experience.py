@@ -33,17 +33,17 @@ def make_config(**changes) -> ConfigDict:
 
 
 def make_prompt(user: int, truth: int, length: int) -> Prompt:
-    record = RankingRecord(user, {}, [], [], np.arange(10, 14, dtype=np.int32), 10 + truth)
+    record = RankingRecord(user, {}, [], [], np.arange(10, 14, dtype=np.int32), np.ones(4, int), 10 + truth)
     return Prompt(record, "", np.arange(1, length + 1, dtype=np.int32), TITLES)
 
 
 PROMPTS = [make_prompt(5, 0, 4), make_prompt(9, 2, 11)]
 # By prompt: hit at 1, hit at 2, miss; then three equal misses with all the statements asked for.
 ANSWERS = [
-    (STEPS, "Ranking: Amber > Birch"),
-    (STEPS, "Ranking: Birch > Amber"),
-    ("Nothing.", "Ranking: Birch > Cedar"),
-    *[(STEPS, "Ranking: Amber > Birch")] * 3,
+    (STEPS, "Order: Amber > Birch"),
+    (STEPS, "Order: Birch > Amber"),
+    ("Nothing.", "Order: Birch > Cedar"),
+    *[(STEPS, "Order: Amber > Birch")] * 3,
 ]
 REWARDS = np.array([3.0, 1 + 2 / np.log2(3), 0.0, 1.0, 1.0, 1.0])
 
