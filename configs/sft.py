@@ -24,5 +24,5 @@ def get_config(preset: str | None = None) -> ConfigDict:
     if preset_of(preset, ("quickstart",)):
         tiny(c)
         c.train.update({"batch_size": 32, "steps": 100, "response_buckets": (80,), "checkpoint_every": 50})
-        c.optimizer.learning_rate = 1.5e-3
+        c.optimizer.learning_rate = 2e-3
     return c

@@ -32,7 +32,7 @@ COMPACT_PROMPT = """\
 Kai: female, 25-34, lawyer.
 Kai is fond of Heat, Big.
 Kai 4 Heat 5 Jo 2 Emma 3.5 Kai
-Options: Ran, Fargo, Shine.
+Candidates: Ran, Fargo, Shine.
 Rank the best 2."""
 
 MOVIES_PROMPT = """\
@@ -204,7 +204,7 @@ def test_shown_titles_are_those_of_the_prompt(records, dataset):
     for record in records:
         prompt = ranking_prompt(record, dataset.catalog, COMPACT, answer="titles", places=3)
         shown = shown_titles(record, dataset.catalog, COMPACT)
-        assert f"Options: {', '.join(shown)}.\n" in prompt
+        assert f"Candidates: {', '.join(shown)}.\n" in prompt
 
 
 def test_the_rating_question_reads_so():
