@@ -47,7 +47,9 @@ def run(main: Callable[[ConfigDict, Path, bool], None]) -> None:
             lambda record: record.levelno >= python_logging.WARNING or record.pathname.startswith(OWN_CODE)
         )
         # A polite kill unwinds like Ctrl-C, so loops have one way of leaving a resumable folder.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        # Ctrl-C is set too: a shell script's background child inherits it as ignored.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.default_int_handler)
         main(FLAGS.config, Path(FLAGS.workdir), FLAGS.overwrite)
 
     for name in ("config", "workdir", "overwrite"):  # so that --help shows them

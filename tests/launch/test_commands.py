@@ -65,7 +65,7 @@ class Road:
         config.prompt.update({"likes": 2, "chains": 1, "buckets": (256,)})
         config.model.folder = self.at("model")
         config.lora.rank = 2
-        config.annotate.folder = self.at("annotate")
+        config.annotate.update({"folder": self.at("annotate"), "tasks": ("rating", "ranking")})
         return config
 
 
