@@ -24,6 +24,6 @@ def get_config(preset: str | None = None) -> ConfigDict:
         tiny(c)
         c.systems.update({"sft": "runs/quickstart/sft", "sft+grpo": "runs/quickstart/grpo"})
         c.evaluate.batch_size = 50
-        c.rollout.update({"max_tokens": 80, "chunk": 16})
+        c.rollout.update({"max_tokens": 64, "chunk": 16})
         c.reward.step_needs_valid_answer = True
     return c
