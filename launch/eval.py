@@ -47,7 +47,7 @@ def evaluate(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, di
     chat = Chat(config.model.folder)
     dataset = prepared.load(config.data.folder)
     policy = load_policy(config, make_mesh(**config.mesh), config.seed)
-    optimizer, _ = make_optimizer(config, steps=1)
+    optimizer = make_optimizer(config, steps=1)
     adapters = {
         name: restore_trainable(folder, policy.trainable, optimizer) if folder else policy.trainable
         for name, folder in config.systems.items()

@@ -3,7 +3,6 @@
 Resumes what --workdir already holds. Each config file says what it needs and what to expect.
 """
 
-import json
 from pathlib import Path
 
 import jax
@@ -29,6 +28,7 @@ from r2rec_jax.prompts.train_tokenizer import train_tokenizer
 from r2rec_jax.rollout.engine import Engine, SamplingConfig
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import make_mesh
+from r2rec_jax.runtime.metrics import StepLog
 from r2rec_jax.runtime.paths import write_atomic
 from r2rec_jax.runtime.profiler import Phases
 from r2rec_jax.runtime.workdir import claim
@@ -107,7 +107,7 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     dataset = prepared.load(config.data.folder)
     mesh = make_mesh(**config.mesh)
     policy = load_policy(config, mesh, config.seed)
-    optimizer, _ = make_optimizer(config, config.train.steps * config.grpo.updates_per_rollout)
+    optimizer = make_optimizer(config, config.train.steps * config.grpo.updates_per_rollout)
     reference = policy.trainable
     if config.train.init:
         reference = restore_trainable(config.train.init, policy.trainable, optimizer)
@@ -135,13 +135,13 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     )
     score = jax.jit(lambda v, batch: completion_logprobs(policy.model, v, batch, temperature=temperature)[0])
     engine = Engine(policy.model, chat.end, SamplingConfig(**config.rollout))
-    phases = Phases()
+    phases, samples = Phases(), StepLog(workdir / SAMPLES)
 
     def advance(state, prompts, step):
         variables = {**policy.frozen, **state.trainable}
         seed = config.seed * 1_000_003 + step
         got = gather(engine, variables, prompts, chat, config, phases, seed=seed)
-        _append_samples(workdir / SAMPLES, step, got, c.group)
+        _append_samples(samples, step, got, c.group)
         batch = to_devices(got.batch, mesh)
         with phases("update"):
             if c.updates_per_rollout > 1:
@@ -160,12 +160,12 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
         rates = {f"validation/{name}": value for name, value in summary(judged).items()}
         return rates | {"validation/reward": float(np.mean(rewards))}
 
-    loop.run(config, workdir, state, examples, advance, phases, evaluate)
+    loop.run(config, workdir, state, examples, advance, phases, evaluate, logs=(samples,))
 
 
 def _supervise(config: ConfigDict, workdir: Path, policy: Policy, examples, mesh) -> TrainState:
     """Drives the cross-entropy step over an iterator of CompletionBatch."""
-    optimizer, _ = make_optimizer(config, config.train.steps)
+    optimizer = make_optimizer(config, config.train.steps)
     state = TrainState.create(policy.trainable, optimizer)
     step = jit_step(
         lambda state, frozen, batch: sft_step(policy.model, optimizer, state, frozen, batch),
@@ -194,21 +194,19 @@ def _corpus_tokenizer(corpus: Corpus, config: ConfigDict, workdir: Path) -> Chat
     return Chat(folder)
 
 
-def _append_samples(path: Path, step: int, experience: Experience, group: int) -> None:
+def _append_samples(samples: StepLog, step: int, experience: Experience, group: int) -> None:
     """Adds the best and the worst completion of the step's first group: what learning looks like."""
     first = experience.rewards[:group]
-    with open(path, "a", encoding="utf-8") as file:
-        for row in (int(first.argmax()), int(first.argmin())):
-            judged = experience.judged[row]
-            line = {
-                "step": step,
-                "user": judged.prompt.record.user,
-                "reward": round(float(first[row]), 4),
-                "truth_rank": judged.truth_rank,
-                "reasoning": judged.reasoning,
-                "answer": judged.answer,
-            }
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    for row in (int(first.argmax()), int(first.argmin())):
+        judged = experience.judged[row]
+        line = {
+            "user": judged.prompt.record.user,
+            "reward": round(float(first[row]), 4),
+            "truth_rank": judged.truth_rank,
+            "reasoning": judged.reasoning,
+            "answer": judged.answer,
+        }
+        samples.append(step, line)
 
 
 if __name__ == "__main__":

@@ -24,13 +24,10 @@ class Traces:
         self.chat, self.lines = chat, []
         # Bytes split at line feeds alone; text would split at separators that JSON strings may hold.
         for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-            try:
-                trace = json.loads(line)
-                self.lines.append({name: str(trace[name]) for name in FIELDS})
-            except (ValueError, KeyError, TypeError):
-                raise UserError(
-                    f"{path}:{number} is not a trace with {', '.join(FIELDS)}; annotate again"
-                ) from None
+            trace = _parse(line)
+            if trace is None:
+                raise UserError(f"{path}:{number} is not a trace with {', '.join(FIELDS)}; annotate again")
+            self.lines.append(trace)
         if not self.lines:
             raise UserError(f"{path} holds no trace; annotate again with --overwrite")
 
@@ -45,3 +42,12 @@ class Traces:
             "response": response,
             "mask": np.ones(len(response), np.float32),
         }
+
+
+def _parse(line: bytes) -> dict[str, str] | None:
+    try:
+        trace = json.loads(line)
+        texts = {name: trace[name] for name in FIELDS}
+    except (ValueError, KeyError, TypeError):
+        return None
+    return texts if all(isinstance(text, str) for text in texts.values()) else None

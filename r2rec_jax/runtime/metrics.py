@@ -1,4 +1,4 @@
-"""Metrics as JSON lines, one a write: `{"step": 7, "train/loss": 1.25}`, readable as it grows."""
+"""Logs of a run as JSON lines, one a write: `{"step": 7, "train/loss": 1.25}`, readable as they grow."""
 
 import json
 import math
@@ -11,12 +11,29 @@ from r2rec_jax.runtime.paths import write_atomic
 FILE = "metrics.jsonl"
 
 
-class MetricWriter:
-    """Appends to `folder`/metrics.jsonl. Lines may share a step (train, then evaluation)."""
+class StepLog:
+    """Appends JSON objects that say what step they belong to; several may share one."""
+
+    def __init__(self, path: str | Path):
+        self._path = Path(path)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+
+    def append(self, step: int, row: Mapping) -> None:
+        line = json.dumps({"step": int(step), **row}, ensure_ascii=False, allow_nan=False)
+        with open(self._path, "a", encoding="utf-8") as file:  # closing it flushes the line
+            file.write(line + "\n")
+
+    def truncate_after(self, step: int) -> None:
+        """Drops every line beyond `step`, and a half-written last one: call it on resuming."""
+        rows = [row for row in _rows(self._path) if row["step"] <= step]
+        write_atomic(self._path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+class MetricWriter(StepLog):
+    """The numbers of a run, in `folder`/metrics.jsonl."""
 
     def __init__(self, folder: str | Path):
-        self._path = Path(folder) / FILE
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        super().__init__(Path(folder) / FILE)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Appends one line. Names carry room and unit: "rollout/tokens_per_s".
@@ -24,17 +41,8 @@ class MetricWriter:
         `float()` waits for a device array: to keep the device busy, write a step late.
         A value that is not finite becomes null, since NaN is not JSON.
         """
-        row = {"step": int(step)}
-        for name, value in values.items():
-            number = float(value)
-            row[name] = number if math.isfinite(number) else None
-        with open(self._path, "a", encoding="utf-8") as file:  # closing it flushes the line
-            file.write(json.dumps(row) + "\n")
-
-    def truncate_after(self, step: int) -> None:
-        """Drops every line beyond `step`, and a half-written last one: call it on resuming."""
-        rows = [row for row in _rows(self._path) if row["step"] <= step]
-        write_atomic(self._path, "".join(json.dumps(row) + "\n" for row in rows))
+        numbers = {name: float(value) for name, value in values.items()}
+        self.append(step, {name: x if math.isfinite(x) else None for name, x in numbers.items()})
 
 
 def read(folder: str | Path) -> list[dict[str, float]]:

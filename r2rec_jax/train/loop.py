@@ -2,7 +2,7 @@
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import grain
@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from r2rec_jax.runtime.checkpoint import Checkpointer
-from r2rec_jax.runtime.metrics import MetricWriter
+from r2rec_jax.runtime.metrics import MetricWriter, StepLog
 from r2rec_jax.runtime.profiler import Phases, trace_window
 from r2rec_jax.train.state import CHECKPOINTS, TrainState
 
@@ -28,6 +28,7 @@ def run(
     advance: Advance,
     phases: Phases,
     evaluate: Callable[[TrainState], dict] | None = None,
+    logs: Sequence[StepLog] = (),
 ) -> TrainState:
     """Trains for `config.train.steps` steps in all, going on from the newest checkpoint in `workdir`.
 
@@ -36,6 +37,7 @@ def run(
 
     Args:
       evaluate: called before the first step, every `config.train.evaluate_every` steps and at the end.
+      logs: what `advance` writes besides; like the metrics they lose the steps that will be done again.
     """
     c = config.train
     writer = MetricWriter(workdir)
@@ -49,7 +51,8 @@ def run(
             state, data = checkpoints.restore(done, state)
             batches.set_state(data["batches"])
             logging.info("resuming %s at step %d", workdir, done)
-        writer.truncate_after(done)
+        for log in (writer, *logs):
+            log.truncate_after(done)
 
         def save(step: int):
             checkpoints.save(step, state, {"batches": batches.get_state(), "config": config.to_dict()})

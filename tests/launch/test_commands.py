@@ -146,7 +146,7 @@ def test_grpo_interrupted_and_resumed_is_uninterrupted(road, tmp_path, monkeypat
     rank, targets = road.grpo.lora.rank, tuple(road.grpo.lora.targets)
     model = Llama(load_config(road.at("model")), LoRAConfig(rank, road.grpo.lora.alpha, targets))
     like = jax.eval_shape(lambda: {"lora": init_variables(model, 0)["lora"]})
-    optimizer, _ = make_optimizer(road.grpo, 1)
+    optimizer = make_optimizer(road.grpo, 1)
     states = [restore_trainable(folder, like, optimizer) for folder in (tmp_path, whole)]
     jax.tree.map(np.testing.assert_array_equal, *states)
 

@@ -67,7 +67,10 @@ def test_an_absent_file_is_named_with_its_command(tmp_path, chat):
         Traces(tmp_path / "absent.jsonl", chat)
 
 
-@pytest.mark.parametrize("line", ["{", "", "[]", "3", '"text"', '{"prompt": "a", "reasoning": "b"}'])
+@pytest.mark.parametrize(
+    "line",
+    ["{", "", "[]", "3", '"text"', '{"prompt": "a", "reasoning": "b"}', as_line(TRACE | {"answer": None})],
+)
 def test_the_first_line_that_is_no_trace_is_named(written, line):
     with pytest.raises(UserError, match=r"traces\.jsonl:2 is not a trace with prompt, reasoning, answer"):
         written(as_line(TRACE), line, "{")

@@ -1,5 +1,6 @@
 """The training loop: interrupted and resumed it is the loop that was never interrupted."""
 
+import json
 import os
 import signal
 
@@ -11,7 +12,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from r2rec_jax.pipeline.batches import batches
-from r2rec_jax.runtime.metrics import read
+from r2rec_jax.runtime.metrics import StepLog, read
 from r2rec_jax.runtime.profiler import Phases
 from r2rec_jax.train import loop
 from r2rec_jax.train.state import TrainState
@@ -41,11 +42,12 @@ def update(state, batch):
 class Advance:
     """A step that notes what it was given, and does `trouble` before it returns from `at`."""
 
-    def __init__(self, phases, at=None, trouble=None):
-        self.phases, self.at, self.trouble, self.seen = phases, at, trouble, []
+    def __init__(self, phases, notes, at=None, trouble=None):
+        self.phases, self.notes, self.at, self.trouble, self.seen = phases, notes, at, trouble, []
 
     def __call__(self, state, batch, step):
         self.seen.append((step, batch.tolist()))
+        self.notes.append(step, {"batch": batch.tolist()})
         with self.phases("update"):
             state, metrics = update(state, batch)
         if step == self.at:
@@ -66,7 +68,8 @@ def make_config(log_every=1, checkpoint_every=4, evaluate_every=3) -> ConfigDict
 def train(config, workdir, at=None, trouble=None):
     """One run of the command: everything made anew. Returns (state, advance)."""
     phases = Phases()
-    advance = Advance(phases, at, trouble)
+    notes = StepLog(workdir / "notes.jsonl")
+    advance = Advance(phases, notes, at, trouble)
     examples = batches(Source(), batch_size=3, seed=1, shuffle=True, to_batch=np.stack)
     state = TrainState.create({"w": jnp.zeros(2)}, OPTIMIZER)
     state = loop.run(
@@ -77,12 +80,18 @@ def train(config, workdir, at=None, trouble=None):
         advance,
         phases,
         lambda state: {"validation/w": state.trainable["w"].sum()},
+        logs=(notes,),
     )
     return state, advance
 
 
 def rows(workdir) -> list[dict]:
     return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in read(workdir)]
+
+
+def noted(workdir) -> list[tuple]:
+    lines = [json.loads(line) for line in (workdir / "notes.jsonl").read_text().splitlines()]
+    return [(line["step"], line["batch"]) for line in lines]
 
 
 def same(one, other) -> None:
@@ -136,6 +145,7 @@ def test_a_crash_goes_back_to_the_last_checkpoint(whole, tmp_path):
     expected, uninterrupted, written = whole
     same(state, expected)
     assert rows(tmp_path) == written  # the lines of steps 5 and 6 are there once
+    assert noted(tmp_path) == uninterrupted.seen
     assert advance.seen == uninterrupted.seen[4:]
 
 
