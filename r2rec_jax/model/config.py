@@ -13,7 +13,9 @@ Dimension names used in array names, shape comments and einsums all over the pro
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
+from typing import NoReturn
 
 from r2rec_jax.runtime.errors import UserError
 
@@ -46,61 +48,182 @@ class LlamaConfig:
     tie_word_embeddings: bool
 
 
-# Fields that change the function computed, and the one value that this code implements.
+# Fields by which Llama and its relatives change the function computed, and the one value that this code
+# implements; absent and null mean that value too. Biases, other norms and experts show up as unknown weights.
 _MUST_BE = {
     "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "auto_map": None,
+    "quantization_config": None,
+    "compression_config": None,
     "hidden_act": "silu",
     "attention_bias": False,
     "mlp_bias": False,
-    "pretraining_tp": 1,
+    # Of torch's training only, but there it changes the function.
+    "attention_dropout": 0.0,
+    "is_causal": True,
+    "use_bidirectional_attention": False,
     "sliding_window": None,
+    "attention_chunk_size": None,
+    "no_rope_layers": None,
+    "no_rope_layer_interval": None,
+    "rope_interleaved": False,
     "partial_rotary_factor": 1.0,
+    "clip_qkv": None,
+    "use_qk_norm": False,
+    "attn_logit_softcapping": None,
+    "final_logit_softcapping": None,
+    "query_pre_attn_scalar": None,
+    "embedding_multiplier": 1.0,
+    "attention_multiplier": None,
+    "residual_multiplier": 1.0,
+    "logits_scaling": 1.0,
+    "logit_scale": 1.0,
 }
 
 
-def parse_config(raw: dict, where: str = "config.json") -> LlamaConfig:
-    """Translates a Hugging Face config; raises UserError naming any field that is missing or unsupported."""
-    for name, value in _MUST_BE.items():
-        if raw.get(name, value) != value:
+class _Fields:
+    """Typed access to a JSON object's fields; every fault becomes one line with the field's name."""
+
+    def __init__(self, raw: dict, where: str, prefix: str = ""):
+        self.raw, self.where, self.prefix = raw, where, prefix
+
+    def must_be(self, name: str, wanted) -> None:
+        found = self.raw.get(name)
+        if found is not None and found != wanted:
+            only = "" if wanted is None else f", only {wanted!r} is"
             raise UserError(
-                f"{where}: {name}={raw[name]!r} is not supported, only {value!r} is; use a plain Llama"
+                f"{self._told(name)} is not supported{only}; use a plain Llama that is not quantised"
             )
-    # transformers 5 writes rope_theta and the scaling together as rope_parameters.
-    rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-    rope_type = rope.get("rope_type", rope.get("type", "default"))
-    if rope_type not in ("default", "llama3"):
-        raise UserError(f"{where}: rope type {rope_type!r} is not supported; use 'llama3' or none")
-    try:
-        heads = raw["num_attention_heads"]
-        scaling = None
-        if rope_type == "llama3":
-            scaling = RopeScaling(*(rope[field.name] for field in dataclasses.fields(RopeScaling)))
-        return LlamaConfig(
-            vocab_size=raw["vocab_size"],
-            hidden_size=raw["hidden_size"],
-            intermediate_size=raw["intermediate_size"],
-            num_hidden_layers=raw["num_hidden_layers"],
-            num_attention_heads=heads,
-            num_key_value_heads=raw.get("num_key_value_heads") or heads,
-            head_dim=raw.get("head_dim") or raw["hidden_size"] // heads,
-            rms_norm_eps=raw["rms_norm_eps"],
-            rope_theta=raw.get("rope_theta") or rope.get("rope_theta", 10000.0),
-            rope_scaling=scaling,
-            max_position_embeddings=raw["max_position_embeddings"],
-            tie_word_embeddings=raw.get("tie_word_embeddings", False),
+
+    def whole(self, name: str, default: int | None = None) -> int:
+        """A positive integer."""
+        found = self._get(name, default)
+        if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+            self._refuse(name, "a whole number above 0")
+        return found
+
+    def positive(self, name: str, default: float | None = None) -> float:
+        found = self._get(name, default)
+        is_number = isinstance(found, int | float) and not isinstance(found, bool)
+        if not is_number or not 0 < found <= sys.float_info.max:
+            self._refuse(name, "a number above 0")
+        return float(found)
+
+    def switch(self, name: str, default: bool) -> bool:
+        found = self._get(name, default)
+        if not isinstance(found, bool):
+            self._refuse(name, "true or false")
+        return found
+
+    def section(self, name: str) -> dict:
+        """A JSON object, empty where there is none."""
+        found = self._get(name, {})
+        if not isinstance(found, dict):
+            self._refuse(name, "a JSON object")
+        return found
+
+    def _get(self, name: str, default):
+        found = self.raw.get(name)
+        found = default if found is None else found
+        if found is None:
+            text = f"{self.where}: field {self.prefix + name!r} is missing"
+            raise UserError(f"{text}; is this the config.json of a Llama?")
+        return found
+
+    def _refuse(self, name: str, wanted: str) -> NoReturn:
+        raise UserError(f"{self._told(name)} is not {wanted}; correct that field")
+
+    def _told(self, name: str) -> str:
+        found = repr(self.raw[name])
+        return f"{self.where}: {self.prefix}{name}={found if len(found) <= 80 else found[:77] + '...'}"
+
+
+def parse_config(raw: dict, where: str = "config.json") -> LlamaConfig:
+    """Translates a Hugging Face config, by the defaults and precedences of transformers 5.
+
+    Raises UserError naming any field that is missing, unsupported or impossible. What does not change
+    the function (use_cache, torch_dtype, initializer_range, pretraining_tp, token ids) is not looked at.
+    """
+    fields = _Fields(raw, where)
+    for name, wanted in _MUST_BE.items():
+        fields.must_be(name, wanted)
+    layers = fields.whole("num_hidden_layers")
+    if raw.get("layer_types") not in (None, ["full_attention"] * layers):
+        raise UserError(f"{where}: layer_types is not {layers} times 'full_attention'; use a plain Llama")
+    heads, hidden = fields.whole("num_attention_heads"), fields.whole("hidden_size")
+    kv_heads = fields.whole("num_key_value_heads", heads)
+    if heads % kv_heads:
+        raise UserError(
+            f"{where}: num_attention_heads={heads} is no multiple of num_key_value_heads={kv_heads}; "
+            "correct one of them"
         )
-    except KeyError as missing:
-        raise UserError(f"{where}: field {missing} is missing; is this the config.json of a Llama?") from None
+    if raw.get("head_dim") is None and hidden % heads:
+        raise UserError(
+            f"{where}: hidden_size={hidden} is no multiple of num_attention_heads={heads}; name head_dim"
+        )
+    head_dim = fields.whole("head_dim", hidden // heads)
+    if head_dim % 2:
+        raise UserError(f"{where}: head_dim={head_dim} is odd; rotary embedding turns pairs of channels")
+    theta, scaling = _rope(fields)
+    return LlamaConfig(
+        vocab_size=fields.whole("vocab_size"),
+        hidden_size=hidden,
+        intermediate_size=fields.whole("intermediate_size"),
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        head_dim=head_dim,
+        rms_norm_eps=fields.positive("rms_norm_eps"),
+        rope_theta=theta,
+        rope_scaling=scaling,
+        max_position_embeddings=fields.whole("max_position_embeddings"),
+        tie_word_embeddings=fields.switch("tie_word_embeddings", False),
+    )
+
+
+def _rope(fields: _Fields) -> tuple[float, RopeScaling | None]:
+    """(theta, scaling) from rope_scaling of transformers 4 or rope_parameters of 5, which holds theta too."""
+    name = "rope_scaling" if fields.section("rope_scaling") else "rope_parameters"
+    rope = _Fields(fields.section(name), fields.where, f"{name}.")
+    kind = rope.raw.get("rope_type") or rope.raw.get("type") or "default"
+    if kind not in ("default", "llama3"):
+        raise UserError(
+            f"{fields.where}: {name} has the rope type {kind!r}, which is not supported; use 'llama3' or none"
+        )
+    theta = rope.positive("rope_theta", fields.positive("rope_theta", 10000.0))
+    rope.must_be("partial_rotary_factor", 1.0)
+    scaled = {field.name for field in dataclasses.fields(RopeScaling)} if kind == "llama3" else set()
+    for other in rope.raw.keys() - scaled - {"rope_type", "type", "rope_theta", "partial_rotary_factor"}:
+        rope.must_be(other, None)
+    if not scaled:
+        return theta, None
+    scaling = RopeScaling(
+        rope.positive("factor"),
+        rope.positive("low_freq_factor"),
+        rope.positive("high_freq_factor"),
+        rope.whole("original_max_position_embeddings"),
+    )
+    # Some files repeat it at top level, where it wins in transformers; two lengths are nobody's intention.
+    fields.must_be("original_max_position_embeddings", scaling.original_max_position_embeddings)
+    if scaling.low_freq_factor >= scaling.high_freq_factor:
+        raise UserError(
+            f"{fields.where}: {name}.low_freq_factor={scaling.low_freq_factor:g} is not below "
+            f"high_freq_factor={scaling.high_freq_factor:g}; correct one of them"
+        )
+    return theta, scaling
 
 
 def load_config(folder: str | Path) -> LlamaConfig:
     """Reads `folder/config.json`; raises UserError if it is absent or not a JSON object."""
     path = Path(folder) / "config.json"
     try:
-        raw = json.loads(path.read_text())
+        raw = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise UserError(f"no model at {folder}: {path.name} is missing") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as fault:
+    except OSError as fault:
+        raise UserError(f"{path} cannot be read: {fault.strerror}") from None
+    except (ValueError, RecursionError) as fault:
         raise UserError(f"{path} is not JSON ({fault}); fetch the model folder again") from None
     if not isinstance(raw, dict):
         raise UserError(f"{path} holds no JSON object; fetch the model folder again")

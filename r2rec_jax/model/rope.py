@@ -11,15 +11,29 @@ def inverse_frequencies(config: LlamaConfig) -> np.ndarray:
 
     Llama 3 stretches long wavelengths by `factor`, keeps short ones, and blends in between.
     Source: "The Llama 3 Herd of Models" 3.2, as released in Meta's reference code.
+
+    Rounded to float32 where that code and Hugging Face's round: a step that is off by one bit turns
+    a head at position 4096 by another 1e-4 radians than the weights were trained with.
     """
-    frequencies = config.rope_theta ** (-np.arange(0, config.head_dim, 2, dtype=np.float64) / config.head_dim)
+    exponents = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
+    # numpy's float32 power is less accurate than torch's, so this power alone is taken in float64.
+    powers = np.power(np.float32(config.rope_theta), exponents, dtype=np.float64)
+    frequencies = np.float32(1) / powers.astype(np.float32)
     scaling = config.rope_scaling
     if scaling is not None:
-        periods_in_context = scaling.original_max_position_embeddings * frequencies / (2 * np.pi)
-        span = scaling.high_freq_factor - scaling.low_freq_factor
-        keep = np.clip((periods_in_context - scaling.low_freq_factor) / span, 0.0, 1.0)
-        frequencies = keep * frequencies + (1 - keep) * frequencies / scaling.factor
-    return frequencies.astype(np.float32)
+        factor, low, high, original = np.array(
+            [
+                scaling.factor,
+                scaling.low_freq_factor,
+                scaling.high_freq_factor,
+                scaling.original_max_position_embeddings,
+            ],
+            np.float32,
+        )
+        periods_in_context = original / (np.float32(2 * np.pi) / frequencies)
+        keep = np.clip((periods_in_context - low) / (high - low), 0, 1)
+        frequencies = (1 - keep) * frequencies / factor + keep * frequencies
+    return frequencies
 
 
 def rotate(x_BTHA, positions_BT, config: LlamaConfig):

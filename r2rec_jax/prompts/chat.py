@@ -6,6 +6,7 @@ text is stripped of anything that reads like a marker and can never become one.
 """
 
 import re
+import unicodedata
 from pathlib import Path
 
 import tokenizers
@@ -20,17 +21,33 @@ MARKERS = {
     "think": "<think>",
     "end_think": "</think>",
 }
-_MARKUP = re.compile(r"<\s*/?\s*think\s*>|<[|｜][^<>\n]{0,40}[|｜]>", re.IGNORECASE)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f​-‏‪-‮⁠-⁯﻿]+")
+_MARKUP = re.compile(r"< ?/? ?think ?>|<[|｜][^<>]{0,40}[|｜]>", re.IGNORECASE)
+_LONGEST = 44  # characters of what _MARKUP matches
+# Control characters, invisible formats (direction marks, zero-width, tags), halves of surrogate pairs.
+_UNSEEN = {"Cc", "Cf", "Cs"}
 
 
 def plain(text: str) -> str:
-    """Untrusted text (a title, a name) as one line without markup, control or direction marks."""
-    previous = None
-    while previous != text:  # removing one marker may join the halves of another
-        previous = text
-        text = _MARKUP.sub("", text)
-    return " ".join(_CONTROL.sub(" ", text).split())
+    """Untrusted text (a title, a name) as one line of visible text without markup; idempotent.
+
+    Neither the result nor any Unicode normalisation of it holds a marker.
+    """
+    kept = []
+    for character in text:
+        if character.isspace() or unicodedata.category(character) in _UNSEEN:
+            if kept and kept[-1] != " ":
+                kept.append(" ")
+            continue
+        kept.append(character)
+        # Looking back from each '>' finds also the markers whose halves a removal has joined.
+        if character == ">":
+            tail = "".join(kept[-_LONGEST:])
+            tail = tail[tail.rfind("<") :]
+            if _MARKUP.fullmatch(tail):
+                del kept[-len(tail) :]
+    text = "".join(kept).rstrip()
+    decomposed = unicodedata.normalize("NFKD", text)
+    return plain(decomposed) if _MARKUP.search(decomposed) else text
 
 
 class Chat:
@@ -53,19 +70,49 @@ class Chat:
             if token is None:
                 raise UserError(f"{path} has no token {text!r}; use a tokenizer of the R1-Distill family")
             setattr(self, name, token)
-        self._marker_ids = {getattr(self, name) for name in MARKERS}
+        # Whether or not the file calls them special: none is a piece of text.
+        self._no_text = {*self.tokenizer.get_added_tokens_decoder(), *(getattr(self, n) for n in MARKERS)}
 
     def encode(self, text: str) -> list[int]:
-        """Tokens of trusted wording and cleaned data; raises ValueError if a marker slipped through."""
-        ids = self.tokenizer.encode(text, add_special_tokens=False).ids
-        if not self._marker_ids.isdisjoint(ids):
+        """Tokens of trusted wording and cleaned data.
+
+        Raises ValueError if the text holds what `plain` takes out: a marker, or another added token of
+        the tokenizer, or half a surrogate pair.
+        """
+        try:
+            ids = self.tokenizer.encode(text, add_special_tokens=False).ids
+        except TypeError:
+            raise ValueError(f"text is not Unicode; pass it through plain() first: {text[:80]!r}") from None
+        if not self._no_text.isdisjoint(ids):
             raise ValueError(f"text holds chat markup; pass it through plain() first: {text[:80]!r}")
+        return ids
+
+    def conversation(self, messages: list[dict[str, str]]) -> list[int]:
+        """Turns from the begin token on, as the family's template renders them.
+
+        Args:
+          messages: {'role': 'system' | 'user' | 'assistant', 'content': text}; the system's text, if any,
+            comes first and has no marker of its own. An assistant's content is its answer alone: past
+            reasoning is not shown to the family.
+        """
+        ids = [self.begin]
+        for place, message in enumerate(messages):
+            content = self.encode(message["content"])
+            match message["role"]:
+                case "system" if place == 0:
+                    ids += content
+                case "user":
+                    ids += [self.user, *content]
+                case "assistant":
+                    ids += [self.assistant, *content, self.end]
+                case role:
+                    raise ValueError(f"message {place} has the role {role!r}; a system's comes first")
         return ids
 
     def prompt(self, text: str) -> list[int]:
         """A user turn and the opened reasoning of the answer: what a completion continues."""
-        turn = [self.begin, self.user, *self.encode(text), self.assistant, self.think]
-        return turn + self.encode("\n")
+        turn = self.conversation([{"role": "user", "content": text}])
+        return [*turn, self.assistant, self.think, *self.encode("\n")]
 
     def completion(self, reasoning: str, answer: str) -> list[int]:
         """The rest of the assistant's turn, think block kept, closed by the end token."""

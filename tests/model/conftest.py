@@ -71,7 +71,7 @@ def assert_close():
     return check
 
 
-@pytest.fixture(scope="session", params=["llama_scaled", "llama_tied"])
+@pytest.fixture(scope="session", params=["llama_scaled", "llama_tied", "llama_plain"])
 def golden(request, tmp_path_factory):
     """(arrays of a golden file, a model folder that holds its weights)."""
     arrays = dict(np.load(GOLDEN / f"{request.param}.npz"))

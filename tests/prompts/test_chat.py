@@ -1,12 +1,18 @@
+import dataclasses
+import itertools
 import json
+import unicodedata
 
 import pytest
 import tokenizers
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from r2rec_jax.prompts.chat import MARKERS, Chat, plain
+from r2rec_jax.prompts.ranking import make_record, ranking_prompt
+from r2rec_jax.prompts.rating import rating_prompt
+from r2rec_jax.prompts.wording import WORDINGS
 from r2rec_jax.runtime.errors import UserError
 
 few = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -24,8 +30,23 @@ SHARDS = [
     "think",
     " think",
 ]
-SHARDS += ["</", "th", "ink>", "User", "▁", "\n", "\x00", "\u200b", "\u202e", " ", "a"]
+SHARDS += ["</", "th", "ink>", "User", "▁", "\n", "\x00", "\u200b", "\u202e", "\ud83d", "\udc4d", " ", "a"]
+SHARDS += [
+    "＜",
+    "＞",
+    "／",
+    "ｔｈｉｎｋ",
+    "≯",
+    "\u212a",
+    "<|eot_",
+    "id|>",
+    "x" * 20,
+    "  ",
+]  # alike once normalised
 hostile = st.lists(st.sampled_from(SHARDS), max_size=12).map("".join)
+# Half surrogate pairs too, which a JSON file can hold.
+anything = hostile | st.text(st.characters(), max_size=60)
+FORMS = ("NFC", "NFD", "NFKC", "NFKD")
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +65,31 @@ def reference(tokenizer_folder):
 
 def tokens(reference, messages, **options) -> list[int]:
     return reference.apply_chat_template(messages, tokenize=True, return_dict=False, **options)
+
+
+CONTENT = st.text(max_size=30).filter(lambda text: "<" not in text)
+TURNS = st.lists(st.tuples(CONTENT, CONTENT), max_size=3)
+
+
+@given(system=st.none() | CONTENT, turns=TURNS, last=st.none() | CONTENT)
+@few
+def test_conversations_are_the_reference_templates_token_for_token(reference, real_chat, system, turns, last):
+    messages = [] if system is None else [{"role": "system", "content": system}]
+    for user, assistant in turns:
+        messages += [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]
+    messages += [] if last is None else [{"role": "user", "content": last}]
+    assume(messages)
+    assert real_chat.conversation(messages) == tokens(reference, messages)
+    opened = [real_chat.assistant, real_chat.think, *real_chat.encode("\n")]
+    assert real_chat.conversation(messages) + opened == tokens(
+        reference, messages, add_generation_prompt=True
+    )
+
+
+@pytest.mark.parametrize("roles", [["tool"], ["user", "system"], ["system", "system"]])
+def test_turns_the_family_has_not_are_refused(chat, roles):
+    with pytest.raises(ValueError, match=rf"message {len(roles) - 1} has the role '{roles[-1]}'"):
+        chat.conversation([{"role": role, "content": "x"} for role in roles])
 
 
 TEXTS = [
@@ -101,14 +147,76 @@ def test_the_real_markers_have_the_familys_ids(real_chat):
     assert found == [128000, 128001, 128011, 128012, 128013, 128014]
 
 
-@given(text=hostile | st.text(max_size=60))
-@few
+@given(text=anything)
+@settings(few, max_examples=400)
 def test_plain_text_never_encodes_to_a_marker(chat, text):
     clean = plain(text)
-    ids = chat.tokenizer.encode(clean, add_special_tokens=False).ids
-    assert not set(ids) & set(chat.tokenizer.get_added_tokens_decoder())
-    assert chat.encode(clean) == ids
+    for form in (clean, *(unicodedata.normalize(name, clean) for name in FORMS)):
+        ids = chat.tokenizer.encode(form, add_special_tokens=False).ids
+        assert not set(ids) & set(chat.tokenizer.get_added_tokens_decoder())
+        assert chat.encode(form) == ids
     assert "\n" not in clean and clean == clean.strip()
+    assert clean.encode("utf-8").decode("utf-8") == clean
+
+
+@given(text=anything)
+@settings(few, max_examples=400)
+def test_plain_is_idempotent(text):
+    assert plain(plain(text)) == plain(text)
+
+
+@given(
+    text=st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"], exclude_characters="<＜≮≯"))
+    | st.sampled_from(TEXTS)
+)
+@few
+def test_plain_changes_no_text_without_markup(text):
+    assert plain(text) == " ".join(text.split())
+
+
+def spellings(marker: str) -> list[str]:
+    """A marker, and ways of hiding it that a filter or a normalisation may undo."""
+    half = len(marker) // 2
+    return [
+        marker,
+        marker.upper(),
+        f"{marker[:half]}{marker}{marker[half:]}",
+        f"{marker[:half]}<think>{marker[half:]}",
+        *(f"{marker[:half]}{c}{marker[half:]}" for c in "\u200b\u200d\xad\ufeff\u2060\x00\ud800\U000e0041\n"),
+        f"\u202e{marker}",
+        *(unicodedata.normalize(form, marker) for form in FORMS),
+        marker.translate({code: code + 0xFEE0 for code in range(0x21, 0x7F)}),  # full-width
+        marker.translate({ord("｜"): "|", ord("▁"): "_"}),
+        marker.encode("utf-8").decode("latin-1"),
+        "".join(f"&#{ord(c)};" for c in marker),
+        "".join(f"<0x{byte:02X}>" for byte in marker.encode()),
+        f"{marker[:-1]}\u0338>",
+        f"{marker}>\u0338",
+    ]
+
+
+def test_titles_that_try_cannot_leave_the_user_turn(chat, dataset, graph):
+    """Every added token of the tokenizer, in every spelling, as title, genre and demographic."""
+    added = chat.tokenizer.get_added_tokens_decoder()
+    tries = [spelling for token in added.values() for spelling in spellings(token.content)]
+    user = int(dataset.split.users["evaluation"][0])
+    record = make_record(dataset, graph, user, chains=5, likes=5, seed=0)
+    items = len(dataset.catalog.title)
+    for start in range(0, len(tries), items):
+        names = list(itertools.islice(itertools.cycle(tries[start : start + items]), items))
+        catalog = dataclasses.replace(
+            dataset.catalog,
+            title=names,
+            genres=[(name,) for name in names],
+            demographics=[{name: name} for name in names] * len(dataset.catalog.demographics),
+        )
+        for words in WORDINGS.values():
+            for text in (
+                ranking_prompt(record, catalog, words, answer="titles", places=3),
+                rating_prompt(record.chains[0], catalog, catalog.demographics[user], words),
+            ):
+                found = [token for token in chat.prompt(text) if token in added]
+                assert found == [chat.begin, chat.user, chat.assistant, chat.think]
 
 
 @pytest.mark.parametrize(
@@ -123,10 +231,37 @@ def test_plain_text_never_encodes_to_a_marker(chat, text):
         ("a\u202eb\u200bc\x00d", "a b c d"),
         ("1 < 2 > 1 | 3", "1 < 2 > 1 | 3"),
         ("Amélie 天気の子", "Amélie 天気の子"),
+        ("<\x00think>", ""),
+        ("<th\u200bink>", "<th ink>"),
+        ("<｜" + "x   " * 20 + "｜>", ""),
+        ("half \ud83d, whole 👍", "half , whole 👍"),
+        ("＜ｔｈｉｎｋ＞ x", "x"),
+        ("＜劇場版＞ ｜ Ⅱ", "＜劇場版＞ ｜ Ⅱ"),
     ],
 )
 def test_plain_keeps_what_is_text(text, clean):
     assert plain(text) == clean
+
+
+def test_a_hostile_title_takes_no_time():
+    depth = 200_000
+    assert plain("<th" * depth + "ink>" * depth) == ""
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udfffb"])
+def test_half_surrogate_pairs_are_refused(chat, text):
+    with pytest.raises(ValueError, match="not Unicode; pass it through plain"):
+        chat.encode(text)
+
+
+def test_no_added_token_passes_as_text(real_chat):
+    """Not even those the family never uses, such as the reserved ones."""
+    added = real_chat.tokenizer.get_added_tokens_decoder()
+    assert len(added) == 256
+    for token in added.values():
+        assert plain(token.content) == ""
+        with pytest.raises(ValueError, match="plain"):
+            real_chat.encode(f"a {token.content} b")
 
 
 @pytest.mark.parametrize("marker", MARKERS.values())
