@@ -17,28 +17,69 @@ def base() -> ConfigDict:
 
     c.data = ConfigDict()
     c.data.folder = "runs/ml1m/data"  # prepared by launch.prepare
-    c.data.source = "ml-1m"  # or "generated"
-    c.data.raw = "data/ml-1m"
+    c.data.source = "ml-1m"  # data/source.py lists them
+    c.data.raw = "data/ml-1m"  # folder of the raw files; for MovieLens also the .zip itself
+    c.data.category = "Books"  # of an Amazon release
+    # Your own files in the folder `raw`, and their columns; "" is one that is not there.
+    c.data.table = ConfigDict({"ratings": "ratings.csv", "items_file": "", "users_file": ""})
+    c.data.table.update({"user": "user", "item": "item", "rating": "rating", "time": "time", "unit": "s"})
+    c.data.table.update({"title": "title", "year": "", "genres": "", "demographics": ()})
     c.data.seed = 0  # of the split and its candidates, and of generated users
     c.data.sizes = ConfigDict({"sft": 500, "grpo": 500, "validation": 100, "evaluation": 1000})
-    c.data.candidates = 20
+    c.data.min_likes = 6  # ratings above like_above that make a user eligible
+    c.data.like_above = 3.0
+    c.data.ties = "file"  # equal times keep the file's order; "random" shows what that gives away
+    c.data.candidates = 20  # up to what the most active user has not rated
+    c.data.negatives = "uniform"  # or "popularity", "hard" (rated together with the user's items)
+    c.data.before_target_time = False  # True: chains show nobody's ratings from the truth's time on
     c.data.generated_users = 1700
 
     c.prompt = ConfigDict()
     c.prompt.wording = "movies"  # prompts/wording.py
     c.prompt.answer = "numbers"  # what a ranking names: candidate "numbers" or "titles"
     c.prompt.places = 20
+    c.prompt.reasoning = True  # False asks for the answer alone, as Table 2's "no reasoning chain"
     c.prompt.likes = 5
-    c.prompt.chains = 5
-    c.prompt.buckets = (1024, 2048, 4096)  # padded prompt lengths, tokens
+    c.prompt.chains = 5  # 0 is Table 2's "no interaction chain"
+    c.prompt.chain_length = 1  # companions in a chain
+    # Who they are: "uniform" as in the paper, "similar" (by agreement of ratings), or "candidate_aware"
+    # (raters of the candidates, all candidates alike).
+    c.prompt.chain_selection = "uniform"
+    # Padded prompt lengths, tokens. What is longer loses chains, then likes, until the largest holds it.
+    c.prompt.buckets = (1024, 2048, 4096)
 
     c.model = ConfigDict()
     c.model.folder = MODEL_8B
     c.model.dtype = "bfloat16"
-    c.model.remat = True
+    c.model.remat = "block"  # what a backward pass computes again: "none", "dots", "block", or "offload"
+    c.model.attention = "auto"  # "xla", "cudnn", or the latter where it can run
+    c.model.quantize = ""  # "int8": the frozen base's linear layers in half of bfloat16's memory
     c.lora = ConfigDict({"rank": 16, "alpha": 32.0, "targets": LINEAR_LAYERS})
+    c.lora.dropout = 0.0  # of the adapters' input, in SFT only
+    c.lora.use_rslora = False  # scale alpha / sqrt(rank) instead of alpha / rank
+    c.lora.folder = ""  # a PEFT adapter to start from instead of a fresh one
 
     c.annotate = ConfigDict({"folder": "runs/ml1m/annotate", "tasks": ("rating", "ranking")})
+    c.annotate.teacher = "template"  # or "local": a policy of this repository; "openai": a server
+    c.annotate.attempts = 3  # replies that may be refused before a question is given up
+    # False: the teacher is not told the answer; it gets the policy's prompt, and what ends right is kept.
+    c.annotate.hint = True
+    c.annotate.max_tokens = 1024  # of a trace; SFT needs a response bucket as large
+    c.annotate.temperature = 0.6
+    c.annotate.top_p = 0.95
+    c.annotate.local = ConfigDict({"init": "", "batch_size": 16, "chunk": 32})  # init: an SFT run's workdir
+    c.annotate.openai = ConfigDict()
+    c.annotate.openai.base_url = "https://api.openai.com/v1"
+    c.annotate.openai.model = ""
+    c.annotate.openai.reported_model = ""  # what replies call the model, where that differs
+    c.annotate.openai.key_variable = "OPENAI_API_KEY"  # environment variable; "" for servers without keys
+    c.annotate.openai.concurrency = 8
+    c.annotate.openai.requests_per_minute = 0  # 0: no limit of our own
+    c.annotate.openai.timeout_s = 120.0
+    c.annotate.openai.retries = 5  # of one request, on 429, 5xx and lost connections, with back-off
+    c.annotate.openai.prompt_price = 0.0  # per million tokens
+    c.annotate.openai.completion_price = 0.0
+    c.annotate.openai.cost_limit = 0.0  # stop asking when this much is spent; 0: no limit
 
     c.optimizer = ConfigDict()
     c.optimizer.learning_rate = 5e-5
@@ -50,6 +91,7 @@ def base() -> ConfigDict:
     c.optimizer.weight_decay = 0.0
 
     c.train = ConfigDict({"log_every": 1, "checkpoint_every": 50, "evaluate_every": 50})
+    c.train.micro_batches = 1  # parts in which a batch is taken, where it does not fit the memory whole
     c.profile = ConfigDict({"steps": ""})  # FIRST:LAST to trace a window
     return c
 
@@ -75,9 +117,10 @@ def tiny(c: ConfigDict) -> ConfigDict:
     c.data.source = "generated"
     c.data.sizes = ConfigDict({"sft": 500, "grpo": 500, "validation": 100, "evaluation": 400})
     c.prompt.update({"wording": "compact", "answer": "titles", "places": 1, "buckets": (160,)})
-    c.model.update({"folder": MODEL_TINY, "dtype": "float32", "remat": False})
+    c.model.update({"folder": MODEL_TINY, "dtype": "float32", "remat": "none"})
     # The tiny vocabulary has no words for rating questions; launch.annotate writes them on request.
     c.annotate.tasks = ("ranking",)
+    c.annotate.max_tokens = 80
     c.annotate.folder = "runs/quickstart/annotate"
     return c
 

@@ -3,14 +3,54 @@
     python -m launch.prepare --config=configs/data.py:ml-1m --workdir=runs/ml1m/data
     python -m launch.annotate --config=configs/data.py:ml-1m --workdir=runs/ml1m/annotate
 
-Presets: `ml-1m` (unpack MovieLens-1M into data/ml-1m first) and `generated` (needs nothing).
+Presets, and what launch.prepare wants of each. Without the raw files it says what to fetch from where:
+
+    --config=configs/data.py:generated          nothing
+    --config=configs/data.py:ml-100k            data/ml-100k unpacked; as for all MovieLens also the archive:
+        --config.data.raw=ml-100k.zip
+    --config=configs/data.py:ml-1m              data/ml-1m unpacked; the default
+    --config=configs/data.py:ml-latest-small    ratings.csv and movies.csv; also ml-20m, ml-25m, ml-32m
+    --config=configs/data.py:amazon-book        data/amazon-2023 with Books.jsonl.gz and meta_Books.jsonl.gz
+    --config=configs/data.py:amazon-electronics the same with Electronics
+    --config=configs/data.py:amazon-2023 --config.data.category=Toys_and_Games
+        any other category of that release
+    --config=configs/data.py:amazon-2018        data/amazon-2018: CATEGORY_5.json.gz, meta_CATEGORY.json.gz
+    --config=configs/data.py:amazon-2014        data/amazon-2014: reviews_CATEGORY_5.json.gz, meta_...
+    --config=configs/data.py:table --config.data.raw=data/mine --config.data.table.ratings=log.parquet \\
+        --config.data.table.user=customer --config.data.table.time=bought --config.data.table.unit=ms
+        your own CSV, TSV, JSON lines or Parquet: a row a rating, its columns named in the config; titles,
+        years and genres from `table.items_file`, demographics from `table.users_file`, if you have them
+
+Candidates are frozen here: --config.data.candidates=100 --config.data.negatives=hard (or popularity).
+Amazon Books is 29.5M reviews: expect minutes to parse, about 3 GB of memory, and as much disk beside the
+workdir while it runs.
 """
 
 from ml_collections import ConfigDict
 
 from configs.base import base, preset_of, tiny
 
+MOVIELENS = ("ml-100k", "ml-1m", "ml-latest-small", "ml-20m", "ml-25m", "ml-32m")
+# The paper's two Amazon sets, in the release that came before it.
+PAPER = {"amazon-book": ("Books", "books"), "amazon-electronics": ("Electronics", "products")}
+AMAZON = ("amazon-2023", "amazon-2018", "amazon-2014")
+
 
 def get_config(preset: str | None = None) -> ConfigDict:
     c = base()
-    return tiny(c) if preset_of(preset, ("ml-1m", "generated")) == "generated" else c
+    preset = preset_of(preset, ("generated", *MOVIELENS, *PAPER, *AMAZON, "table")) or "ml-1m"
+    if preset == "generated":
+        return tiny(c)
+    source = "amazon-2023" if preset in PAPER else preset
+    c.data.update({"source": source, "raw": f"data/{source}"})
+    if preset in PAPER:
+        c.data.category, c.prompt.wording = PAPER[preset]
+    elif preset in AMAZON or preset == "table":
+        c.prompt.wording = "products"
+    if preset != "ml-1m":
+        run = preset.replace("-", "")
+        c.data.folder, c.annotate.folder = f"runs/{run}/data", f"runs/{run}/annotate"
+    if preset in ("ml-100k", "ml-latest-small"):
+        # 943 and 610 users: the paper's numbers of users do not fit.
+        c.data.sizes = ConfigDict({"sft": 200, "grpo": 100, "validation": 50, "evaluation": 200})
+    return c

@@ -18,6 +18,8 @@ def require(config: ConfigDict, *kinds: str, adapters: dict[str, str] | None = N
       UserError: one line with every input that is not there and the command that provides it.
     """
     preset = config.data.source
+    category = f" --config.data.category={config.data.category}" if preset.startswith("amazon") else ""
+    data_config = f"--config=configs/data.py:{preset}{category}"
     stage_preset = ":quickstart" if preset == "generated" else ""
     fetch = f"hf download deepseek-ai/{Path(config.model.folder).name} --local-dir {config.model.folder}"
     if config.model.folder == MODEL_TINY:
@@ -26,11 +28,11 @@ def require(config: ConfigDict, *kinds: str, adapters: dict[str, str] | None = N
         "model": (config.model.folder, fetch),
         "data": (
             config.data.folder,
-            f"python -m launch.prepare --config=configs/data.py:{preset} --workdir={config.data.folder}",
+            f"python -m launch.prepare {data_config} --workdir={config.data.folder}",
         ),
         "traces": (
             config.annotate.folder,
-            f"python -m launch.annotate --config=configs/data.py:{preset} --workdir={config.annotate.folder}",
+            f"python -m launch.annotate {data_config} --workdir={config.annotate.folder}",
         ),
     }
     found = [(kind, *wanted[kind]) for kind in kinds]

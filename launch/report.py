@@ -57,7 +57,7 @@ def write(config: ConfigDict, workdir: Path) -> Path:
             "Seed": str(config.seed),
         },
         systems=[{"name": name, **row, "ours": name in ours} for name, row in systems.items()],
-        paper=paper_rows(config.data.source),
+        paper=paper_rows(config.data.source, config.data.category),
         curves=_curves(workdir),
         hr_by_position={
             name: [float("nan") if rate is None else rate for rate in systems[name]["hr@1_by_position"]]
@@ -101,6 +101,9 @@ def _cases(config: ConfigDict, workdir: Path, rows: list[dict]) -> list[Case]:
             chains=config.prompt.chains,
             likes=config.prompt.likes,
             seed=config.seed,
+            length=config.prompt.chain_length,
+            selection=config.prompt.chain_selection,
+            before_target_time=config.data.before_target_time,
         )
         cases.append(
             Case(
@@ -119,10 +122,14 @@ def _cases(config: ConfigDict, workdir: Path, rows: list[dict]) -> list[Case]:
 
 
 def _chain_line(chain, catalog) -> str:
-    first, second = catalog.title[chain.i0], catalog.title[chain.i1]
+    first, second, *_, last = (catalog.title[item] for item in (*chain.items, chain.items[-1]))
+    links = "".join(
+        f"user {link.peer} rated it {link.rating:g} and {catalog.title[link.item]} {link.next_rating:g}; "
+        for link in chain.more
+    )
     return (
         f"rated {first} {chain.r00:g}; user {chain.peer} rated it {chain.r10:g} "
-        f"and {second} {chain.r11:g}; rated {second} {chain.r01:g}"
+        f"and {second} {chain.r11:g}; {links}rated {last} {chain.r01:g}"
     )
 
 

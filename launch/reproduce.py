@@ -19,12 +19,13 @@ from launch.inputs import require
 from r2rec_jax.data.source import make_dataset
 from r2rec_jax.runtime.workdir import claim
 
+SMALL = ("generated", "ml-100k", "ml-1m")  # read in seconds
 SHARED = ("seed", "data", "prompt", "model", "lora", "mesh")
 
 
 def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     require(config, "model")  # the one input that no stage makes: ask for it before the work
-    if not (workdir / "data").exists():
+    if config.data.source in SMALL and not (workdir / "data").exists():
         make_dataset(config.data)  # raw files that cannot be read should not cost a workdir
     claim(workdir, config, overwrite)
     data, traces, sft, grpo, results = (

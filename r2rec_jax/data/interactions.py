@@ -1,8 +1,11 @@
 """The two tables every reader produces: who rated what and when, and what the items are."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
+
+BLOCK = 1 << 22  # rows handled at a time where a whole-log temporary would be large
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -19,13 +22,14 @@ class Interactions:
     time: np.ndarray
     n_users: int
     n_items: int
-    offsets: np.ndarray = dataclasses.field(init=False, repr=False)  # int64[n_users + 1]
+    offsets: np.ndarray | None = dataclasses.field(default=None, repr=False)  # int64[n_users + 1]
 
     def __post_init__(self):
         # Users are consecutive rows: user u owns rows offsets[u]:offsets[u + 1].
-        rows_per_user = np.bincount(self.user, minlength=self.n_users)
-        offsets = np.concatenate([[0], np.cumsum(rows_per_user)]).astype(np.int64)
-        object.__setattr__(self, "offsets", offsets)
+        if self.offsets is None:
+            rows_per_user = np.bincount(self.user, minlength=self.n_users)
+            offsets = np.concatenate([[0], np.cumsum(rows_per_user)]).astype(np.int64)
+            object.__setattr__(self, "offsets", offsets)
 
     def __len__(self) -> int:
         return len(self.user)
@@ -47,10 +51,29 @@ class Interactions:
             if len(index) and not 0 <= index.min() <= index.max() < limit:
                 raise ValueError(f"{name} indices must lie in 0..{limit - 1}")
         order = np.lexsort((time, user))  # stable, so ties keep the file's order
-        pair = user[order].astype(np.int64) * n_items + item[order]
-        first_of_pair = np.sort(np.unique(pair, return_index=True)[1])
-        rows = order[first_of_pair]
-        return cls(user[rows], item[rows], rating[rows], time[rows], n_users, n_items)
+        user, item = user[order], item[order]
+        first = first_of_pair(user, item)
+        if not first.all():
+            user, item, order = user[first], item[first], order[first]
+        return cls(user, item, rating[order], time[order], n_users, n_items)
+
+
+def first_of_pair(user: np.ndarray, item: np.ndarray) -> np.ndarray:
+    """Marks the first row of every (user, item) pair of a log sorted by user: bool[N].
+
+    A block of whole users at a time: the temporaries stay small where the log has 44M rows.
+    """
+    first = np.ones(len(user), bool)
+    start = 0
+    while start < len(user):
+        # A user with more rows than a block still stays in one piece.
+        end = int(np.searchsorted(user, user[min(start + BLOCK, len(user)) - 1], side="right"))
+        by_pair = np.lexsort((item[start:end], user[start:end]))
+        users, items = user[start:end][by_pair], item[start:end][by_pair]
+        again = (users[1:] == users[:-1]) & (items[1:] == items[:-1])
+        first[start + by_pair[1:][again]] = False
+        start = end
+    return first
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,9 +83,10 @@ class Catalog:
     title: one for each item. year: int32[n_items], 0 when unknown. genres: a tuple for each item.
     demographics: a dict for each user, {} when nothing is known, e.g.
       {"gender": "female", "age": "25-34", "occupation": "lawyer"}.
+    Lists where a small source was read, the mapped sequences of data/mapped.py where it may be large.
     """
 
-    title: list[str]
+    title: Sequence[str]
     year: np.ndarray
-    genres: list[tuple[str, ...]]
-    demographics: list[dict[str, str]]
+    genres: Sequence[tuple[str, ...]]
+    demographics: Sequence[dict[str, str]]

@@ -1,22 +1,27 @@
-"""Reads MovieLens-1M in its own format: ratings.dat, movies.dat, users.dat.
+"""Reads MovieLens: 1M and 100K in their own formats, and the CSV releases.
 
-The fields are those of the GroupLens README: `user::movie::rating::timestamp`,
-`movie::Title (Year)::Genre|Genre` in latin-1, `user::gender::age::occupation::zip code`.
+1M is `user::movie::rating::timestamp`, `movie::Title (Year)::Genre|Genre` and
+`user::gender::age::occupation::zip`; 100K is tab-separated ratings, and pipe-separated movies with a flag
+for each genre. Both are latin-1 and tell their users' demographics. The CSV releases have half stars,
+UTF-8 and no demographics. Fields and codes are those of the GroupLens READMEs.
 """
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from absl import logging
 
 from r2rec_jax.data.interactions import Catalog, Interactions
+from r2rec_jax.data.lines import bad_line, distinct, parse_ratings, positions, read_bytes, text_lines
+from r2rec_jax.data.mapped import LabelsBuilder, Texts, Traits
+from r2rec_jax.data.origin import MOVIELENS
+from r2rec_jax.data.raw import Stage, find
+from r2rec_jax.data.rules import Rules
 from r2rec_jax.runtime.errors import UserError
 
-URL = "https://files.grouplens.org/datasets/movielens/ml-1m.zip"
-LICENCE = "research use, no redistribution; cite Harper and Konstan 2015 (GroupLens README)"
-
-# The official release. A rebuilt or edited copy is usable, but its results are its own.
+# The official release of 1M. A rebuilt or edited copy is usable, but its results are its own.
 OFFICIAL_BYTES = {"movies.dat": 171_308, "users.dat": 134_368, "ratings.dat": 24_594_131}
 
 GENDERS = {"F": "female", "M": "male"}
@@ -53,19 +58,42 @@ OCCUPATIONS = (
     "writer",
 )
 
+GENRES_100K = (
+    "unknown",
+    "Action",
+    "Adventure",
+    "Animation",
+    "Children's",
+    "Comedy",
+    "Crime",
+    "Documentary",
+    "Drama",
+    "Fantasy",
+    "Film-Noir",
+    "Horror",
+    "Musical",
+    "Mystery",
+    "Romance",
+    "Sci-Fi",
+    "Thriller",
+    "War",
+    "Western",
+)
+
 _RATINGS_FORM = "user::movie::rating::timestamp with a rating of 1 to 5"
 _MOVIES_FORM = "movie::Title (Year)::Genre|Genre"
 _USERS_FORM = "user::gender::age::occupation::zip with the codes of the GroupLens README"
+_RATINGS_FORM_100K = "user, movie, rating of 1 to 5 and timestamp between tabs"
+_MOVIES_FORM_100K = "movie|title (year)|date|date|address|19 flags of 0 or 1"
+_USERS_FORM_100K = "user|age|gender|occupation|zip"
 
-# One match over the whole file: where it stops is the first bad line. Possessive quantifiers (++)
-# keep no way back, so a million lines cost neither memory nor time. The bounds fit int64.
-_RATING_LINES = re.compile(rb"(?:\d{1,9}+::\d{1,9}+::[1-5]::\d{1,18}+\r?\n)*+")
 _MOVIE_LINE = re.compile(r"(\d{1,9})::(.+)::([^:]+)")
 _USER_LINE = re.compile(r"(\d{1,9})::([FM])::(\d{1,3})::(\d{1,3})::.*")
-_TITLE_AND_YEAR = re.compile(r"(.*\S)\s*\((\d{4})\)\s*")
+_MOVIE_LINE_100K = re.compile(r"(\d{1,9})\|([^|]*)\|[^|]*\|[^|]*\|[^|]*((?:\|[01]){19})")
+_USER_LINE_100K = re.compile(r"(\d{1,9})\|(\d{1,3})\|([FM])\|([^|]+)\|.*")
 
 
-def read_ml1m(folder: str | Path) -> tuple[Interactions, Catalog]:
+def read_ml1m(folder: str | Path, rules: Rules | None = None) -> tuple[Interactions, Catalog]:
     """Reads the unpacked folder. Users and movies are numbered in the order of their files.
 
     A movie nobody rated stays in the catalogue. The year leaves the title for `Catalog.year`.
@@ -73,8 +101,8 @@ def read_ml1m(folder: str | Path) -> tuple[Interactions, Catalog]:
     Raises:
       UserError: a missing file, or a line that is not of the expected form, with file and line.
     """
-    folder = Path(folder)
-    raw = {name: _read_bytes(folder / name) for name in OFFICIAL_BYTES}
+    folder, rules = Path(folder), rules or Rules()
+    raw = {name: read_bytes(folder / name, MOVIELENS["ml-1m"].hint) for name in OFFICIAL_BYTES}
     for name, size in OFFICIAL_BYTES.items():
         if len(raw[name]) != size:
             logging.warning(
@@ -83,62 +111,102 @@ def read_ml1m(folder: str | Path) -> tuple[Interactions, Catalog]:
                 len(raw[name]),
                 size,
             )
-    movie_ids, title, year, genres = _parse_movies(folder / "movies.dat", raw["movies.dat"])
-    user_ids, demographics = _parse_users(folder / "users.dat", raw["users.dat"])
-    path = folder / "ratings.dat"
-    table = _parse_ratings(path, raw["ratings.dat"])
-    user = _positions(path, table[:, 0], user_ids, "user", "users.dat")
-    item = _positions(path, table[:, 1], movie_ids, "movie", "movies.dat")
-    log = Interactions.from_log(user, item, table[:, 2], table[:, 3], len(user_ids), len(movie_ids))
-    if len(log) < len(table):
-        repeated = len(table) - len(log)
-        logging.warning("%s: %d repeated ratings of one user and movie left out", path, repeated)
+    movies = _parse_movies(folder / "movies.dat", raw["movies.dat"], rules)
+    users = _parse_users(folder / "users.dat", raw["users.dat"], rules)
+    table = parse_ratings(folder / "ratings.dat", raw["ratings.dat"], b"::", _RATINGS_FORM)
+    return _join(folder / "ratings.dat", table, users, movies, ("users.dat", "movies.dat"), rules)
+
+
+def read_ml100k(folder: str | Path, rules: Rules | None = None) -> tuple[Interactions, Catalog]:
+    """Reads the unpacked folder; as `read_ml1m`. Ages are years; the title "unknown" is a missing one."""
+    folder, rules = Path(folder), rules or Rules()
+    raw = {
+        name: read_bytes(folder / name, MOVIELENS["ml-100k"].hint) for name in ("u.item", "u.user", "u.data")
+    }
+    movies = _parse_movies_100k(folder / "u.item", raw["u.item"], rules)
+    users = _parse_users_100k(folder / "u.user", raw["u.user"], rules)
+    table = parse_ratings(folder / "u.data", raw["u.data"], b"\t", _RATINGS_FORM_100K)
+    return _join(folder / "u.data", table, users, movies, ("u.user", "u.item"), rules)
+
+
+def read_movielens_csv(
+    folder: str | Path, release: str, stage: Stage, rules: Rules
+) -> tuple[Interactions, Catalog]:
+    """Reads ratings.csv and movies.csv of "ml-latest-small", "ml-20m", "ml-25m" or "ml-32m".
+
+    Users and movies are numbered by sorted raw id; movies nobody rated are left out.
+
+    Raises:
+      UserError: a missing or damaged file, or a bad value, with file and line or row.
+    """
+    paths = [find(folder, name) for name in ("ratings.csv", "movies.csv")]
+    if None in paths:
+        raise UserError(
+            f"no ratings.csv and movies.csv in {folder}: {MOVIELENS[release].hint}; unpack it there"
+        )
+    named = {"user": "userId", "item": "movieId", "rating": "rating", "time": "timestamp"}
+    ratings = stage.ratings(paths[0], named, unit="s", least=0.5, most=5)
+    staged = stage.facts(paths[1], {"id": "movieId", "title": "title", "genres": "genres"})
+    columns = ratings.columns()
+    log = rules.log(*columns, n_users=ratings.n_users, n_items=ratings.n_items, where=str(paths[0]))
+    genres, years = LabelsBuilder(), np.zeros(log.n_items, np.int32)
+
+    def titles() -> Iterator[str]:
+        for number, row in enumerate(ratings.facts("items", staged, ["title", "genres"])):
+            movie, listed, title, kinds = row
+            rules.count("items_not_listed", listed == 0)
+            rules.count("items_repeated", max(0, listed - 1))
+            genres.append([g for g in (kinds or "").split("|") if g and g != "(no genres listed)"])
+            title, years[number] = title_and_year(title or "")
+            yield rules.title(title, f"item {movie}")
+
+    title = Texts.of(titles())
+    rules.count("items_left_out", ratings.left_out("items", staged))
+    nothing = Traits({}, np.empty((log.n_users, 0), np.int32))
+    return log, Catalog(title, years, genres.labels(), nothing)
+
+
+def title_and_year(text: str) -> tuple[str, int]:
+    """("Heat", 1995) from "Heat (1995)"; the year is 0 when there is none."""
+    # No regular expression: on megabytes of spaces it would go back and forth for hours.
+    text = text.strip()
+    year = text[-5:-1]
+    if text[-6:-5] + text[-1:] == "()" and year.isascii() and year.isdigit() and text[:-6].strip():
+        return text[:-6].rstrip(), int(year)
+    return text, 0
+
+
+def _join(path: Path, table, users, movies, listed_in: tuple[str, str], rules: Rules):
+    (user_ids, demographics), (movie_ids, title, year, genres) = users, movies
+    user = positions(path, table[:, 0], user_ids, "user", listed_in[0])
+    item = positions(path, table[:, 1], movie_ids, "movie", listed_in[1])
+    log = rules.log(
+        user, item, table[:, 2], table[:, 3], n_users=len(user_ids), n_items=len(movie_ids), where=str(path)
+    )
+    rules.count("items_never_rated", log.n_items - len(np.unique(log.item)))
     return log, Catalog(title, year, genres, demographics)
 
 
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be read ({error.strerror}): MovieLens-1M is at {URL}; "
-            f"unpack it so that {path} exists"
-        ) from error
-
-
-def _parse_ratings(path: Path, raw: bytes) -> np.ndarray:
-    """int64[N, 4] in the file's order: user, movie, rating, timestamp."""
-    good = _RATING_LINES.match(raw).end()
-    if good < len(raw):
-        if b"\n" not in raw[good:]:
-            last = raw.count(b"\n") + 1
-            raise UserError(f"{path}:{last}: the file ends within a line, it is truncated: fetch it again")
-        raise _bad_line(path, raw.count(b"\n", 0, good) + 1, _RATINGS_FORM)
-    if not raw:
-        raise UserError(f"{path} is empty: expected lines of {_RATINGS_FORM}; fetch it again")
-    return np.fromstring(raw.replace(b"::", b" "), np.int64, sep=" ").reshape(-1, 4)
-
-
-def _parse_movies(path: Path, raw: bytes):
+def _parse_movies(path: Path, raw: bytes, rules: Rules):
     ids, titles, years, genres = [], [], [], []
-    for number, line in _lines(raw):
+    for number, line in text_lines(raw, rules):
         match = _MOVIE_LINE.fullmatch(line)
         if not match:
-            raise _bad_line(path, number, _MOVIES_FORM)
-        title_and_year = _TITLE_AND_YEAR.fullmatch(match[2])
+            raise bad_line(path, number, _MOVIES_FORM)
+        title, year = title_and_year(match[2])
         ids.append(int(match[1]))
-        titles.append(title_and_year[1] if title_and_year else match[2].strip())
-        years.append(int(title_and_year[2]) if title_and_year else 0)
+        titles.append(rules.title(title, f"item {match[1]}"))
+        years.append(year)
         genres.append(tuple(match[3].split("|")))
-    return _distinct(path, ids), titles, np.array(years, np.int32), genres
+    return distinct(path, ids), titles, np.array(years, np.int32), genres
 
 
-def _parse_users(path: Path, raw: bytes) -> tuple[np.ndarray, list[dict[str, str]]]:
+def _parse_users(path: Path, raw: bytes, rules: Rules) -> tuple[np.ndarray, list[dict[str, str]]]:
     ids, demographics = [], []
-    for number, line in _lines(raw):
+    for number, line in text_lines(raw, rules):
         match = _USER_LINE.fullmatch(line)
         if not match or match[3] not in AGES or int(match[4]) >= len(OCCUPATIONS):
-            raise _bad_line(path, number, _USERS_FORM)
+            raise bad_line(path, number, _USERS_FORM)
         ids.append(int(match[1]))
         demographics.append(
             {
@@ -147,36 +215,30 @@ def _parse_users(path: Path, raw: bytes) -> tuple[np.ndarray, list[dict[str, str
                 "occupation": OCCUPATIONS[int(match[4])],
             }
         )
-    return _distinct(path, ids), demographics
+    return distinct(path, ids), demographics
 
 
-def _lines(raw: bytes):
-    # Not splitlines(): latin-1 text may hold bytes that it takes for line breaks.
-    lines = raw.decode("latin-1").removesuffix("\n").split("\n")
-    return ((number, line.removesuffix("\r")) for number, line in enumerate(lines, 1))
+def _parse_movies_100k(path: Path, raw: bytes, rules: Rules):
+    ids, titles, years, genres = [], [], [], []
+    for number, line in text_lines(raw, rules):
+        match = _MOVIE_LINE_100K.fullmatch(line)
+        if not match:
+            raise bad_line(path, number, _MOVIES_FORM_100K)
+        title, year = title_and_year("" if match[2] == "unknown" else match[2])
+        ids.append(int(match[1]))
+        titles.append(rules.title(title, f"item {match[1]}"))
+        years.append(year)
+        flags = zip(GENRES_100K, match[3][1:].split("|"), strict=True)
+        genres.append(tuple(genre for genre, flag in flags if flag == "1" and genre != "unknown"))
+    return distinct(path, ids), titles, np.array(years, np.int32), genres
 
 
-def _distinct(path: Path, ids: list[int]) -> np.ndarray:
-    seen = {}
-    for number, raw_id in enumerate(ids, 1):
-        if raw_id in seen:
-            raise UserError(f"{path}:{number}: id {raw_id} is already on line {seen[raw_id]}: remove one")
-        seen[raw_id] = number
-    return np.array(ids, np.int64)
-
-
-def _positions(path: Path, raw_ids: np.ndarray, known: np.ndarray, what: str, listed_in: str):
-    """Places of `raw_ids` in `known`: int64[N]."""
-    order = np.argsort(known)
-    place = order[np.minimum(np.searchsorted(known, raw_ids, sorter=order), len(known) - 1)]
-    unknown = np.flatnonzero(known[place] != raw_ids)
-    if len(unknown):
-        row = int(unknown[0])
-        raise UserError(
-            f"{path}:{row + 1}: {what} {raw_ids[row]} is not in {listed_in}: use the files of one release"
-        )
-    return place
-
-
-def _bad_line(path: Path, number: int, form: str) -> UserError:
-    return UserError(f"{path}:{number}: expected {form}; correct the line or fetch the file again")
+def _parse_users_100k(path: Path, raw: bytes, rules: Rules) -> tuple[np.ndarray, list[dict[str, str]]]:
+    ids, demographics = [], []
+    for number, line in text_lines(raw, rules):
+        match = _USER_LINE_100K.fullmatch(line)
+        if not match:
+            raise bad_line(path, number, _USERS_FORM_100K)
+        ids.append(int(match[1]))
+        demographics.append({"gender": GENDERS[match[3]], "age": match[2], "occupation": match[4]})
+    return distinct(path, ids), demographics

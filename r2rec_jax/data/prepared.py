@@ -1,8 +1,11 @@
 """A prepared data set: in memory as `Dataset`, on disk as a folder that describes itself.
 
-The folder holds one .npy a column (read through a memory map), items.jsonl and users.jsonl, and
-manifest.json: schema version, name, source, licence, counts, size and sha256 of every file, and the
-hash of the candidates, so that two results can be seen to rank the same ones.
+The folder holds one .npy a column, read through a memory map: the log (user, item, rating, time, offsets),
+the split (truth, cutoff, users_GROUP, candidates and candidate_users), the catalogue (year, title_bytes and
+title_offsets, genre_codes and genre_offsets, demographic_codes; data/mapped.py says what they mean).
+names.json lists what the codes stand for. manifest.json has schema version, name, source, licence,
+protocol, counts, what the rules did, size and sha256 of every file, and the hash of the candidates, so
+that two results can be seen to rank the same ones.
 """
 
 import dataclasses
@@ -13,12 +16,15 @@ from pathlib import Path
 import numpy as np
 
 from r2rec_jax.data.interactions import Catalog, Interactions
+from r2rec_jax.data.mapped import Labels, Texts, Traits
+from r2rec_jax.data.negatives import Candidates, compact
 from r2rec_jax.data.protocol import SPLITS, Split
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.paths import new_folder, write_atomic
 
-SCHEMA = 1
+SCHEMA = 2
 MANIFEST = "manifest.json"
+NAMES = "names.json"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,16 +40,30 @@ class Dataset:
         """Rows of `interactions` that may be seen for `user`, in time order: before the truth."""
         return slice(int(self.interactions.offsets[user]), int(self.split.cutoff[user]))
 
-    def recent_likes(self, user: int, n: int, above: float = 3.0) -> np.ndarray:
-        """The last `n` items in the history rated above `above`, oldest first: int32[<= n]."""
+    def truth_time(self, user: int) -> int:
+        """When the truth of `user` happened, seconds; a user without one has no such time (KeyError).
+
+        Under `before_target_time` an edge of anybody else may be shown to `user` only if it is earlier.
+        """
+        if self.split.truth[user] < 0:
+            raise KeyError(f"user {user} has no truth")
+        return int(self.interactions.time[self.split.cutoff[user]])
+
+    def recent_likes(self, user: int, n: int) -> np.ndarray:
+        """The last `n` liked items in the history, oldest first: int32[<= n]."""
         rows = self.history(user)
-        liked = self.interactions.item[rows][self.interactions.rating[rows] > above]
+        liked = self.interactions.item[rows][self.interactions.rating[rows] > self.split.like_above]
         return liked[max(0, len(liked) - n) :]
 
 
 def candidates_hash(split: Split) -> str:
-    """sha256 of the candidates' bytes: equal for two runs that rank the same items."""
-    return hashlib.sha256(np.ascontiguousarray(split.candidates, "<i4").tobytes()).hexdigest()
+    """sha256 over the users that have candidates, ascending, and their rows: equal for two runs that rank
+    the same items for the same users.
+    """
+    candidates = compact(split.candidates)
+    digest = hashlib.sha256(np.ascontiguousarray(candidates.users, "<i4"))
+    digest.update(np.ascontiguousarray(candidates.rows, "<i4"))
+    return digest.hexdigest()
 
 
 def save(
@@ -52,25 +72,28 @@ def save(
     *,
     source: str = "",
     licence: str = "",
+    protocol: dict | None = None,
+    rules: dict[str, int] | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Writes the folder in one move; `source` and `licence` are recorded in the manifest.
+    """Writes the folder in one move; `source`, `licence`, `protocol` (the settings of the split) and
+    `rules` (the counts of data/rules.py) are recorded in the manifest.
 
     Raises:
       UserError: the folder exists and `overwrite` is false.
     """
-    log, catalog, split = dataset.interactions, dataset.catalog, dataset.split
+    log, split = dataset.interactions, dataset.split
     with new_folder(folder, overwrite) as fresh:
-        for name, column in _columns(log, split).items():
+        columns, names = _columns(dataset)
+        for name, column in columns.items():
             np.save(fresh / f"{name}.npy", column, allow_pickle=False)
-        items = zip(catalog.title, catalog.year.tolist(), catalog.genres, strict=True)
-        _write_lines(fresh / "items.jsonl", [{"title": t, "year": y, "genres": list(g)} for t, y, g in items])
-        _write_lines(fresh / "users.jsonl", catalog.demographics)
+        write_atomic(fresh / NAMES, json.dumps(names) + "\n")
         manifest = {
             "schema": SCHEMA,
             "name": dataset.name,
             "source": source,
             "licence": licence,
+            "protocol": (protocol or {}) | {"like_above": split.like_above},
             "counts": {
                 "users": log.n_users,
                 "items": log.n_items,
@@ -79,6 +102,7 @@ def save(
                 "candidates": split.candidates.shape[1],
                 "split": {name: len(users) for name, users in split.users.items()},
             },
+            "rules": dict(sorted((rules or {}).items())),
             "candidates_sha256": candidates_hash(split),
             "files": {file.name: _describe(file) for file in sorted(fresh.iterdir())},
         }
@@ -126,12 +150,24 @@ def read_manifest(folder: str | Path) -> dict:
 
 
 _REMEDY = "make it with python -m launch.prepare"
+_LOG = ("user", "item", "rating", "time", "offsets")
 
 
-def _columns(log: Interactions, split: Split) -> dict[str, np.ndarray]:
-    columns = {"user": log.user, "item": log.item, "rating": log.rating, "time": log.time}
-    columns |= {"truth": split.truth, "cutoff": split.cutoff, "candidates": split.candidates}
-    return columns | {f"users_{name}": users for name, users in split.users.items()}
+def _columns(dataset: Dataset) -> tuple[dict[str, np.ndarray], dict]:
+    """The arrays by file name, and the names that the codes among them stand for."""
+    log, catalog, split = dataset.interactions, dataset.catalog, dataset.split
+    candidates = compact(split.candidates)
+    titles = catalog.title if isinstance(catalog.title, Texts) else Texts.of(catalog.title)
+    genres = catalog.genres if isinstance(catalog.genres, Labels) else Labels.of(catalog.genres)
+    traits = Traits.of(catalog.demographics)
+    columns = {name: getattr(log, name) for name in _LOG}
+    columns |= {"truth": split.truth, "cutoff": split.cutoff}
+    columns |= {"candidates": candidates.rows, "candidate_users": candidates.users}
+    columns |= {f"users_{name}": users for name, users in split.users.items()}
+    columns |= {"year": catalog.year, "title_bytes": titles.blob, "title_offsets": titles.offsets}
+    columns |= {"genre_codes": genres.codes, "genre_offsets": genres.offsets}
+    columns |= {"demographic_codes": traits.codes}
+    return columns, {"genres": genres.names, "demographics": traits.values}
 
 
 def _open(folder: Path, manifest: dict) -> Dataset:
@@ -141,32 +177,25 @@ def _open(folder: Path, manifest: dict) -> Dataset:
         return np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
 
     log = Interactions(
-        *(column(name) for name in ("user", "item", "rating", "time")),
-        n_users=counts["users"],
-        n_items=counts["items"],
+        **{name: column(name) for name in _LOG}, n_users=counts["users"], n_items=counts["items"]
     )
-    items, demographics = _read_lines(folder / "items.jsonl"), _read_lines(folder / "users.jsonl")
-    if not (len(log) == counts["ratings"] and len(items) == log.n_items):
-        raise ValueError("the files and the counts in the manifest disagree")
+    names = json.loads((folder / NAMES).read_text(encoding="utf-8"))
     catalog = Catalog(
-        title=[item["title"] for item in items],
-        year=np.array([item["year"] for item in items], np.int32),
-        genres=[tuple(item["genres"]) for item in items],
-        demographics=demographics,
+        title=Texts(column("title_bytes"), column("title_offsets")),
+        year=column("year"),
+        genres=Labels(names["genres"], column("genre_codes"), column("genre_offsets")),
+        demographics=Traits(names["demographics"], column("demographic_codes")),
     )
+    facts = (catalog.title, catalog.year, catalog.genres)
+    if len(log) != counts["ratings"] or {len(fact) for fact in facts} != {log.n_items}:
+        raise ValueError("the files and the counts in the manifest disagree")
+    if {len(log.offsets) - 1, len(catalog.demographics)} != {log.n_users}:
+        raise ValueError("the files and the number of users in the manifest disagree")
     users = {name: column(f"users_{name}") for name in SPLITS}
-    split = Split(users, column("truth"), column("cutoff"), column("candidates"))
+    candidates = Candidates(column("candidate_users"), column("candidates"), log.n_users)
+    like_above = float(manifest["protocol"]["like_above"])
+    split = Split(users, column("truth"), column("cutoff"), candidates, like_above)
     return Dataset(manifest["name"], log, catalog, split)
-
-
-def _write_lines(path: Path, rows: list[dict]) -> None:
-    # ASCII escapes: a title holding an exotic line separator must stay one line.
-    write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows))
-
-
-def _read_lines(path: Path) -> list[dict]:
-    with open(path, encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
 
 
 def _describe(path: Path) -> dict:

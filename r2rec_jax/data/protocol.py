@@ -2,7 +2,8 @@
 
 The paper keeps users with at least six ratings above 3; a user's truth is the last item rated
 above 3, and everything from that row on is unseen; 19 negatives are drawn from the items the
-user never rated. Candidates are drawn once here, so that every method ranks the same ones.
+user never rated (data/negatives.py). Candidates are drawn once here, so that every method ranks the same
+ones.
 """
 
 import dataclasses
@@ -10,6 +11,7 @@ import dataclasses
 import numpy as np
 
 from r2rec_jax.data.interactions import Interactions
+from r2rec_jax.data.negatives import Candidates, draw_candidates
 from r2rec_jax.runtime.errors import UserError
 
 # Filled in this order, so that changing a training size moves no evaluation user.
@@ -25,13 +27,17 @@ class Split:
     cutoff: int64[n_users], the row of the truth in Interactions: the history of user u is rows
       offsets[u]:cutoff[u]. For a user without truth it is offsets[u + 1], all rows.
     candidates: int32[n_users, C], the truth and C - 1 negatives, shuffled; rows of users in no
-      group hold -1.
+      group hold -1. Kept as the rows of the groups' users alone.
+    like_above: a rating above it is a like.
+    drawn_uniformly: negatives that had to be uniform although another kind was asked for.
     """
 
     users: dict[str, np.ndarray]
     truth: np.ndarray
     cutoff: np.ndarray
-    candidates: np.ndarray
+    candidates: Candidates | np.ndarray
+    like_above: float = 3.0
+    drawn_uniformly: int = 0
 
 
 def split(
@@ -40,14 +46,15 @@ def split(
     seed: int,
     sizes: dict[str, int],
     candidates: int = 20,
+    negatives: str = "uniform",
     min_likes: int = 6,
     like_above: float = 3.0,
 ) -> Split:
     """Holds out truths, assigns `sizes` users to each group and draws their candidates.
 
     Raises:
-      UserError: an unknown group or a bad size, fewer eligible users than asked for, or a user with
-        too few unrated items to draw negatives from.
+      UserError: an unknown group or kind of negatives, a bad size, fewer eligible users than asked for, or
+        a user with too few unrated items to draw negatives from.
     """
     unknown = sorted(set(sizes) - set(SPLITS))
     if unknown:
@@ -59,15 +66,16 @@ def split(
         )
     truth, cutoff = hold_out(interactions, min_likes, like_above)
     users = _assign(np.flatnonzero(truth >= 0), interactions.n_users, seed, sizes)
-    rows = np.full((interactions.n_users, candidates), -1, np.int32)
-    rated_by_somebody = np.bincount(interactions.item, minlength=interactions.n_items) > 0
-    for group in users.values():
-        for user in group:
-            own = interactions.item[interactions.offsets[user] : interactions.offsets[user + 1]]
-            allowed = rated_by_somebody.copy()
-            allowed[own] = False
-            rows[user] = _draw_candidates(int(user), truth[user], allowed, candidates, seed)
-    return Split(users, truth, cutoff, rows)
+    rows, replaced = draw_candidates(
+        interactions,
+        np.concatenate(list(users.values())),
+        truth,
+        cutoff,
+        count=candidates,
+        negatives=negatives,
+        seed=seed,
+    )
+    return Split(users, truth, cutoff, rows, like_above, replaced)
 
 
 def hold_out(interactions: Interactions, min_likes: int, like_above: float) -> tuple[np.ndarray, np.ndarray]:
@@ -100,18 +108,3 @@ def _assign(eligible: np.ndarray, n_users: int, seed: int, sizes: dict[str, int]
         users[name] = queue[start : start + size]
         start += size
     return users
-
-
-def _draw_candidates(user: int, truth: int, allowed: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """The truth and the allowed items with the smallest random keys, shuffled: int32[count]."""
-    available = int(allowed.sum())
-    if available < count - 1:
-        raise UserError(
-            f"user {user} has {available} unrated items but {count - 1} negatives are needed: "
-            "lower the number of candidates"
-        )
-    rng = np.random.default_rng([seed, user])
-    # One key for every item of the catalogue, so that the draw depends on (seed, user) alone.
-    key = np.where(allowed, rng.random(len(allowed)), np.inf)
-    negatives = np.argsort(key, kind="stable")[: count - 1]
-    return rng.permutation(np.append(negatives, truth)).astype(np.int32)

@@ -17,11 +17,13 @@ _METHODS = {
     "R2Rec without RL": (".320 .453 .397", ".528 .608 .574", ".436 .490 .467"),
     "R2Rec": (".404 .544 .484", ".586 .656 .627", ".460 .596 .538"),
 }
-_DATASETS = ("ml-1m", "amazon-book", "amazon-electronics")
+_DATASETS = ("ml-1m", "amazon-2023 Books", "amazon-2023 Electronics")
 
 
-def paper_rows(dataset: str) -> list[dict] | None:
-    """Rows {"name", "hr@1", "hr@3", "ndcg@3"} of the paper for `dataset`; None if it has none."""
+def paper_rows(source: str, category: str) -> list[dict] | None:
+    """Rows {"name", "hr@1", "hr@3", "ndcg@3"} of the paper for a data source (`category`: of an Amazon
+    one); None if it has none."""
+    dataset = f"{source} {category}" if source.startswith("amazon") else source
     if dataset not in _DATASETS:
         return None
     column = _DATASETS.index(dataset)

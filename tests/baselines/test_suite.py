@@ -43,7 +43,7 @@ def test_one_line_errors(dataset, users):
         suite.score("ease", dataset, users, {"lamda": 3})
     with pytest.raises(UserError, match="use 'all' or 'recent_likes'"):
         suite.score("item_knn", dataset, users, {"profile": "some"})
-    stranger = np.flatnonzero((dataset.split.candidates < 0).any(axis=1))[:1]
+    stranger = np.flatnonzero((np.array(dataset.split.candidates) < 0).any(axis=1))[:1]
     with pytest.raises(UserError, match="has no candidates"):
         suite.score("popularity", dataset, stranger, {})
 

@@ -6,9 +6,10 @@ import pytest
 from absl import logging
 
 from r2rec_jax.data.audit import audit
-from r2rec_jax.data.movielens import read_ml1m
+from r2rec_jax.data.movielens import read_ml1m, read_ml100k, title_and_year
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.data.protocol import split
+from r2rec_jax.data.rules import Rules
 from r2rec_jax.runtime.errors import UserError
 
 MOVIES = (
@@ -68,14 +69,23 @@ def test_a_latin_1_byte_that_python_takes_for_a_line_end_is_text(folder):
     assert read_ml1m(folder)[1].title[3] == "Un\x85told"
 
 
-def test_repeated_ratings_and_another_edition_are_warnings(folder, monkeypatch):
-    said = []
+def test_repeated_ratings_are_counted_and_another_edition_is_a_warning(folder, monkeypatch):
+    said, rules = [], Rules()
     monkeypatch.setattr(logging, "warning", lambda form, *values: said.append(form % values))
     (folder / "ratings.dat").write_text(RATINGS + "1::7::5::978302200\n")
-    log, _ = read_ml1m(folder)
+    log, _ = read_ml1m(folder, rules)
     assert log.rating.tolist() == [3, 4, 1, 5]
-    assert any("1 repeated" in line for line in said)
+    assert rules.counts == {"ratings_repeated": 1, "items_never_rated": 2}
     assert any("official 24594131" in line for line in said)
+
+
+def test_a_line_in_utf8_among_latin_1_is_read_as_such(folder):
+    rules = Rules()
+    movies = (folder / "movies.dat").read_bytes() + "13::Amélie (2001)::Comedy\n".encode()
+    (folder / "movies.dat").write_bytes(movies)
+    title = read_ml1m(folder, rules)[1].title
+    assert (title[2], title[5]) == ("Associate, The (L'Associé)", "Amélie")
+    assert rules.counts["titles_read_as_utf8"] == 1
 
 
 @pytest.mark.parametrize(
@@ -154,5 +164,67 @@ def test_the_real_thing():
     popularity = np.bincount(log.item[seen], minlength=log.n_items)
     users = dataset.split.users["evaluation"]
     best = popularity[dataset.split.candidates[users]].argmax(axis=1)
-    hit = dataset.split.candidates[users, best] == dataset.split.truth[users]
+    hit = dataset.split.candidates[users][np.arange(len(users)), best] == dataset.split.truth[users]
     assert hit.mean() == pytest.approx(0.305, abs=0.045)
+
+
+@pytest.fixture
+def folder_100k(tmp_path):
+    items = (
+        f"1|Toy Story (1995)|01-Jan-1995||http://x|0|0|0|1|1|1{13 * '|0'}\n"
+        f"2|L'Associé (1982)|01-Jan-1982||http://x|1{18 * '|0'}\n"
+        f"267|unknown||||1{18 * '|0'}\n"
+    )
+    (tmp_path / "u.item").write_bytes(items.encode("latin-1"))
+    (tmp_path / "u.user").write_text("1|24|M|technician|85711\n2|53|F|other|94043\n")
+    (tmp_path / "u.data").write_text("2\t267\t4\t881250949\n1\t1\t5\t881250950\n1\t2\t3\t881250940\n")
+    return tmp_path
+
+
+def test_100k_is_read_field_by_field(folder_100k):
+    rules = Rules()
+    log, catalog = read_ml100k(folder_100k, rules)
+    assert (log.user.tolist(), log.item.tolist()) == ([0, 0, 1], [1, 0, 2])
+    assert (log.rating.tolist(), log.time.tolist()) == ([3, 5, 4], [881250940, 881250950, 881250949])
+    assert list(catalog.title) == ["Toy Story", "L'Associé", "item 267"]
+    assert catalog.year.tolist() == [1995, 1982, 0]
+    assert list(catalog.genres) == [("Animation", "Children's", "Comedy"), (), ()]
+    assert catalog.demographics[1] == {"gender": "female", "age": "53", "occupation": "other"}
+    assert rules.counts == {"titles_missing": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "text"),
+    [
+        ("u.data", 4, "1\t2\t3"),
+        ("u.data", 4, "1\t2\t6\t881250949\n"),
+        ("u.data", 4, "1::2::3::881250949\n"),
+        ("u.data", 4, "3\t2\t3\t881250949\n"),
+        ("u.item", 4, "4|Heat (1995)|01-Jan-1995||http://x|0|0|1\n"),
+        ("u.item", 4, f"1|Again (1995)|||{19 * '|0'}\n"),
+        ("u.user", 3, "3|24|X|technician|85711\n"),
+    ],
+)
+def test_bad_lines_of_100k_are_located(folder_100k, name, line, text):
+    with open(folder_100k / name, "a") as file:
+        file.write(text)
+    with pytest.raises(UserError) as error:
+        read_ml100k(folder_100k)
+    assert f"{folder_100k / name}:{line}:" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Heat (1995)", ("Heat", 1995)),
+        ("  Heat (1995)  ", ("Heat", 1995)),
+        ("2001: A Space Odyssey(1968)", ("2001: A Space Odyssey", 1968)),
+        ("(1995)", ("(1995)", 0)),
+        ("Babylon 5", ("Babylon 5", 0)),
+        ("Heat (199５)", ("Heat (199５)", 0)),
+        ("", ("", 0)),
+        (" " * 1_000_000 + "(1995", ("(1995", 0)),
+    ],
+)
+def test_title_and_year(text, expected):
+    assert title_and_year(text) == expected

@@ -24,13 +24,13 @@ def test_round_trip(small_dataset, folder):
         mine, theirs = (getattr(d.interactions, column) for d in (small_dataset, loaded))
         assert mine.dtype == theirs.dtype and np.array_equal(mine, theirs)
     for column in ("truth", "cutoff", "candidates"):
-        mine, theirs = (getattr(d.split, column) for d in (small_dataset, loaded))
+        mine, theirs = (np.array(getattr(d.split, column)) for d in (small_dataset, loaded))
         assert mine.dtype == theirs.dtype and np.array_equal(mine, theirs)
     for name, users in small_dataset.split.users.items():
         assert np.array_equal(users, loaded.split.users[name])
-    assert loaded.catalog.title == small_dataset.catalog.title
-    assert loaded.catalog.genres == small_dataset.catalog.genres
-    assert loaded.catalog.demographics == small_dataset.catalog.demographics
+    assert list(loaded.catalog.title) == small_dataset.catalog.title
+    assert list(loaded.catalog.genres) == small_dataset.catalog.genres
+    assert list(loaded.catalog.demographics) == small_dataset.catalog.demographics
     assert np.array_equal(loaded.catalog.year, small_dataset.catalog.year)
 
 
@@ -107,9 +107,14 @@ def damage_json(folder):
     (folder / "manifest.json").write_text("{")
 
 
-def damage_lines(folder):
-    path = folder / "items.jsonl"
+def damage_names(folder):
+    path = folder / "names.json"
     path.write_bytes(b"x" * path.stat().st_size)
+
+
+def damage_titles(folder):
+    path = folder / "title_offsets.npy"
+    np.save(path, np.load(path) + 1)
 
 
 def damage_all(folder):
@@ -130,7 +135,8 @@ def edit_manifest(folder, **fields):
         damage_schema,
         damage_counts,
         damage_json,
-        damage_lines,
+        damage_names,
+        damage_titles,
         damage_all,
     ],
 )

@@ -1,0 +1,179 @@
+"""The candidates a truth competes with: drawn once, and frozen.
+
+A negative is an item that somebody rated and the user never did, whatever the rating or time. Three ways
+to draw distinct ones, each a function of (seed, user) and the log alone:
+
+- uniform: every such item alike (the paper).
+- popularity: one after another in proportion to how many ratings may be seen (before the cutoffs).
+- hard: by walks user -> item in the history -> another who rated it -> an item of theirs, all before the
+  cutoffs. So items are drawn in proportion to how they are rated together with the user's own. At equal
+  numbers, these are the negatives that collaborative filtering takes for likely.
+
+Where the last two find too few distinct items in `ROUNDS` attempts (near the full catalogue, or for a user
+without neighbours), the rest is uniform, and counted.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from r2rec_jax.data.interactions import Interactions
+from r2rec_jax.runtime.errors import UserError
+
+NEGATIVES = ("uniform", "popularity", "hard")
+ROUNDS = 50
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Candidates:
+    """Frozen candidate rows of the users that have some: int32[M, C] for M users of n_users.
+
+    `candidates[user]` is a row and `candidates[users]` several, as if this were int32[n_users, C] with
+    rows of -1 for everybody else: an array that nobody could keep for ten million users.
+    """
+
+    users: np.ndarray  # int32[M], ascending
+    rows: np.ndarray  # int32[M, C]
+    n_users: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.n_users, self.rows.shape[1]
+
+    def __len__(self) -> int:
+        return self.n_users
+
+    def __getitem__(self, users) -> np.ndarray:
+        users = np.asarray(users)
+        if not np.issubdtype(users.dtype, np.integer):
+            raise IndexError(f"candidates are looked up by user numbers, not {users.dtype}")
+        if np.any((users < 0) | (users >= self.n_users)):
+            raise IndexError(f"users must lie in 0..{self.n_users - 1}")
+        if not len(self.users):
+            return np.full((*users.shape, self.rows.shape[1]), -1, np.int32)
+        place = np.minimum(np.searchsorted(self.users, users), len(self.users) - 1)
+        has_some = self.users[place] == users
+        return np.where(has_some[..., None], self.rows[place], np.int32(-1))
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        del copy  # it is always one
+        dense = np.full(self.shape, -1, np.int32)
+        dense[self.users] = self.rows
+        return dense if dtype is None else dense.astype(dtype)
+
+
+def compact(candidates: Candidates | np.ndarray) -> Candidates:
+    """The rows that are not all -1 of int32[n_users, C]; what is compact already stays."""
+    if isinstance(candidates, Candidates):
+        return candidates
+    users = np.flatnonzero((candidates >= 0).any(axis=1)).astype(np.int32)
+    return Candidates(users, candidates[users].astype(np.int32), len(candidates))
+
+
+def draw_candidates(
+    log: Interactions,
+    users: np.ndarray,
+    truth: np.ndarray,
+    cutoff: np.ndarray,
+    *,
+    count: int,
+    negatives: str,
+    seed: int,
+) -> tuple[Candidates, int]:
+    """`count` candidates for each of `users`, the truth among them, shuffled.
+
+    Returns them and how many negatives had to be drawn uniformly instead.
+
+    Raises:
+      UserError: an unknown kind of negatives, or more candidates than there are items for some user.
+    """
+    if negatives not in NEGATIVES:
+        raise UserError(f"negatives {negatives!r} is unknown: use {', '.join(NEGATIVES)}")
+    users = np.sort(users).astype(np.int32)
+    rated = np.bincount(log.item, minlength=log.n_items) > 0
+    _require_enough(log, users, int(rated.sum()), count)
+    propose = _proposer(log, cutoff, negatives)
+    rows, replaced = np.empty((len(users), count), np.int32), 0
+    unused = rated.copy()
+    for row, user in zip(rows, users.tolist(), strict=True):
+        own = log.item[log.offsets[user] : log.offsets[user + 1]]
+        unused[own] = False
+        rng = np.random.default_rng([seed, user])
+        chosen = np.empty(0, np.int64)
+        if propose is not None:
+            chosen = _distinct(propose, user, unused, count - 1, rng)
+            unused[chosen] = False
+            replaced += count - 1 - len(chosen)
+        chosen = np.append(chosen, _uniform(unused, count - 1 - len(chosen), rng))
+        row[:] = rng.permutation(np.append(chosen, truth[user]))
+        unused[own], unused[chosen] = rated[own], True
+    return Candidates(users, rows, log.n_users), replaced
+
+
+def _require_enough(log: Interactions, users: np.ndarray, rated: int, count: int) -> None:
+    # The truth is one of the items that the user rated.
+    most = rated - np.diff(log.offsets)[users] + 1
+    if len(users) and most.min() < count:
+        user = int(users[np.argmin(most)])
+        raise UserError(
+            f"candidates={count}: user {user} has {most.min() - 1} unrated items but {count - 1} negatives "
+            f"are needed: ask for at most {most.min()}, the whole catalogue for this user"
+        )
+
+
+def _uniform(unused: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """The `count` unused items with the smallest random keys, by key: int64[count]."""
+    # One key for every item of the catalogue, so that the draw depends on (seed, user) alone.
+    key = rng.random(len(unused))
+    bound = 4.0 * count / len(unused)
+    # In a large catalogue the smallest keys lie among a few; sorting them all would take the time.
+    few = np.flatnonzero((key < bound) & unused)
+    if len(few) < count:
+        few = np.flatnonzero(unused)
+    return few[np.argsort(key[few], kind="stable")[:count]]
+
+
+def _distinct(
+    propose: Callable, user: int, unused: np.ndarray, count: int, rng: np.random.Generator
+) -> np.ndarray:
+    """The first `count` different unused items that are proposed: int64[<= count]."""
+    chosen: dict[int, None] = {}
+    for _ in range(ROUNDS):
+        proposed = propose(user, 2 * count, rng)
+        chosen.update(dict.fromkeys(proposed[unused[proposed]].tolist()))
+        if len(chosen) >= count or not len(proposed):
+            break
+    return np.array(list(chosen)[:count], np.int64)
+
+
+def _proposer(log: Interactions, cutoff: np.ndarray, negatives: str) -> Callable | None:
+    """`propose(user, n, rng)`: up to n items with repetition, from rows before everyone's cutoff."""
+    if negatives == "uniform":
+        return None
+    begin, seen = log.offsets[:-1], cutoff - log.offsets[:-1]
+    # A number drawn below the count of visible rows becomes the row it stands for.
+    before = np.concatenate([[0], np.cumsum(seen)])
+
+    def by_popularity(_: int, n: int, rng: np.random.Generator) -> np.ndarray:
+        if not before[-1]:
+            return np.empty(0, np.int64)
+        number = rng.integers(before[-1], size=n)
+        who = np.searchsorted(before, number, side="right") - 1
+        return log.item[begin[who] + number - before[who]]
+
+    if negatives == "popularity":
+        return by_popularity
+
+    rows = np.flatnonzero(np.arange(len(log)) < np.repeat(cutoff, np.diff(log.offsets)))
+    raters = log.user[rows[np.argsort(log.item[rows], kind="stable")]]
+    item_begin = np.concatenate([[0], np.cumsum(np.bincount(log.item[rows], minlength=log.n_items))])
+
+    def by_walk(user: int, n: int, rng: np.random.Generator) -> np.ndarray:
+        if not seen[user]:
+            return np.empty(0, np.int64)
+        via = log.item[begin[user] + rng.integers(seen[user], size=n)]
+        other = raters[rng.integers(item_begin[via], item_begin[via + 1])]
+        return log.item[begin[other] + rng.integers(seen[other])]
+
+    return by_walk

@@ -1,0 +1,181 @@
+"""launch.prepare on every preset's files, in a process where exit codes matter."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from configs import data
+from launch import prepare
+from r2rec_jax.chains.graph import build_graph
+from r2rec_jax.chains.sampler import Chain
+from r2rec_jax.data import prepared
+from r2rec_jax.data.audit import audit
+from r2rec_jax.runtime.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+REAL = Path(os.environ.get("R2REC_SHARED", ROOT.parent / "shared")) / "data" / "ml-1m"
+
+
+@pytest.fixture
+def amazon(tmp_path) -> Path:
+    """A folder with Books.jsonl.gz and meta_Books.jsonl.gz: 60 users, 40 items."""
+    rng = np.random.default_rng(0)
+    reviews = [
+        {"user_id": f"U{u}", "parent_asin": f"B{i}", "rating": float(rng.integers(3, 6))}
+        | {"timestamp": int(1_500_000_000_000 + rng.integers(10**11)), "text": 'a "quote"\n' * 3}
+        for u in range(60)
+        for i in rng.choice(40, 14, replace=False)
+    ]
+    reviews += reviews[:5]  # some twice
+    items = [
+        {"parent_asin": f"B{i}", "title": f"Book {i} &amp; more", "store": "Anne", "price": "from 3"}
+        | {"categories": ["Books", "Fiction"], "features": []}
+        for i in range(39)
+    ]
+    folder = tmp_path / "amazon"
+    folder.mkdir()
+    for name, rows in (("Books", reviews), ("meta_Books", items)):
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"{name}.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    return folder
+
+
+def config_of(folder, **settings):
+    config = data.get_config("amazon-book")
+    config.data.update({"raw": str(folder), "candidates": 10} | settings)
+    config.data.sizes.update({"sft": 10, "grpo": 5, "validation": 5, "evaluation": 20})
+    return config
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"negatives": "hard"}, {"negatives": "popularity"}, {"before_target_time": True}]
+)
+def test_amazon_from_files_to_counts_twice(amazon, tmp_path, capsys, settings):
+    printed = []
+    for name in ("one", "two"):
+        prepare.main(config_of(amazon, **settings), tmp_path / name, False)
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
+    said = dict(line.split("  ", 1) for line in map(str.strip, printed[0].splitlines()))
+    wanted = {"users": "60", "items": "40", "ratings": "840", "evaluation": "20", "ratings_repeated": "5"}
+    wanted |= {"items_not_listed": "1", "titles_missing": "1", "titles_with_html_entities": "39"}
+    assert {key: said[key] for key in wanted} == wanted
+    assert int(said["chains audited"]) > 100
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+    dataset, manifest = prepared.load(tmp_path / "one"), prepared.read_manifest(tmp_path / "one")
+    audit(dataset)
+    assert manifest["source"].endswith("review_categories/Books.jsonl.gz")
+    assert manifest["protocol"].items() >= ({"seed": 0, "ties": "file", "candidates": 10} | settings).items()
+    assert manifest["rules"]["ratings_repeated"] == 5
+    assert {path.name for path in tmp_path.iterdir()} == {"amazon", "one", "two"}
+
+
+def test_a_run_that_stops_after_parsing_goes_on(amazon, tmp_path, monkeypatch):
+    config, workdir = config_of(amazon), tmp_path / "data"
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepared, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            prepare.main(config, workdir, False)
+    assert not workdir.exists()
+    parsed = sorted((tmp_path / "data.staging").glob("*.parquet"))
+    assert len(parsed) == 2
+    with pytest.raises(UserError, match="no prepared data set"):
+        prepared.load(workdir)
+    prepare.main(config, workdir, False)
+    prepare.main(config, tmp_path / "other", False)
+    assert prepared.read_manifest(workdir) == prepared.read_manifest(tmp_path / "other")
+    assert not (tmp_path / "data.staging").exists()
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_leaking_sampler_is_caught(amazon, tmp_path, monkeypatch, late):
+    """Chains with a rating that nobody gave, or with others' later ones, stop the command."""
+
+    def leaking(graph, user, count, rng, *, before=None):
+        del rng, before
+        items = graph.items_of(user)
+        for item in items[:count]:
+            for other in graph.users_of(item):
+                shared = np.intersect1d(graph.items_of(other), items)
+                if other != user and len(shared) > 1:
+                    i0, i1 = shared[:2].tolist()
+                    r = graph.rating
+                    yield Chain(
+                        user, r(user, i0) + (not late), i0, r(other, i0), other, r(other, i1), i1, r(user, i1)
+                    )
+
+    monkeypatch.setattr(prepare, "sample_chains", leaking)
+    with pytest.raises(UserError, match="after the time of the truth" if late else "not in the log"):
+        prepare.main(config_of(amazon, before_target_time=True), tmp_path / "data", False)
+    assert not (tmp_path / "data").exists()
+
+
+def test_the_graph_holds_nothing_from_a_truth_on(amazon, tmp_path):
+    prepare.main(config_of(amazon), tmp_path / "data", False)
+    dataset = prepared.load(tmp_path / "data")
+    graph, log = build_graph(dataset), dataset.interactions
+    for user in range(log.n_users):
+        rows = range(int(log.offsets[user]), int(dataset.split.cutoff[user]))
+        assert graph.items_of(user).tolist() == sorted(log.item[row] for row in rows)
+
+
+def run(*flags, cwd) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "launch.prepare", *flags],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(
+    "preset", ["ml-1m", "ml-100k", "ml-25m", "amazon-book", "amazon-2018", "amazon-2014"]
+)
+def test_absent_files_are_named_with_where_to_get_them(tmp_path, preset):
+    with pytest.raises(UserError, match="curl -fL") as error:
+        config = data.get_config(preset)
+        config.data.raw = str(tmp_path / "absent")
+        prepare.main(config, tmp_path / "data", False)
+    assert "https://" in str(error.value) and "\n" not in str(error.value)
+    assert not any(tmp_path.iterdir())
+
+
+def test_bad_input_is_one_line_and_exit_code_2(amazon, tmp_path):
+    path = amazon / "Books.jsonl.gz"
+    path.write_bytes(path.read_bytes()[:-100])
+    done = run(
+        f"--config={ROOT}/configs/data.py:amazon-book",
+        f"--config.data.raw={amazon}",
+        "--workdir=data",
+        cwd=tmp_path,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {path} cannot be read") and done.stderr.count("\n") == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"amazon"}
+
+
+@pytest.mark.slow
+def test_real_movielens_twice(tmp_path, capsys):
+    if not REAL.is_dir():
+        pytest.skip(f"MovieLens-1M is not at {REAL}; set R2REC_SHARED to the folder above data/")
+    config = data.get_config("ml-1m")
+    config.data.raw = str(REAL)
+    config.data.sizes.update({"sft": 20, "grpo": 20, "validation": 10, "evaluation": 50})
+    for name in ("one", "two"):
+        prepare.main(config, tmp_path / name, False)
+    said = capsys.readouterr().out
+    for text in ("users  6,040", "ratings  1,000,209", "items  3,883", "eligible_users  6,028"):
+        assert said.count(text) >= 2
+    assert prepared.read_manifest(tmp_path / "one") == prepared.read_manifest(tmp_path / "two")
