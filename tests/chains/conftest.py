@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from r2rec_jax.chains.graph import Graph, build_graph
+from r2rec_jax.chains.graph import Graph, build_graph, compress
 from r2rec_jax.data.generate import generate
 from r2rec_jax.data.interactions import Catalog, Interactions
 from r2rec_jax.data.prepared import Dataset
@@ -40,3 +40,16 @@ def tiny_graph(tiny_ratings) -> Graph:
     protocol = Split({}, nobody, log.offsets[1:], np.full((6, 2), -1, np.int32))
     catalog = Catalog([f"T{i}" for i in range(9)], np.zeros(9, np.int32), [()] * 9, [{}] * 6)
     return build_graph(Dataset("tiny", log, catalog, protocol))
+
+
+@pytest.fixture(scope="session")
+def timed() -> tuple[Graph, dict[tuple[int, int], tuple[float, int]]]:
+    """A dense graph of 9 users and 10 items, and its edges: (user, item) -> (rating, time)."""
+    rng = np.random.default_rng(3)
+    user, item = np.nonzero(rng.random((9, 10)) < 0.55)
+    rating = rng.integers(1, 6, len(user)).astype(np.float32)
+    time = 1_000_000_000 + rng.permutation(len(user)) * 60
+    edges = zip(zip(user.tolist(), item.tolist(), strict=True), zip(rating, time, strict=True), strict=True)
+    return compress(user.astype(np.int32), item.astype(np.int32), rating, time, 9, 10), {
+        pair: (float(rating), int(time)) for pair, (rating, time) in edges
+    }
