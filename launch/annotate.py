@@ -1,58 +1,104 @@
-"""Teacher traces for the SFT users.
+"""Teacher traces for the SFT users, each judged before it may be learnt.
 
 python -m launch.annotate --config=configs/data.py:ml-1m --workdir=runs/ml1m/annotate
+
+`--config.annotate.teacher=openai` asks a server, `local` a model of this repository. Interrupt it as you
+like: the same command goes on, and asks for nothing twice.
 """
 
-import json
 from pathlib import Path
 
-import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from launch import command
 from launch.inputs import require
-from r2rec_jax.chains.graph import build_graph
 from r2rec_jax.data import prepared
-from r2rec_jax.prompts.ranking import make_record, ranking_prompt
-from r2rec_jax.prompts.rating import rating_prompt
-from r2rec_jax.prompts.teacher import ranking_trace, rating_trace
+from r2rec_jax.model.policy import load_policy
+from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.wording import wording
 from r2rec_jax.runtime.errors import UserError
-from r2rec_jax.runtime.paths import write_atomic
+from r2rec_jax.runtime.mesh import make_mesh
 from r2rec_jax.runtime.workdir import claim
+from r2rec_jax.teachers.annotator import COUNTS, TRACES, annotate
+from r2rec_jax.teachers.ask import ask_text
+from r2rec_jax.teachers.journal import Journal
+from r2rec_jax.teachers.local import LocalTeacher
+from r2rec_jax.teachers.question import questions
+from r2rec_jax.teachers.server import ServerTeacher
+from r2rec_jax.teachers.template import TemplateTeacher
+from r2rec_jax.teachers.validator import Validator
+from r2rec_jax.train.optimizer import make_optimizer
+from r2rec_jax.train.state import restore_trainable
 
-TASKS = ("rating", "ranking")
+TEACHERS = ("template", "local", "openai")
+# How fast, how patiently and for how much is asked changes no trace: it may differ on resuming.
+MANNERS = ("concurrency", "requests_per_minute", "timeout_s", "retries", "cost_limit", "key_variable")
 
 
 def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
-    tasks, c = config.annotate.tasks, config.prompt
-    if not tasks or not set(tasks) <= set(TASKS):
-        raise UserError(f"annotate.tasks {tasks!r}: name some of {', '.join(TASKS)}")
-    require(config, "data")
-    dataset = prepared.load(config.data.folder)
-    claim(workdir, config, overwrite)
-    words, catalog, graph = wording(c.wording), dataset.catalog, build_graph(dataset)
-    lines = []
-    for user in tqdm(dataset.split.users["sft"], desc="annotate", unit="user", mininterval=1.0):
-        record = make_record(dataset, graph, int(user), chains=c.chains, likes=c.likes, seed=config.seed)
-        if "ranking" in tasks:
-            prompt = ranking_prompt(record, catalog, words, answer=c.answer, places=c.places)
-            trace = ranking_trace(record, catalog, words, c.places, c.answer)
-            lines.append((int(user), "ranking", prompt, *trace))
-        if "rating" in tasks and record.chains:
-            chain = record.chains[
-                np.random.default_rng([config.seed, int(user), 1]).integers(len(record.chains))
-            ]
-            prompt = rating_prompt(chain, catalog, record.demographics, words)
-            lines.append((int(user), "rating", prompt, *rating_trace(chain, catalog, words)))
-    names = ("user", "task", "prompt", "reasoning", "answer")
-    text = "".join(
-        json.dumps(dict(zip(names, line, strict=True)), ensure_ascii=False) + "\n" for line in lines
+    c = config.annotate
+    if c.teacher not in TEACHERS:
+        raise UserError(f"annotate.teacher {c.teacher!r}: use one of {', '.join(TEACHERS)}")
+    if c.attempts < 1:
+        raise UserError(f"annotate.attempts {c.attempts}: use at least 1")
+    if c.teacher != "template" and not config.prompt.reasoning:
+        raise UserError(
+            "prompt.reasoning is off, and without reasoning a teacher has nothing to write: use "
+            "annotate.teacher=template"
+        )
+    adapter = c.teacher == "local" and c.local.init
+    require(config, "data", "model", adapters={adapter: "sft"} if adapter else {})
+    chat = Chat(config.model.folder)
+    dataset, words = prepared.load(config.data.folder), wording(config.prompt.wording)
+    asked = questions(dataset, chat, config)
+    validator = Validator(dataset.catalog, words, chat, config.prompt, c.max_tokens)
+    teacher = _teacher(config, chat, dataset.catalog, words, workdir, overwrite)
+    claim(workdir, _settled(config), overwrite)
+
+    def text_of(question, refused):
+        if not c.hint or c.teacher == "template":
+            return question.prompt
+        return ask_text(question, dataset.catalog, words, config.prompt, refused)
+
+    counts = annotate(asked, teacher, text_of, validator, Journal(workdir), c.attempts)
+    logging.info(
+        "%d of %d traces accepted, in %s; %d replies refused %s; %d chains and %d likes did not fit; "
+        "%d + %d tokens cost %.4g; all of it in %s",
+        counts["accepted"],
+        counts["questions"],
+        workdir / TRACES,
+        sum(counts["refused"].values()),
+        counts["refused"],
+        counts["dropped_chains"],
+        counts["dropped_likes"],
+        counts["prompt_tokens"],
+        counts["completion_tokens"],
+        counts["cost"],
+        workdir / COUNTS,
     )
-    write_atomic(workdir / "traces.jsonl", text)
-    logging.info("%d traces in %s", len(lines), workdir / "traces.jsonl")
+
+
+def _teacher(config: ConfigDict, chat: Chat, catalog, words, workdir: Path, overwrite: bool):
+    c = config.annotate
+    if c.teacher == "openai":
+        return ServerTeacher(c, spent=0.0 if overwrite else Journal(workdir).cost)
+    if c.teacher == "local":
+        policy = load_policy(config, make_mesh(**config.mesh), config.seed)
+        adapter = policy.trainable
+        if c.local.init:
+            adapter = restore_trainable(c.local.init, adapter, make_optimizer(config, steps=1))
+        return LocalTeacher(config, chat, policy.model, {**policy.frozen, **adapter})
+    return TemplateTeacher(catalog, words, config.prompt)
+
+
+def _settled(config: ConfigDict) -> ConfigDict:
+    """The config without what may differ on resuming."""
+    settled = config.copy_and_resolve_references()
+    with settled.unlocked():
+        for name in MANNERS:
+            del settled.annotate.openai[name]
+    return settled
 
 
 if __name__ == "__main__":

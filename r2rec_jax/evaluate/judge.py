@@ -25,7 +25,9 @@ class Judged:
 
 def judge(prompt: Prompt, tokens: np.ndarray, truncated: bool, chat: Chat, config: ConfigDict) -> Judged:
     """Reads one completion: `tokens` int32 [length], without padding; `config` is the `prompt` section."""
-    reasoning, answer = chat.split(tokens.tolist())
+    said = tokens.tolist()
+    # Without reasoning the prompt has closed the block for it (pipeline/prompts.py).
+    reasoning, answer = chat.split(said if config.reasoning else [chat.end_think, *said])
     ranking = parse_ranking(answer, prompt.titles, answer=config.answer, places=config.places)
     truth = int(np.flatnonzero(prompt.record.candidates == prompt.record.truth)[0])
     return Judged(

@@ -52,9 +52,12 @@ def rank_users(
 
 
 def summary(judged: list[Judged]) -> dict[str, float]:
-    """Rates over all users: valid and truncated answers, and the mean number of statements."""
+    """Rates over all users: valid and truncated answers, and the mean number of statements, and of
+    chains and likes that their prompts had no room for."""
     return {
         "valid_rate": float(np.mean([j.ranking.valid for j in judged])),
         "truncation_rate": float(np.mean([j.truncated for j in judged])),
         "statements": float(np.mean([j.statements for j in judged])),
+        "dropped_chains": float(np.mean([j.prompt.dropped_chains for j in judged])),
+        "dropped_likes": float(np.mean([j.prompt.dropped_likes for j in judged])),
     }

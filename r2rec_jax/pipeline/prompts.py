@@ -6,28 +6,48 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from r2rec_jax.chains.graph import build_graph
+from r2rec_jax.data.interactions import Catalog
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.pipeline.batches import pad
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.ranking import RankingRecord, make_record, ranking_prompt, shown_titles
-from r2rec_jax.prompts.wording import wording
+from r2rec_jax.prompts.wording import Wording, wording
+from r2rec_jax.runtime.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Prompt:
-    """A query in ids, its text, its tokens, and the candidates as the text names them."""
+    """A query in ids, its text, its tokens, and the candidates as the text names them.
+
+    dropped_chains, dropped_likes: how many of the user's the record lacks because they did not fit.
+    """
 
     record: RankingRecord
     text: str
     tokens: np.ndarray
     titles: list[str]
+    dropped_chains: int = 0
+    dropped_likes: int = 0
 
 
 class RankingPrompts:
-    """Prompt k is user k's; the same whatever the order or the number of workers."""
+    """Prompt k is user k's; the same whatever the order or the number of workers.
 
-    def __init__(self, dataset: Dataset, users: np.ndarray, chat: Chat, config: ConfigDict, seed: int):
-        """`config` is a config's `prompt` section; `seed` draws the chains."""
+    One that is longer than the largest of `config.buckets` loses chains, then likes (see `fit`).
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        users: np.ndarray,
+        chat: Chat,
+        config: ConfigDict,
+        seed: int,
+        *,
+        before_target_time: bool = False,
+    ):
+        """`config` is a config's `prompt` section; `seed` draws the chains; with `before_target_time`
+        (data.before_target_time) they show nobody's ratings from the truth's time on."""
         self.dataset, self.users, self.chat, self.config, self.seed = (
             dataset,
             users,
@@ -35,6 +55,7 @@ class RankingPrompts:
             config,
             seed,
         )
+        self.before_target_time = before_target_time
         self.graph = build_graph(dataset)
         self.wording = wording(config.wording)
 
@@ -42,19 +63,67 @@ class RankingPrompts:
         return len(self.users)
 
     def __getitem__(self, k: int) -> Prompt:
+        return fit(self.record(k), self.dataset.catalog, self.wording, self.chat, self.config)
+
+    def record(self, k: int) -> RankingRecord:
+        """User k's query whole, before `fit`."""
         c = self.config
-        record = make_record(
+        return make_record(
             self.dataset,
             self.graph,
             int(self.users[k]),
             chains=c.chains,
             likes=c.likes,
             seed=self.seed,
+            length=c.chain_length,
+            selection=c.chain_selection,
+            before_target_time=self.before_target_time,
         )
-        catalog = self.dataset.catalog
-        text = ranking_prompt(record, catalog, self.wording, answer=c.answer, places=c.places)
-        tokens = np.array(self.chat.prompt(text), np.int32)
-        return Prompt(record, text, tokens, shown_titles(record, catalog, self.wording))
+
+
+def fit(record: RankingRecord, catalog: Catalog, words: Wording, chat: Chat, config: ConfigDict) -> Prompt:
+    """The record's prompt within max(config.buckets) tokens, `config` being a `prompt` section.
+
+    What is too long loses its last chain, again and again, then its oldest like; never a candidate.
+
+    Raises:
+      UserError: candidates and request alone are too long.
+    """
+    whole, budget = record, max(config.buckets)
+    while True:
+        text = ranking_prompt(
+            record,
+            catalog,
+            words,
+            answer=config.answer,
+            places=config.places,
+            reasoning=config.reasoning,
+        )
+        tokens = np.array(open_turn(chat, text, config.reasoning), np.int32)
+        if len(tokens) <= budget:
+            break
+        if record.chains:
+            record = dataclasses.replace(record, chains=record.chains[:-1])
+        elif record.likes:
+            record = dataclasses.replace(record, likes=record.likes[1:])
+        else:
+            raise UserError(
+                f"the candidates of user {record.user} alone need {len(tokens)} tokens, more than "
+                f"prompt.buckets {tuple(config.buckets)} hold: add a larger bucket"
+            )
+    return Prompt(
+        record,
+        text,
+        tokens,
+        shown_titles(record, catalog, words),
+        dropped_chains=len(whole.chains) - len(record.chains),
+        dropped_likes=len(whole.likes) - len(record.likes),
+    )
+
+
+def open_turn(chat: Chat, text: str, reasoning: bool) -> list[int]:
+    """`chat.prompt`; without `reasoning` the block for it is closed, so that the answer comes next."""
+    return chat.prompt(text) if reasoning else [*chat.prompt(text), chat.end_think]
 
 
 def pad_prompts(prompts: list[Prompt], buckets: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:

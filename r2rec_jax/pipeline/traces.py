@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from r2rec_jax.pipeline.prompts import open_turn
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.runtime.errors import UserError
 
@@ -12,7 +13,10 @@ FIELDS = ("prompt", "reasoning", "answer")
 
 
 class Traces:
-    """Example k is line k of a trace file: {'prompt', 'response', 'mask'}, all of the response learnt."""
+    """Example k is line k of a trace file: {'prompt', 'response', 'mask'}, all of the response learnt.
+
+    A trace without reasoning continues a prompt whose think block is closed, as `open_turn` says.
+    """
 
     def __init__(self, path: str | Path, chat: Chat):
         """Raises UserError naming an absent file or the first line that is no trace."""
@@ -35,10 +39,14 @@ class Traces:
         return len(self.lines)
 
     def __getitem__(self, k: int) -> dict[str, np.ndarray]:
-        trace = self.lines[k]
-        response = np.array(self.chat.completion(trace["reasoning"], trace["answer"]), np.int32)
+        trace, chat = self.lines[k], self.chat
+        reasoned = bool(trace["reasoning"])
+        response = chat.completion(trace["reasoning"], trace["answer"])
+        if not reasoned:  # the prompt has closed the block that `completion` closes
+            response = response[response.index(chat.end_think) + 1 :]
+        response = np.array(response, np.int32)
         return {
-            "prompt": np.array(self.chat.prompt(trace["prompt"]), np.int32),
+            "prompt": np.array(open_turn(chat, trace["prompt"], reasoned), np.int32),
             "response": response,
             "mask": np.ones(len(response), np.float32),
         }

@@ -31,9 +31,21 @@ class RankingRecord:
 
 
 def make_record(
-    dataset: Dataset, graph: Graph, user: int, *, chains: int, likes: int, seed: int
+    dataset: Dataset,
+    graph: Graph,
+    user: int,
+    *,
+    chains: int,
+    likes: int,
+    seed: int,
+    length: int = 1,
+    selection: str = "uniform",
+    before_target_time: bool = False,
 ) -> RankingRecord:
     """Draws the user's chains from (seed, user) and collects the rest of the query.
+
+    `chains` of `length` companions are drawn by `selection` (see sample_chains), from nobody's ratings
+    at or after the truth's time if `before_target_time`.
 
     Raises:
       UserError: the user is in no group of the split, so it has no candidates.
@@ -42,9 +54,18 @@ def make_record(
     candidates = np.array(dataset.split.candidates[user])
     if candidates[0] < 0:
         raise UserError(f"user {user} has no candidates: take users from the groups of the split")
-    drawn = sample_chains(graph, user, chains, np.random.default_rng([seed, user]))
+    drawn = sample_chains(
+        graph,
+        user,
+        chains,
+        np.random.default_rng([seed, user]),
+        length=length,
+        selection=selection,
+        candidates=candidates,
+        before=dataset.truth_time(user) if before_target_time else None,
+    )
     liked = dataset.recent_likes(user, likes).tolist()
-    shown = {item for chain in drawn for item in (chain.i0, chain.i1)} | set(liked)
+    shown = {item for chain in drawn for item in chain.items} | set(liked)
     assert shown.isdisjoint(candidates.tolist()), f"user {user}: the prompt shows a candidate"
     return RankingRecord(
         user=int(user),
@@ -58,9 +79,17 @@ def make_record(
 
 
 def ranking_prompt(
-    record: RankingRecord, catalog: Catalog, wording: Wording, *, answer: str, places: int
+    record: RankingRecord,
+    catalog: Catalog,
+    wording: Wording,
+    *,
+    answer: str,
+    places: int,
+    reasoning: bool = True,
 ) -> str:
     """The text of the user turn. `answer` says what the reply names: "titles" or "numbers".
+
+    Without `reasoning` it asks for the answer alone (the paper's Table 2, "no reasoning chain").
 
     Raises:
       UserError: another `answer`, or `places` outside 1..C.
@@ -72,7 +101,11 @@ def ranking_prompt(
     likes = [_told(wording.like, catalog, item, wording) for item in record.likes]
     names = peer_names(record.chains, wording)
     chains = [
-        wording.chain.format(number=k, **chain_facts(chain, catalog, wording, names[chain.peer]))
+        wording.chain.format(
+            number=k,
+            links="".join(wording.link.format(**link) for link in link_facts(chain, catalog, wording, names)),
+            **chain_facts(chain, catalog, wording, names),
+        )
         for k, chain in enumerate(record.chains, 1)
     ]
     candidates = [
@@ -85,7 +118,11 @@ def ranking_prompt(
     if chains:
         parts.append(wording.chains.format(chains="\n".join(chains)))
     parts.append(wording.candidates.format(candidates=wording.candidate_joiner.join(candidates)))
-    parts.append(wording.request[answer].format(places=places, count=len(candidates)))
+    request = wording.request_all if places == len(candidates) else wording.request
+    parts.append(request.format(places=places, count=len(candidates)))
+    known = "chains" if chains else "likes" if likes else "neither"
+    parts.append(wording.reason[known] if reasoning else wording.no_reason)
+    parts.append(wording.form[answer].format(places=places))
     return "".join(parts)
 
 
@@ -96,7 +133,7 @@ def shown_titles(record: RankingRecord, catalog: Catalog, wording: Wording) -> l
 
 def peer_names(chains: list[Chain], wording: Wording) -> dict[int, str]:
     """What each companion is called: one name a person, in order of appearance."""
-    peers = list(dict.fromkeys(chain.peer for chain in chains))
+    peers = list(dict.fromkeys(peer for chain in chains for peer in chain.peers))
     if len(peers) > len(wording.peers):
         raise UserError(
             f"{len(peers)} companions, but the wording has {len(wording.peers)} names: sample fewer chains"
@@ -104,15 +141,31 @@ def peer_names(chains: list[Chain], wording: Wording) -> dict[int, str]:
     return dict(zip(peers, wording.peers, strict=False))
 
 
-def chain_facts(chain: Chain, catalog: Catalog, wording: Wording, peer: str) -> dict[str, str]:
-    """Everything a template may tell of a chain, whose companion is called `peer`."""
+def chain_facts(chain: Chain, catalog: Catalog, wording: Wording, names: dict[int, str]) -> dict[str, str]:
+    """What a template may tell of a chain besides its links; `names` are those of `peer_names`."""
     facts = {name: f"{getattr(chain, name):g}" for name in ("r00", "r10", "r11", "r01")}
-    for name in ("i0", "i1"):
-        item = getattr(chain, name)
+    for name, item in (("i0", chain.i0), ("i1", chain.i1), ("last", chain.items[-1])):
         facts[name] = wording.title(catalog, item)
         facts[f"{name}_genres"] = wording.genre_note(catalog, item)
     about = wording.traits(catalog.demographics[chain.peer], wording.peer_about)
-    return facts | {"peer": peer, "peer_about": about}
+    return facts | {"peer": names[chain.peer], "peer_about": about, "last_peer": names[chain.peers[-1]]}
+
+
+def link_facts(
+    chain: Chain, catalog: Catalog, wording: Wording, names: dict[int, str]
+) -> list[dict[str, str]]:
+    """What a template may tell of each companion after the first."""
+    return [
+        {
+            "peer": names[link.peer],
+            "peer_about": wording.traits(catalog.demographics[link.peer], wording.peer_about),
+            "rating": f"{link.rating:g}",
+            "item": wording.title(catalog, link.item),
+            "item_genres": wording.genre_note(catalog, link.item),
+            "next_rating": f"{link.next_rating:g}",
+        }
+        for link in chain.more
+    ]
 
 
 def _told(template: str, catalog: Catalog, item: int, wording: Wording, **facts) -> str:

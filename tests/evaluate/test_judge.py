@@ -25,9 +25,14 @@ def chat(tmp_path_factory) -> Chat:
     return Chat(folder)
 
 
+TITLES = ConfigDict({"answer": "titles", "places": 3, "reasoning": True})
+
+
 def read(chat, answer_text, *, answer="titles", places=3, truncated=False, reasoning=REASONING):
     tokens = np.array(chat.completion(reasoning, answer_text), np.int32)
-    return judge(PROMPT, tokens, truncated, chat, ConfigDict({"answer": answer, "places": places}))
+    return judge(
+        PROMPT, tokens, truncated, chat, ConfigDict(TITLES.to_dict() | {"answer": answer, "places": places})
+    )
 
 
 @pytest.mark.parametrize(
@@ -60,7 +65,7 @@ def test_only_the_reasoning_is_counted(chat):
 
 def test_a_reasoning_cut_off_has_no_answer(chat):
     tokens = np.array(chat.encode("Order: Cedar > Amber > Dune\nIt goes on and"), np.int32)
-    judged = judge(PROMPT, tokens, True, chat, ConfigDict({"answer": "titles", "places": 3}))
+    judged = judge(PROMPT, tokens, True, chat, TITLES)
     assert judged.answer is None and judged.truncated
     assert judged.truth_rank == 0 and not judged.ranking.valid and judged.ranking.places == []
 
@@ -68,18 +73,35 @@ def test_a_reasoning_cut_off_has_no_answer(chat):
 def test_an_answer_cut_off_is_read_as_far_as_it_goes(chat):
     whole = chat.completion(REASONING, "Order: Cedar > Amber > Dune")
     cut = np.array(whole[: -1 - len(chat.encode(" > Dune"))], np.int32)
-    judged = judge(PROMPT, cut, True, chat, ConfigDict({"answer": "titles", "places": 3}))
+    judged = judge(PROMPT, cut, True, chat, TITLES)
     assert judged.truncated and judged.truth_rank == 1 and not judged.ranking.valid
 
 
 def test_what_follows_the_end_is_not_read(chat):
     tokens = [*chat.completion(REASONING, "Order: Amber"), *chat.encode("Order: Cedar")]
-    judged = judge(PROMPT, np.array(tokens), False, chat, ConfigDict({"answer": "titles", "places": 3}))
+    judged = judge(
+        PROMPT,
+        np.array(tokens),
+        False,
+        chat,
+        TITLES,
+    )
     assert judged.truth_rank == 0
 
 
 def test_an_empty_completion_is_a_miss(chat):
     judged = judge(
-        PROMPT, np.array([chat.end], np.int32), False, chat, ConfigDict({"answer": "titles", "places": 3})
+        PROMPT,
+        np.array([chat.end], np.int32),
+        False,
+        chat,
+        TITLES,
     )
     assert (judged.truth_rank, judged.statements, judged.answer) == (0, 0, None)
+
+
+def test_without_reasoning_all_that_is_said_is_the_answer(chat):
+    tokens = np.array([*chat.encode("\n\nOrder: Amber > Birch > Dune"), chat.end], np.int32)
+    config = ConfigDict({"answer": "titles", "places": 3, "reasoning": False})
+    judged = judge(PROMPT, tokens, False, chat, config)
+    assert judged.reasoning == "" and judged.statements == 0 and judged.ranking.valid

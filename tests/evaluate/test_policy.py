@@ -1,5 +1,6 @@
 """Users ranked by a policy: each once, in order, whatever the batches."""
 
+import dataclasses
 import types
 
 import jax
@@ -19,7 +20,17 @@ from r2rec_jax.prompts.train_tokenizer import train_tokenizer
 from r2rec_jax.rollout.engine import Engine, Rollout, SamplingConfig
 
 CONFIG = ConfigDict(
-    {"wording": "compact", "answer": "titles", "places": 3, "likes": 2, "chains": 1, "buckets": (160,)}
+    {
+        "wording": "compact",
+        "answer": "titles",
+        "places": 3,
+        "reasoning": True,
+        "likes": 2,
+        "chains": 1,
+        "buckets": (160,),
+        "chain_length": 1,
+        "chain_selection": "uniform",
+    }
 )
 
 
@@ -107,4 +118,6 @@ def test_summary_is_over_all_completions(prompts):
     _, judged = complete(
         Teller(prompts), {}, [prompts[0], prompts[1]], prompts.chat, CONFIG, samples=2, seed=0
     )
-    assert summary(judged) == {"valid_rate": 1.0, "truncation_rate": 0.25, "statements": 1.0}
+    judged[0] = dataclasses.replace(judged[0], prompt=dataclasses.replace(prompts[0], dropped_chains=2))
+    rates = {"valid_rate": 1.0, "truncation_rate": 0.25, "statements": 1.0}
+    assert summary(judged) == rates | {"dropped_chains": 0.5, "dropped_likes": 0.0}

@@ -14,7 +14,17 @@ from r2rec_jax.prompts.train_tokenizer import train_tokenizer
 from r2rec_jax.runtime.errors import UserError
 
 CONFIG = ConfigDict(
-    {"wording": "compact", "answer": "titles", "places": 3, "likes": 5, "chains": 3, "buckets": (400, 800)}
+    {
+        "wording": "compact",
+        "answer": "titles",
+        "places": 3,
+        "reasoning": True,
+        "likes": 5,
+        "chains": 3,
+        "buckets": (400, 800),
+        "chain_length": 1,
+        "chain_selection": "uniform",
+    }
 )
 
 
@@ -65,9 +75,44 @@ def test_the_seed_draws_the_chains_alone(dataset, chat):
 def test_settings_reach_the_prompt(dataset, chat):
     prompt = source(dataset, chat, likes=2, chains=1)[0]
     assert len(prompt.record.likes) == 2 and len(prompt.record.chains) == 1
-    assert source(dataset, chat, wording="movies")[0].text != prompt.text
+    assert source(dataset, chat, wording="movies", buckets=(8000,))[0].text != prompt.text
     with pytest.raises(UserError, match="compact"):
         source(dataset, chat, wording="compct")
+
+
+def test_what_is_too_long_loses_chains_then_likes_and_never_a_candidate(dataset, chat):
+    whole = source(dataset, chat)[0]
+    lengths = {}
+    for budget in range(len(whole.tokens), 0, -1):
+        try:
+            prompt = source(dataset, chat, buckets=(10, budget))[0]
+        except UserError as error:
+            user = whole.record.user
+            assert str(error).startswith(
+                f"the candidates of user {user} alone need"
+            ) and "prompt.buckets" in str(error)
+            break
+        assert len(prompt.tokens) <= budget
+        kept = len(prompt.record.chains), len(prompt.record.likes)
+        assert kept == (3 - prompt.dropped_chains, 5 - prompt.dropped_likes)
+        assert kept[0] == 0 or kept[1] == 5  # every chain goes before the first like
+        assert prompt.record.chains == whole.record.chains[: kept[0]]
+        assert prompt.record.likes == whole.record.likes[5 - kept[1] :]  # the oldest go first
+        assert prompt.titles == whole.titles and all(title in prompt.text for title in whole.titles)
+        if kept not in lengths:
+            lengths[kept] = len(prompt.tokens)
+        # Nothing is dropped without need: what was kept at larger budgets does not fit.
+        assert all(lengths[other] > budget for other in lengths if sum(other) > sum(kept))
+    assert set(lengths) == {(3, 5), (2, 5), (1, 5), *((0, likes) for likes in range(6))}
+
+
+def test_without_reasoning_the_think_block_is_closed(dataset, chat):
+    prompt, bare = source(dataset, chat)[0], source(dataset, chat, reasoning=False)[0]
+    assert bare.tokens.tolist() == [*chat.prompt(bare.text), chat.end_think]
+    assert prompt.tokens.tolist() == chat.prompt(prompt.text)
+    told = chat.completion("", "Order: x")
+    answer = told[told.index(chat.end_think) + 1 :]
+    assert chat.split([*bare.tokens[-1:].tolist(), *answer]) == ("", "Order: x")
 
 
 def test_prompts_pass_through_grain_whole(dataset, chat):

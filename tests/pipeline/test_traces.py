@@ -48,6 +48,14 @@ def test_an_example_is_the_turn_of_its_line(written, chat):
         assert {a.dtype for a in (example["prompt"], example["response"])} == {np.dtype(np.int32)}
 
 
+def test_a_trace_without_reasoning_answers_a_closed_block(written, chat):
+    traces = written(as_line(TRACE | {"reasoning": ""}))
+    prompt, response = (traces[0][name].tolist() for name in ("prompt", "response"))
+    assert prompt == [*chat.prompt(TRACE["prompt"]), chat.end_think]
+    assert chat.end_think not in response and response[-1] == chat.end
+    assert chat.split([chat.end_think, *response]) == ("", TRACE["answer"])
+
+
 def test_all_of_the_response_is_learnt_and_nothing_of_the_prompt(written):
     traces = written(as_line(TRACE), as_line(OTHER))
     batch = collate([traces[0], traces[1]], (64, 128), (64, 128))

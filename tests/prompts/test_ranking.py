@@ -4,11 +4,11 @@ import re
 import numpy as np
 import pytest
 
-from r2rec_jax.chains.sampler import Chain, sample_chains
+from r2rec_jax.chains.sampler import Chain, Link, sample_chains
 from r2rec_jax.data.interactions import Catalog
 from r2rec_jax.prompts.ranking import RankingRecord, make_record, ranking_prompt, shown_titles
 from r2rec_jax.prompts.rating import rating_prompt
-from r2rec_jax.prompts.wording import ANSWERS, COMPACT, MOVIES, WORDINGS, wording
+from r2rec_jax.prompts.wording import ANSWERS, BOOKS, COMPACT, MOVIES, PRODUCTS, WORDINGS, wording
 from r2rec_jax.runtime.errors import UserError
 
 FILMS = Catalog(
@@ -36,30 +36,30 @@ Candidates: Ran, Fargo, Shine.
 Rank the best 2."""
 
 MOVIES_PROMPT = """\
-The viewer: gender female, age 25-34, occupation lawyer.
+About the viewer: gender female, age 25-34, occupation lawyer.
 
-Films the viewer liked most recently, in the order of watching:
+Films the viewer liked most recently, oldest first:
 - Heat (1995) [Action, Crime]
 - Big (1988) [Comedy]
 
-Rating chains. Each joins the viewer and another person through two films that both have rated, \
-from 1 (worst) to 5 (best):
-1. The viewer rated Heat (1995) [Action, Crime] 4, and Person A (gender male) rated it 5. \
-Person A rated Emma (1996) [Romance] 2, and the viewer rated it 3.5.
+Rating chains, with ratings from 1 (worst) to 5 (best). Each is a loop that starts and ends with the \
+viewer and goes from one person to the next through a film that both have rated.
+1. The viewer gave Heat (1995) [Action, Crime] a 4. Person A (gender male) gave the same film a 5. \
+Person A also gave Emma (1996) [Romance] a 2. The viewer gave that film a 3.5.
 
-Candidates:
+Candidates, films the viewer has not rated yet, in no particular order:
 1. Ran (1985) [Drama]
 2. Fargo (1996) [Crime, Drama]
 3. Shine
 
-Predict what the viewer will enjoy next: of these 3 candidates rank the 2 that fit best, best first.
+Which film will the viewer like next? Rank the 2 likeliest of 3 candidates.
 
-First reason step by step, one short statement a line. Start from the rating chains, follow them \
-hop by hop, and let each statement build only on the ones before it; then say what they and the \
-liked films tell of the viewer's taste.
+First reason, one short statement a line. Follow at least one chain from its beginning, a statement for \
+each rating: it builds on those before it and uses nothing from further along the chain. Then say what the \
+chain and the liked films tell of the viewer's taste. Name no candidate while you reason.
 
-Then answer with a single line that names exactly 2 different candidates by number, in this form:
-Order: best number > second number > and so on"""
+Give the answer as a single line: the numbers of 2 different candidates, the likeliest first, in this form:
+Order: number of the likeliest > number of the second > and so on"""
 
 
 def test_the_compact_prompt_reads_so():
@@ -73,7 +73,60 @@ def test_the_movies_prompt_reads_so():
     prompt = ranking_prompt(RECORD, FILMS, MOVIES, answer="numbers", places=2)
     assert prompt == MOVIES_PROMPT
     by_title = ranking_prompt(RECORD, FILMS, MOVIES, answer="titles", places=2)
-    assert by_title.endswith("Order: best title (year) > second title (year) > and so on")
+    assert by_title.endswith("Order: title (year) of the likeliest > title (year) of the second > and so on")
+    of_all = ranking_prompt(RECORD, FILMS, MOVIES, answer="numbers", places=3)
+    assert "like next? Rank all 3 candidates.\n" in of_all
+
+
+@pytest.mark.parametrize("words", [MOVIES, BOOKS, PRODUCTS], ids=["movies", "books", "products"])
+def test_without_reasoning_a_prompt_asks_for_the_answer_alone(words):
+    asked = {"answer": "numbers", "places": 2}
+    prompt = ranking_prompt(RECORD, FILMS, words, **asked)
+    bare = ranking_prompt(RECORD, FILMS, words, **asked, reasoning=False)
+    assert bare == prompt.replace(words.reason["chains"], "Do not reason or explain.\n\n")
+    bare = rating_prompt(CHAIN, FILMS, {}, words, reasoning=False)
+    assert bare.endswith("Do not reason or explain.\n\n" + words.question_form)
+
+
+def test_how_to_reason_fits_what_the_prompt_shows():
+    for words in (MOVIES, BOOKS, PRODUCTS):
+        for change, known in (
+            ({}, "chains"),
+            ({"chains": []}, "likes"),
+            ({"chains": [], "likes": []}, "neither"),
+        ):
+            record = dataclasses.replace(RECORD, **change)
+            prompt = ranking_prompt(record, FILMS, words, answer="numbers", places=2)
+            assert words.reason[known] in prompt
+            assert ("chain" in prompt) == (known == "chains")
+
+
+def test_products_and_books_are_no_films():
+    yearless = dataclasses.replace(FILMS, year=np.zeros(6, np.int32))
+    for words, thing, person in ((BOOKS, "book", "reader"), (PRODUCTS, "product", "customer")):
+        for answer in ANSWERS:
+            texts = [ranking_prompt(RECORD, yearless, words, answer=answer, places=2)]
+            texts.append(rating_prompt(CHAIN, yearless, {}, words))
+            for text in texts:
+                assert not re.search(r"film|viewer|watch|year", text) and thing in text and person in text
+
+
+LONG = dataclasses.replace(CHAIN, more=(Link(rating=3.0, peer=0, next_rating=1.0, item=4),))
+
+
+def test_a_longer_chain_is_told_link_by_link():
+    record = dataclasses.replace(RECORD, chains=[LONG], candidates=np.array([3, 5], np.int32))
+    prompt = ranking_prompt(record, FILMS, MOVIES, answer="numbers", places=2)
+    assert (
+        "Person A also gave Emma (1996) [Romance] a 2. Person B (gender female, age 25-34, occupation "
+        "lawyer) gave that film a 3. Person B also gave Ran (1985) [Drama] a 1. The viewer gave that film "
+        "a 3.5.\n"
+    ) in prompt
+    prompt = ranking_prompt(record, FILMS, COMPACT, answer="titles", places=2)
+    assert "Kai 4 Heat 5 Jo 2 Emma 3 Lea 1 Ran 3.5 Kai\n" in prompt
+    question = rating_prompt(LONG, FILMS, {}, MOVIES)
+    assert question.index("also gave Ran") < question.index("The viewer gave that film a ?")
+    assert "Which rating did the viewer give Ran (1985)?" in question and "3.5" not in question
 
 
 @pytest.mark.parametrize("words", WORDINGS.values(), ids=WORDINGS)
@@ -82,7 +135,10 @@ def test_what_is_unknown_leaves_no_trace_in_the_prompt(words):
     prompt = ranking_prompt(bare, FILMS, words, answer="titles", places=1)
     assert prompt.startswith(words.candidates.split("{")[0])
     whole = ranking_prompt(RECORD, FILMS, words, answer="titles", places=1)
-    assert whole.endswith(prompt)
+    rest = (
+        prompt.replace(words.reason["neither"], words.reason["chains"]) if words.reason["neither"] else prompt
+    )
+    assert whole.endswith(rest)
     without_chains = dataclasses.replace(RECORD, chains=[])
     shorter = ranking_prompt(without_chains, FILMS, words, answer="titles", places=1)
     assert "Emma" in whole and "Emma" not in shorter
@@ -120,7 +176,7 @@ def test_hostile_people_and_genres_are_cleaned_too():
     catalog = dataclasses.replace(FILMS, genres=genres, demographics=people)
     record = dataclasses.replace(RECORD, demographics=people[0])
     prompt = ranking_prompt(record, catalog, MOVIES, answer="numbers", places=2)
-    assert prompt.startswith("The viewer: g x.\n")
+    assert prompt.startswith("About the viewer: g x.\n")
     assert "[Crime, a b]" in prompt and "(city Order: 1 2)" in prompt
     assert "think>" not in prompt
 
@@ -161,7 +217,7 @@ def test_a_record_depends_on_seed_and_user_alone(dataset, graph):
 
 def test_a_candidate_that_the_prompt_would_show_is_refused(dataset, graph):
     user = int(dataset.split.users["sft"][0])
-    rows = dataset.split.candidates.copy()
+    rows = np.array(dataset.split.candidates)
     rows[user, 0] = dataset.recent_likes(user, 1)[0]
     leaky = dataclasses.replace(dataset, split=dataclasses.replace(dataset.split, candidates=rows))
     with pytest.raises(AssertionError, match="candidate"):
@@ -169,7 +225,7 @@ def test_a_candidate_that_the_prompt_would_show_is_refused(dataset, graph):
 
 
 def test_bad_requests_end_in_one_line(dataset, graph):
-    nobody = int(np.flatnonzero(dataset.split.candidates[:, 0] < 0)[0])
+    nobody = int(np.flatnonzero(np.array(dataset.split.candidates)[:, 0] < 0)[0])
     with pytest.raises(UserError, match="groups of the split"):
         make_record(dataset, graph, nobody, chains=1, likes=1, seed=0)
     with pytest.raises(UserError, match="titles or numbers"):
@@ -213,8 +269,10 @@ def test_the_rating_question_reads_so():
     )
     prompt = rating_prompt(CHAIN, FILMS, {}, MOVIES)
     assert (
-        "The viewer rated Heat (1995) [Action, Crime] 4, and Person A (gender male) rated it 5. "
-        "Person A rated Emma (1996) [Romance] 2.\n\nWhat did the viewer rate Emma (1996)?"
+        "- The viewer gave Heat (1995) [Action, Crime] a 4.\n"
+        "- Person A (gender male) gave the same film a 5.\n"
+        "- Person A also gave Emma (1996) [Romance] a 2.\n"
+        "- The viewer gave that film a ?\n\nWhich rating did the viewer give Emma (1996)?"
     ) in prompt
 
 

@@ -1,0 +1,102 @@
+"""What passes between the annotator and a teacher.
+
+A teacher is called with asks and a function `receive(ask, reply)`, which it calls once for each, in any
+order, as soon as there is a reply; with None where the ask was lost on its way and nothing was said.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+from ml_collections import ConfigDict
+
+from r2rec_jax.data.interactions import Catalog
+from r2rec_jax.prompts.answer import ORDER, RATING
+from r2rec_jax.prompts.ranking import shown_titles
+from r2rec_jax.prompts.wording import Wording
+from r2rec_jax.teachers.question import Question
+from r2rec_jax.teachers.validator import REASONS
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Ask:
+    """A question put to a teacher in `text`, for the `attempt`th time, from 1."""
+
+    question: Question
+    text: str
+    attempt: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Reply:
+    """What a teacher said. `fault` is one of REASONS when there is nothing to judge."""
+
+    text: str
+    fault: str | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float = 0.0
+
+
+Receive = Callable[[Ask, Reply | None], None]
+
+_TEXT = """\
+You write model solutions from which a student learns to reason. The exercise, as the student sees it:
+
+<exercise>
+{prompt}
+</exercise>
+
+You alone are told the right answer: {answer}.
+
+Write the solution of somebody who does not know the answer and finds it step by step:
+- One short statement a line, without headings, numbers or other marks before it.
+- {progressive}
+- {conclusion}
+- Never say or suggest that you know the answer already.
+Then write the answer as your last line, exactly in this form:
+{form}"""
+
+_CHAIN = (
+    "Progressive: {chain} hop by hop in its order, with a statement of its own for each rating. Such a "
+    "statement names item and person exactly as the exercise does and gives the rating as a digit.\n"
+    "- Masked: a statement uses nothing that comes after its own hop in the chain."
+)
+_NO_CHAIN = "Progressive: go through what is known one by one; a statement builds only on those before it."
+_CONCLUSION = {
+    "rating": "After the last known rating, say what to expect of the missing one, without any digit.",
+    "ranking": "Then say what this tells of the taste. Name no candidate, by title or by number.",
+}
+
+
+def ask_text(
+    question: Question,
+    catalog: Catalog,
+    wording: Wording,
+    config: ConfigDict,
+    refused: str | None = None,
+) -> str:
+    """What a language model is asked; `config` is the `prompt` section.
+
+    The answer is told once, in the same words at every attempt; a new attempt adds only which rule the
+    last one broke (`refused`, one of REASONS).
+    """
+    record = question.record
+    if question.task == "rating":
+        answer = f"{question.chain.r01:g}"
+        form, chain = f"{RATING} {answer}", "follow the chain"
+    else:
+        place = record.candidates.tolist().index(record.truth)
+        title = shown_titles(record, catalog, wording)[place]
+        answer = f"the candidate that is liked next is number {place + 1}, {title}"
+        first = str(place + 1) if config.answer == "numbers" else title
+        form, chain = f"{ORDER} {first}", "choose the chain that says most, and follow it"
+        if config.places > 1:
+            form += f" > and so on, the {config.answer} of {config.places} different candidates in all"
+    text = _TEXT.format(
+        prompt=question.prompt,
+        answer=answer,
+        progressive=_CHAIN.format(chain=chain) if question.chains else _NO_CHAIN,
+        conclusion=_CONCLUSION[question.task],
+        form=form,
+    )
+    return text + (f"\n\nAn earlier solution was refused: {REASONS[refused]}." if refused else "")

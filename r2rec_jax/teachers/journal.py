@@ -1,0 +1,62 @@
+"""Every reply of a teacher on disk as soon as it is judged, so that nothing paid for is lost."""
+
+import json
+import os
+from pathlib import Path
+
+from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.paths import write_atomic
+
+FILE = "replies.jsonl"
+FIELDS = {
+    "user": int,
+    "task": str,
+    "refused": str | None,
+    "text": str,
+    "prompt_tokens": int,
+    "completion_tokens": int,
+    "cost": float | int,
+}
+
+
+class Journal:
+    """The rows of `folder`/replies.jsonl, in the order of arrival; `append` adds one for good.
+
+    A row: user, task, refused (one of REASONS, or None: accepted), text, prompt_tokens,
+    completion_tokens, cost. A last line that a killed writer left unfinished is dropped.
+    """
+
+    def __init__(self, folder: str | Path):
+        """Raises UserError naming a line that is no row."""
+        self.path = Path(folder) / FILE
+        self.rows: list[dict] = []
+        if not self.path.exists():
+            return
+        data = self.path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        for number, line in enumerate(whole.split(b"\n")[:-1], start=1):
+            self.rows.append(_row(line, f"{self.path}:{number}"))
+        if whole != data:
+            write_atomic(self.path, whole)
+
+    def append(self, row: dict) -> None:
+        self.rows.append(row)
+        line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
+        # One system call a line: an interrupt comes before it or after it.
+        with open(self.path, "ab", buffering=0) as file:
+            os.write(file.fileno(), line)
+
+    @property
+    def cost(self) -> float:
+        return sum(row["cost"] for row in self.rows)
+
+
+def _row(line: bytes, where: str) -> dict:
+    try:
+        row = json.loads(line)
+        valid = all(isinstance(row[name], kind) for name, kind in FIELDS.items())
+    except (ValueError, KeyError, TypeError):
+        valid = False
+    if not valid:
+        raise UserError(f"{where} is not a teacher's reply: remove the line to have it asked again")
+    return row

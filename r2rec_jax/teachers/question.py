@@ -1,0 +1,74 @@
+"""What a teacher is asked: one question of one SFT user, with all that judging a trace needs."""
+
+import dataclasses
+
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from r2rec_jax.chains.sampler import Chain
+from r2rec_jax.data.prepared import Dataset
+from r2rec_jax.pipeline.prompts import RankingPrompts, fit, open_turn
+from r2rec_jax.prompts.chat import Chat
+from r2rec_jax.prompts.ranking import RankingRecord
+from r2rec_jax.prompts.rating import rating_prompt
+from r2rec_jax.prompts.wording import wording
+from r2rec_jax.runtime.errors import UserError
+
+TASKS = ("rating", "ranking")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Question:
+    """`prompt` is what the policy will see. A rating question has the `chain` that it asks about; a
+    ranking question has None and may use every chain of its record."""
+
+    task: str
+    prompt: str
+    record: RankingRecord
+    chain: Chain | None
+    dropped_chains: int
+    dropped_likes: int
+
+    @property
+    def key(self) -> tuple[int, str]:
+        return self.record.user, self.task
+
+    @property
+    def chains(self) -> list[Chain]:
+        """The chains that the prompt shows."""
+        return self.record.chains if self.chain is None else [self.chain]
+
+
+def questions(dataset: Dataset, chat: Chat, config: ConfigDict) -> list[Question]:
+    """The questions of `config.annotate.tasks`, SFT user by SFT user; a user without chains has no
+    rating question.
+
+    Raises:
+      UserError: an unknown task, or a prompt that fits no bucket.
+    """
+    tasks, c = config.annotate.tasks, config.prompt
+    if not tasks or not set(tasks) <= set(TASKS):
+        raise UserError(f"annotate.tasks {tasks!r}: name some of {', '.join(TASKS)}")
+    before = config.data.before_target_time
+    users = dataset.split.users["sft"]
+    prompts = RankingPrompts(dataset, users, chat, c, config.seed, before_target_time=before)
+    asked, words = [], wording(c.wording)
+    for k in tqdm(range(len(prompts)), desc="questions", unit="user", mininterval=1.0, delay=1.0):
+        record = prompts.record(k)
+        if "ranking" in tasks:
+            prompt = fit(record, dataset.catalog, words, chat, c)
+            dropped = prompt.dropped_chains, prompt.dropped_likes
+            asked.append(Question("ranking", prompt.text, prompt.record, None, *dropped))
+        if "rating" in tasks and record.chains:
+            rng = np.random.default_rng([config.seed, record.user, 1])
+            chain = record.chains[rng.integers(len(record.chains))]
+            text = rating_prompt(chain, dataset.catalog, record.demographics, words, reasoning=c.reasoning)
+            length = len(open_turn(chat, text, c.reasoning))
+            if length > max(c.buckets):
+                raise UserError(
+                    f"the rating question of user {record.user} needs {length} tokens, more than "
+                    f"prompt.buckets {tuple(c.buckets)} hold: add a larger bucket"
+                )
+            asked.append(Question("rating", text, record, chain, 0, 0))
+    return asked

@@ -1,0 +1,166 @@
+"""A teacher behind an OpenAI-compatible server: many requests at once, nothing it says believed."""
+
+import asyncio
+import dataclasses
+import json
+import os
+
+import openai
+from ml_collections import ConfigDict
+
+from r2rec_jax.prompts.chat import plain
+from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.teachers.ask import Ask, Receive, Reply
+
+LOST_IN_A_ROW = 10  # requests without any reply, each after its retries, before the server counts as down
+LONGEST = 100_000  # characters kept of a reply
+SLOWEST = 120.0  # seconds that the client at most waits between two tries, when the server asks for it
+
+
+class ServerTeacher:
+    """`config` is the `annotate` section; `spent` is what earlier runs paid, for the cost limit."""
+
+    def __init__(self, config: ConfigDict, spent: float):
+        """Raises UserError for a missing model name or key."""
+        self.config, self.c, self.spent = config, config.openai, spent
+        if not self.c.model:
+            raise UserError("annotate.openai.model is empty: name the model that the server shall use")
+        if self.c.concurrency < 1:
+            raise UserError(f"annotate.openai.concurrency {self.c.concurrency}: use at least 1")
+        variable = self.c.key_variable
+        if variable and not os.environ.get(variable):
+            raise UserError(
+                f"the environment has no {variable}: set it to the server's key, or set "
+                "annotate.openai.key_variable to '' for a server that needs none"
+            )
+        self._key = os.environ[variable] if variable else "none"
+        self._stopped = False
+        self._lost = 0
+        self._next_start = 0.0
+
+    def __call__(self, asks: list[Ask], receive: Receive) -> None:
+        """Raises UserError when the server refuses key or model or is down, or the cost limit is spent;
+        replies that were under way have been received then."""
+        asyncio.run(self._ask_all(asks, receive))
+        if self._stopped:
+            raise UserError(
+                f"annotate.openai.cost_limit {self.c.cost_limit:g} is spent ({self.spent:.4g}): raise it and "
+                "run the same command again to go on"
+            )
+
+    async def _ask_all(self, asks: list[Ask], receive: Receive) -> None:
+        queue, failures = iter(asks), []
+
+        async def work(client: openai.AsyncOpenAI) -> None:
+            for ask in queue:
+                if failures or self._is_spent():
+                    return
+                try:
+                    reply = await self._ask(client, ask)
+                except UserError as failure:
+                    failures.append(failure)
+                    return
+                receive(ask, reply)
+
+        client = openai.AsyncOpenAI(
+            api_key=self._key,
+            base_url=self.c.base_url,
+            timeout=self.c.timeout_s,
+            max_retries=self.c.retries,
+        )
+        async with client:
+            await asyncio.gather(*(work(client) for _ in range(self.c.concurrency)))
+        if failures:
+            raise failures[0]
+
+    def _is_spent(self) -> bool:
+        self._stopped |= 0 < self.c.cost_limit <= self.spent
+        return self._stopped
+
+    async def _ask(self, client: openai.AsyncOpenAI, ask: Ask) -> Reply | None:
+        await self._pace()
+        # The client's own time limit starts anew with every byte that a slow server sends.
+        patience = (self.c.timeout_s + SLOWEST) * (self.c.retries + 1)
+        try:
+            async with asyncio.timeout(patience):
+                response = await client.chat.completions.with_raw_response.create(
+                    model=self.c.model,
+                    messages=[{"role": "user", "content": ask.text}],
+                    temperature=self.config.temperature,
+                    top_p=self.config.top_p,
+                    max_tokens=self.config.max_tokens,
+                )
+        except openai.APIStatusError as error:
+            if error.status_code in (401, 403, 404):
+                raise UserError(
+                    f"{self.c.base_url} answered {error.status_code} ({plain(str(error))[:160]}): check "
+                    "annotate.openai.base_url, its model, and the key"
+                ) from None
+            if error.status_code not in (408, 409, 429) and error.status_code < 500:
+                return Reply("", "refused")
+            return self._lose(error)
+        except (openai.APIConnectionError, TimeoutError) as error:
+            return self._lose(error)
+        self._lost = 0
+        reply = read_completion(response.content, self.c)
+        self.spent += reply.cost
+        thought, closed, said = reply.text.rpartition("</think>")
+        if closed:  # what a model thinks for itself is no trace, unless it does what a policy does
+            text = said if self.config.hint else f"{thought}\n{said}"
+            reply = dataclasses.replace(reply, text=text)
+        return reply
+
+    async def _pace(self) -> None:
+        """Waits until this request may start, at most `requests_per_minute`."""
+        if not self.c.requests_per_minute:
+            return
+        now = asyncio.get_running_loop().time()
+        start = max(now, self._next_start)
+        self._next_start = start + 60.0 / self.c.requests_per_minute
+        await asyncio.sleep(start - now)
+
+    def _lose(self, error: Exception) -> None:
+        self._lost += 1
+        if self._lost >= LOST_IN_A_ROW:
+            raise UserError(
+                f"{self.c.base_url} failed {self._lost} times in a row, last with {type(error).__name__} "
+                f"({plain(str(error))[:160]}): run the same command again when it is up"
+            )
+
+
+def read_completion(body: bytes, config: ConfigDict) -> Reply:
+    """A chat completion as a Reply, `config` being the `openai` section; whatever else the server sent is
+    a Reply with a fault."""
+    try:
+        said = json.loads(body)
+    except (ValueError, RecursionError):
+        return Reply("", "bad_reply")
+    if not isinstance(said, dict):
+        return Reply("", "bad_reply")
+    usage = said.get("usage")
+    prompt, completion = (_count(usage, f"{kind}_tokens") for kind in ("prompt", "completion"))
+    cost = (prompt * config.prompt_price + completion * config.completion_price) / 1e6
+    text, fault = _content(said, config.reported_model or config.model)
+    return Reply(text, fault, prompt, completion, cost)
+
+
+def _content(said: dict, model: str) -> tuple[str, str | None]:
+    """(text, fault) of a decoded reply."""
+    # Servers add what tells the version: "@main", "-2024-07-18".
+    if not isinstance(said.get("model"), str) or not said["model"].startswith(model):
+        return "", "wrong_model"
+    match said.get("choices"):
+        case [{"message": {"content": str(text)}, "finish_reason": reason}, *_]:
+            text = text[:LONGEST].encode(errors="replace").decode()  # half a surrogate pair fits no file
+            faults = {"stop": None, "length": "truncated", "content_filter": "refused"}
+            if not isinstance(reason, str) or reason not in faults:
+                return text, "bad_reply"
+            return text, faults[reason] or (None if text.strip() else "empty")
+        case [{"message": {"content": None}}, *_]:
+            return "", "empty"
+    return "", "bad_reply"
+
+
+def _count(usage: object, name: str) -> int:
+    value = usage.get(name) if isinstance(usage, dict) else None
+    return value if isinstance(value, int) and 0 <= value < 1 << 32 else 0

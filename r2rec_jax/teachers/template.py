@@ -1,0 +1,179 @@
+"""The template teacher: deterministic traces that tell only what the record and the catalogue hold.
+
+The answer steers a trace without appearing in it: of the facts that may be
+told, those are told that speak for it. A trace is progressive: hop by hop along one chain, and no
+statement uses what comes after its hop.
+"""
+
+from collections import Counter
+
+from ml_collections import ConfigDict
+
+from r2rec_jax.chains.sampler import Chain
+from r2rec_jax.data.interactions import Catalog
+from r2rec_jax.prompts.answer import ORDER, RATING
+from r2rec_jax.prompts.ranking import RankingRecord, chain_facts, link_facts, peer_names
+from r2rec_jax.prompts.rating import hidden_facts
+from r2rec_jax.prompts.wording import Wording, clean
+from r2rec_jax.teachers.ask import Ask, Receive, Reply
+
+LIKED = 4.0  # from this rating on, a hop speaks for its item
+
+
+class TemplateTeacher:
+    """Answers every ask by template; `config` is the `prompt` section."""
+
+    def __init__(self, catalog: Catalog, wording: Wording, config: ConfigDict):
+        self.catalog, self.wording, self.config = catalog, wording, config
+
+    def __call__(self, asks: list[Ask], receive: Receive) -> None:
+        c = self.config
+        for ask in asks:
+            question = ask.question
+            if question.chain is None:
+                trace = ranking_trace(
+                    question.record, self.catalog, self.wording, c.places, c.answer, reasoning=c.reasoning
+                )
+            else:
+                trace = rating_trace(question.chain, self.catalog, self.wording, reasoning=c.reasoning)
+            receive(ask, Reply("\n".join(filter(None, trace))))
+
+
+def ranking_trace(
+    record: RankingRecord,
+    catalog: Catalog,
+    wording: Wording,
+    places: int,
+    answer: str,
+    *,
+    reasoning: bool = True,
+) -> tuple[str, str]:
+    """(reasoning, answer text) for a ranking prompt.
+
+    The reasoning, one statement a line: hops along the chain that speaks most for the truth (likes where
+    there is no chain), then the taste they show; '' without `reasoning`. The answer has the truth first,
+    then the candidates that share most genres with the likes, popular ones first.
+    """
+    text = _ranking(record, catalog, wording, places, answer)
+    if not reasoning:
+        return "", text
+    # By user alone, so that the number of statements tells nothing.
+    count = wording.told[record.user % len(wording.told)]
+    hops = _chain_hops if record.chains else _like_hops
+    steps = hops(record, catalog, wording, count)
+    steps.append(_taste(record, catalog, wording))
+    return "\n".join(steps), text
+
+
+def rating_trace(
+    chain: Chain, catalog: Catalog, wording: Wording, *, reasoning: bool = True
+) -> tuple[str, str]:
+    """(reasoning, answer text) for a rating prompt: all hops but the last, and what to expect of it."""
+    text = f"{RATING} {chain.r01:g}"
+    if not reasoning:
+        return "", text
+    facts = hidden_facts(chain, catalog, wording) | {"agreement": _agreement(chain, wording)}
+    higher = _sign(chain.r01, chain.more[-1].next_rating if chain.more else chain.r11)
+    again = higher == _sign(chain.r00, chain.r10)
+    expectation = wording.expectation_again if again else wording.expectation
+    steps = [step.format(**facts) for step in wording.rating_hops]
+    steps += _link_hops(chain, catalog, wording, peer_names([chain], wording))
+    return "\n".join([*steps, expectation[1 + higher].format(**facts)]), text
+
+
+def _sign(one: float, other: float) -> int:
+    return (one > other) - (one < other)
+
+
+def _agreement(chain: Chain, wording: Wording) -> str:
+    apart = abs(chain.r10 - chain.r00)
+    return wording.agreement[0 if apart == 0 else 1 if apart <= 1 else 2]
+
+
+def _chain_hops(record: RankingRecord, catalog: Catalog, wording: Wording, count: int) -> list[str]:
+    chain = max(record.chains, key=lambda chain: _support(chain, record.truth, catalog))
+    names = peer_names(record.chains, wording)
+    facts = chain_facts(chain, catalog, wording, names) | {"agreement": _agreement(chain, wording)}
+    steps = [hop.format(**facts) for hop in wording.hops[:count]]
+    steps[3:3] = _link_hops(chain, catalog, wording, names) if count > 3 else []
+    guide = wording.guide[max(abs(chain.r10 - chain.r00), abs(chain.r11 - chain.r01)) > 1]
+    if count == len(wording.hops) and guide and not chain.more:
+        steps.append(guide.format(**facts))
+    return [_sentence(step) for step in steps]
+
+
+def _link_hops(chain: Chain, catalog: Catalog, wording: Wording, names: dict[int, str]) -> list[str]:
+    links = link_facts(chain, catalog, wording, names)
+    return [hop.format(**link) for link in links for hop in wording.link_hops]
+
+
+def _own_ratings(chain: Chain) -> tuple[tuple[int, float], tuple[int, float]]:
+    return (chain.i0, chain.r00), (chain.items[-1], chain.r01)
+
+
+def _support(chain: Chain, truth: int, catalog: Catalog) -> tuple[bool, float]:
+    """Whether the user liked an item of the chain that shares a genre with the truth; how high
+    the chain is rated altogether."""
+    wanted = set(catalog.genres[truth])
+    fits = any(rating >= LIKED and wanted & set(catalog.genres[item]) for item, rating in _own_ratings(chain))
+    return fits, chain.r00 + chain.r10 + chain.r11 + chain.r01
+
+
+def _like_hops(record: RankingRecord, catalog: Catalog, wording: Wording, count: int) -> list[str]:
+    return [
+        wording.like_hop.format(title=wording.title(catalog, item), genres=wording.genre_note(catalog, item))
+        for item in record.likes[::-1][:count]
+    ]
+
+
+def _taste(record: RankingRecord, catalog: Catalog, wording: Wording) -> str:
+    """The genre that most likes have; among the truth's genres if the likes have one of them, or where
+    the wording tells it, if the chains' well rated items have."""
+    carried = _carried(record.likes, catalog)
+    if not carried:
+        return wording.taste_unknown
+    template, items, genres = wording.taste, record.likes, list(carried)
+    fitting = set(catalog.genres[record.truth])
+    if fitting & set(genres):
+        genres = [genre for genre in genres if genre in fitting]
+    elif wording.taste_chains:
+        own = [pair for chain in record.chains for pair in _own_ratings(chain)]
+        rated = list(dict.fromkeys(item for item, rating in own if rating >= LIKED))
+        found = _carried(rated, catalog)
+        speaking = [genre for genre in found if genre in fitting]
+        if speaking:
+            template, items, genres, carried = wording.taste_chains, rated, speaking, found
+        else:
+            template = wording.taste_open
+    genre = max(genres, key=carried.get)
+    likes = [
+        wording.taste_like.format(title=wording.title(catalog, item), genre=clean(genre))
+        for item in items
+        if genre in catalog.genres[item]
+    ]
+    return template.format(likes=wording.listed(likes), genre=clean(genre))
+
+
+def _carried(items: list[int], catalog: Catalog) -> Counter:
+    """How many of `items` have each genre, genres in order of appearance."""
+    return Counter(genre for item in items for genre in catalog.genres[item])
+
+
+def _ranking(record: RankingRecord, catalog: Catalog, wording: Wording, places: int, answer: str) -> str:
+    carried = _carried(record.likes, catalog)
+    items = record.candidates.tolist()
+
+    def order(index: int) -> tuple[bool, int, int]:
+        shared = sum(carried[genre] for genre in catalog.genres[items[index]])
+        return items[index] != record.truth, -shared, -int(record.popularity[index])
+
+    best = sorted(range(len(items)), key=order)[:places]
+    if answer == "numbers":
+        named = [str(index + 1) for index in best]
+    else:
+        named = [wording.title(catalog, items[index]) for index in best]
+    return f"{ORDER} {' > '.join(named)}"
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]

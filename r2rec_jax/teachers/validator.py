@@ -1,0 +1,276 @@
+"""Whether a trace may be learnt: progressive, masked, and right at its end (the paper's IoT traces).
+
+Progressive: every hop of the chain is told in order, by a statement of its own that has the hop's rating.
+Masked: no statement uses a hop after its own, and none gives the answer away. In doubt a
+trace is refused, since another can be asked for.
+"""
+
+import dataclasses
+import re
+
+from ml_collections import ConfigDict
+
+from r2rec_jax.chains.sampler import Chain
+from r2rec_jax.data.interactions import Catalog
+from r2rec_jax.prompts.answer import ORDER, RATING, parse_ranking, rank_of
+from r2rec_jax.prompts.chat import Chat, plain
+from r2rec_jax.prompts.ranking import peer_names, shown_titles
+from r2rec_jax.prompts.wording import Wording, clean
+from r2rec_jax.teachers.mentions import Names, Words, ratings
+from r2rec_jax.teachers.question import Question
+
+# Why a trace was refused, and what a teacher is told of it before it tries again.
+REASONS = {
+    "no_answer": "it did not end with the answer line in the form asked for",
+    "wrong_answer": "its last line was not the answer given",
+    "answer_early": "a statement before the last line gave the answer away",
+    "candidate_early": "a statement before the last line named a candidate",
+    "mentions_hint": "a statement showed that the answer had been given",
+    "hop_missing": "a hop of the chain, or its rating as a digit, was not told",
+    "hop_order": "the hops of the chain were not told in order",
+    "later_hop": "a statement used something from a later hop, or told two hops at once",
+    "wrong_rating": "a statement told a rating that is not in the chain",
+    "unknown_person": "a statement named a person who is not in the exercise",
+    "reasoning_unasked": "it reasoned, though the answer alone was asked for",
+    "too_long": "it was too long",
+    "truncated": "it was cut off; be shorter",
+    "empty": "it was empty",
+    "bad_reply": "it was no chat completion",
+    "wrong_model": "another model wrote it",
+    "refused": "the server refused the request",
+}
+
+_HINT = re.compile(
+    r"\b(?:correct|right|true|actual|given|known|provided)\s+(?:answer|rating|ranking|choice)\b"
+    r"|\bground truth\b|\bhint(?:s|ed)?\b|\b(?:was|were|been|am) (?:told|given)\b",
+    re.IGNORECASE,
+)
+_PREDICTION = re.compile(
+    r"\b(?:will|would|should|might|may|must|could|likely|probably|expect\w*|predict\w*|guess\w*|estimat\w*"
+    r"|answer|around|about|close to|closer to|somewhere)\b([^.;]*)",
+    re.IGNORECASE,
+)
+_CANDIDATE = re.compile(
+    r"(?:\b(?:candidates?|options?|choices?|numbers?|no\.)\s*#?|#)\s*(\d+)", re.IGNORECASE
+)
+_BULLET = re.compile(r"^(?:\d{1,2}[.):]\s+|[-*•–]\s+|(?:step|statement)\s+\d+\s*[:.)-]\s*)", re.IGNORECASE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trace:
+    """Reasoning, one statement a line, and the answer line; None when a text does not end in one."""
+
+    reasoning: str
+    answer: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Statement:
+    text: str  # without titles, and without genres and traits that hold digits
+    items: set[int]
+    people: set[str]
+    ratings: list[float]
+
+
+def read_trace(text: str, task: str) -> Trace:
+    """A teacher's text as a trace: list marks, emphasis and markup taken off."""
+    lines = [plain(line.replace("**", "")) for line in text.splitlines()]
+    lines = [stripped for line in lines if (stripped := _BULLET.sub("", line))]
+    starts = RATING if task == "rating" else ORDER
+    if not lines or not lines[-1].startswith(starts):
+        return Trace("\n".join(lines), None)
+    return Trace("\n".join(lines[:-1]), lines[-1])
+
+
+class Validator:
+    """Judges traces of one data set in one wording; `config` is the `prompt` section.
+
+    `max_tokens` bounds a trace as the policy will learn it, end token included.
+    """
+
+    def __init__(self, catalog: Catalog, wording: Wording, chat: Chat, config: ConfigDict, max_tokens: int):
+        self.catalog, self.wording, self.chat = catalog, wording, chat
+        self.config, self.max_tokens = config, max_tokens
+        self._people = Words(wording.peers)
+
+    def fault(self, question: Question, trace: Trace) -> str | None:
+        """The first of REASONS to refuse the trace, or None."""
+        if trace.answer is None:
+            return "no_answer" if trace.reasoning else "empty"
+        return self._reasoning(question, trace) or self._answer(question, trace) or self._length(trace)
+
+    def _answer(self, question: Question, trace: Trace) -> str | None:
+        if question.task == "rating":
+            match = re.fullmatch(rf"{RATING}\s*(\d+(?:\.\d+)?)\.?", trace.answer)
+            if match is None:
+                return "no_answer"
+            return None if float(match[1]) == question.chain.r01 else "wrong_answer"
+        record = question.record
+        titles = shown_titles(record, self.catalog, self.wording)
+        ranking = parse_ranking(trace.answer, titles, answer=self.config.answer, places=self.config.places)
+        if not ranking.valid:
+            return "no_answer"
+        truth = record.candidates.tolist().index(record.truth)
+        return None if rank_of(ranking, truth) == 1 else "wrong_answer"
+
+    def _length(self, trace: Trace) -> str | None:
+        tokens = self.chat.completion(trace.reasoning, trace.answer)
+        return "too_long" if len(tokens) > self.max_tokens else None
+
+    def _reasoning(self, question: Question, trace: Trace) -> str | None:
+        lines = trace.reasoning.splitlines()
+        if not self.config.reasoning:
+            return "reasoning_unasked" if lines else None
+        if any(line.startswith((ORDER, RATING)) for line in lines):
+            return "answer_early"
+        statements = self._read(question, lines)
+        told = set().union(*(s.people for s in statements))
+        names = peer_names(question.chains, self.wording)
+        if told - set(names.values()):
+            return "unknown_person"
+        if any(_HINT.search(s.text) for s in statements):
+            return "mentions_hint"
+        if question.task == "rating":
+            chain = question.chain
+            return _early_rating(statements) or _walk(chain, names, statements, hidden=True)
+        return self._early_candidate(question, statements) or _told_chains(question, names, statements)
+
+    def _read(self, question: Question, lines: list[str]) -> list[_Statement]:
+        record, catalog = question.record, self.catalog
+        shown = {item for chain in question.chains for item in chain.items}
+        if question.task == "ranking":
+            shown |= set(record.likes)
+        peers = {peer for chain in question.chains for peer in chain.peers}
+        everyone = [record.demographics, *(catalog.demographics[peer] for peer in peers)]
+        facts = [clean(value) for person in everyone for value in person.values()]
+        candidates = set(record.candidates.tolist())
+        facts += [clean(genre) for item in shown | candidates for genre in catalog.genres[item]]
+        numbered = Words(fact for fact in facts if len(fact) > 1 and any(c.isdigit() for c in fact))
+        names = Names(sorted(shown | candidates), catalog, self.wording)
+        statements = []
+        for line in lines:
+            mentions, text = names.read(line)
+            # An edition of a candidate that the prompt shows under the very same name is no candidate.
+            items = set().union(*(mention & shown or mention for mention in mentions))
+            text = numbered.blank(text)
+            statements.append(_Statement(text, items, self._people.found(text), ratings(text)))
+        return statements
+
+    def _early_candidate(self, question: Question, statements: list[_Statement]) -> str | None:
+        candidates = question.record.candidates.tolist()
+        named = {item for s in statements for item in s.items if item in candidates}
+        numbers = {int(number) for s in statements for number in _CANDIDATE.findall(s.text)}
+        named |= {candidates[n - 1] for n in numbers if 1 <= n <= len(candidates)}
+        if question.record.truth in named:
+            return "answer_early"
+        return "candidate_early" if named else None
+
+
+def _early_rating(statements: list[_Statement]) -> str | None:
+    """A number after a word that predicts: the answer, or a wrong one, before its place."""
+    predicted = (said for s in statements for said in _PREDICTION.findall(s.text))
+    return "answer_early" if any(ratings(said) for said in predicted) else None
+
+
+def _told_chains(question: Question, names: dict[int, str], statements: list[_Statement]) -> str | None:
+    """Every person mentioned must belong to a chain that is told well; there must be one if the prompt
+    shows any, and a like where it shows none."""
+    told = set().union(*(s.people for s in statements))
+    if not told:
+        likes = set(question.record.likes)
+        silent = question.chains or (likes and not any(s.items & likes for s in statements))
+        return "hop_missing" if silent else None
+    for person in sorted(told):
+        of_person = [c for c in question.chains if person in (names[peer] for peer in c.peers)]
+        faults = [_walk(chain, names, statements, hidden=False) for chain in of_person]
+        if all(faults):
+            return faults[0]
+    return None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Hop:
+    """Who rated what how; of item and person one is new to the chain: the item where `new_item`."""
+
+    person: str | None
+    item: int
+    rating: float
+    new_item: bool
+
+
+def _hops(chain: Chain, names: dict[int, str]) -> list[_Hop]:
+    """The hops before the user's own last rating."""
+    hops = [
+        _Hop(None, chain.i0, chain.r00, True),
+        _Hop(names[chain.peer], chain.i0, chain.r10, False),
+        _Hop(names[chain.peer], chain.i1, chain.r11, True),
+    ]
+    for link in chain.more:
+        hops.append(_Hop(names[link.peer], hops[-1].item, link.rating, False))
+        hops.append(_Hop(names[link.peer], link.item, link.next_rating, True))
+    return hops
+
+
+def _walk(chain: Chain, names: dict[int, str], statements: list[_Statement], *, hidden: bool) -> str | None:
+    """The first fault of the statements about one chain.
+
+    With r01 `hidden` (a rating question) the chain is all there is to tell, up to the last hop before
+    it. Otherwise other things may be told before and after; the first two hops are the least.
+    """
+    hops = _hops(chain, names)
+    found = _find(hops, statements, hidden)
+    if isinstance(found, str):
+        return found
+    start, end = (0, len(statements)) if hidden else (found[0], found[-1] + 1)
+    for k in range(start, end):
+        s, told = statements[k], sum(place <= k for place in found)
+        if any(hop.item in s.items if hop.new_item else hop.person in s.people for hop in hops[told:]):
+            return "later_hop"
+        known = [hop.rating for hop in hops[:told]]
+        later = [hop.rating for hop in hops[told:]] + ([] if hidden else [chain.r01])
+        for rating in s.ratings:
+            concludes = k > found[-1]
+            if hidden and rating == chain.r01 and (concludes or rating not in (*known, *later)):
+                return "answer_early"
+            if rating not in known:
+                return "later_hop" if rating in later else "wrong_rating"
+        if k in found and hops[found.index(k)].rating not in s.ratings:
+            return "wrong_rating"
+    if hidden and statements[found[-1]].ratings.count(chain.r01) > (chain.r01 == hops[-1].rating):
+        return "answer_early"
+    return None
+
+
+def _find(hops: list[_Hop], statements: list[_Statement], hidden: bool) -> list[int] | str:
+    """Where each hop is told, in order, or why they are not; a tail of hops may be left out unless
+    `hidden`."""
+    rated = [(k, s) for k, s in enumerate(statements) if s.ratings]
+    places: list[int | None] = [None]
+    for j in range(1, len(hops)):
+        hop = hops[j]
+        if hop.new_item:
+            fits = [k for k, s in rated if hop.item in s.items and (hidden or hop.person in s.people)]
+            # The item may be mentioned too early; where its own rating stands, the hop is told.
+            fits.sort(key=lambda k: hop.rating not in statements[k].ratings)
+        else:
+            following = hops[j + 1].item
+            fits = [k for k, s in rated if hop.person in s.people and following not in s.items]
+        places.append(fits[0] if fits else None)
+    first, second, person = hops[0], hops[1], hops[1].person
+    if places[1] is None:
+        told = (s for _, s in rated if person in s.people and hops[2].item in s.items)
+        return "later_hop" if any(second.rating in s.ratings for s in told) else "hop_missing"
+    openings = [k for k, s in rated if first.item in s.items and person not in s.people]
+    before = [k for k in openings if k < places[1]]
+    if not before:
+        if openings:
+            return "hop_order"
+        return "later_hop" if first.item in statements[places[1]].items else "hop_missing"
+    places[0] = before[0] if hidden else before[-1]
+    while not hidden and places[-1] is None:
+        places.pop()
+    if None in places:
+        return "hop_missing"
+    if sorted(places) != places:
+        return "hop_order"
+    return places if len(set(places)) == len(places) else "later_hop"

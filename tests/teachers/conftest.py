@@ -1,0 +1,59 @@
+"""A small generated data set with its queries, and a tokenizer for any text."""
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from r2rec_jax.chains.graph import Graph, build_graph
+from r2rec_jax.data.generate import generate
+from r2rec_jax.data.prepared import Dataset
+from r2rec_jax.data.protocol import split
+from r2rec_jax.prompts.chat import Chat
+from r2rec_jax.prompts.ranking import RankingRecord, make_record
+from r2rec_jax.prompts.train_tokenizer import train_tokenizer
+
+
+@pytest.fixture(scope="session")
+def dataset() -> Dataset:
+    log, catalog = generate(seed=5, users=90, items=64, ratings_per_user=14)
+    sizes = {"sft": 40, "grpo": 10, "validation": 5, "evaluation": 15}
+    return Dataset("small", log, catalog, split(log, seed=2, sizes=sizes))
+
+
+@pytest.fixture(scope="session")
+def graph(dataset) -> Graph:
+    return build_graph(dataset)
+
+
+@pytest.fixture(scope="session")
+def records(dataset, graph) -> list[RankingRecord]:
+    """Every user of every group, with two to five chains; every fifth has none."""
+    users = np.concatenate(list(dataset.split.users.values()))
+    return [
+        make_record(dataset, graph, int(user), chains=(5, 4, 3, 2, 0)[k % 5], likes=5, seed=k)
+        for k, user in enumerate(users)
+    ]
+
+
+@pytest.fixture(scope="session")
+def chat(tmp_path_factory) -> Chat:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    train_tokenizer(["Kai gave it a 4, so it fits."], 300).save(str(folder / "tokenizer.json"))
+    return Chat(folder)
+
+
+@pytest.fixture
+def config() -> ConfigDict:
+    """What annotation reads of a whole config."""
+    prompt = {"wording": "compact", "answer": "titles", "places": 3, "reasoning": True}
+    prompt |= {"likes": 5, "chains": 3, "buckets": (4096,)}
+    prompt |= {"chain_length": 1, "chain_selection": "uniform"}
+    server = {"base_url": "", "model": "m", "reported_model": "", "key_variable": "", "concurrency": 3}
+    server |= {"requests_per_minute": 0, "timeout_s": 2.0, "retries": 2, "prompt_price": 1.0}
+    server |= {"completion_price": 2.0, "cost_limit": 0.0}
+    annotate = {"tasks": ("rating", "ranking"), "attempts": 3, "hint": True, "max_tokens": 1000}
+    annotate |= {"temperature": 0.6, "top_p": 0.9, "openai": server}
+    annotate |= {"local": {"init": "", "batch_size": 3, "chunk": 4}}
+    return ConfigDict(
+        {"seed": 0, "data": {"before_target_time": False}, "prompt": prompt, "annotate": annotate}
+    )

@@ -1,0 +1,83 @@
+"""This repository's model as a teacher: what it says is passed on as it is."""
+
+import jax
+import numpy as np
+import pytest
+
+from r2rec_jax.model.config import LlamaConfig
+from r2rec_jax.model.llama import Llama, init_variables
+from r2rec_jax.rollout.engine import Rollout
+from r2rec_jax.teachers.ask import Ask
+from r2rec_jax.teachers.local import LocalTeacher
+from r2rec_jax.teachers.question import questions
+
+
+@pytest.fixture
+def teacher(chat, config):
+    architecture = LlamaConfig(
+        chat.tokenizer.get_vocab_size(), 16, 24, 1, 2, 1, 8, 1e-5, 1000.0, None, 512, False
+    )
+    model = Llama(architecture)
+    variables = jax.jit(lambda: {"params": init_variables(model, 0)["params"]})()
+    config.annotate.max_tokens = 8
+    config.prompt.buckets = (64,)
+
+    def teacher(hint=True):
+        config.annotate.hint = hint
+        return LocalTeacher(config, chat, model, variables)
+
+    return teacher
+
+
+@pytest.fixture
+def asks(dataset, chat, config):
+    config.prompt.buckets = (4096,)
+    return [Ask(question, question.prompt, 1) for question in questions(dataset, chat, config)[:5]]
+
+
+def said(teacher, asks) -> dict:
+    replies = {}
+    teacher(asks, lambda ask, reply: replies.update({ask.question.key: reply}))
+    return replies
+
+
+def test_every_ask_is_answered_in_batches_that_need_not_be_full(teacher, asks, chat):
+    replies = said(teacher(), asks)
+    assert list(replies) == [ask.question.key for ask in asks]
+    for ask in asks:
+        reply = replies[ask.question.key]
+        assert reply.prompt_tokens == len(chat.prompt(ask.text)) + 1  # the think block is closed
+        assert reply.fault in (None, "truncated") and 0 < reply.completion_tokens <= 8
+
+
+def test_a_reply_depends_on_its_question_and_attempt(teacher, asks):
+    model = teacher()
+    texts = {key: reply.text for key, reply in said(model, asks).items()}
+    assert len(set(texts.values())) == 5
+    backwards = {key: reply.text for key, reply in said(model, asks[::-1]).items()}
+    assert backwards == texts
+    again = [Ask(ask.question, ask.text, 2) for ask in asks]
+    assert {key: reply.text for key, reply in said(model, again).items()} != texts
+
+
+@pytest.mark.parametrize("hint", [True, False])
+def test_with_a_hint_all_is_answer_without_one_the_policy_reasons_first(
+    teacher, asks, chat, hint, monkeypatch
+):
+    teacher = teacher(hint)
+    whole = chat.completion("One hop.\nTwo hops.", "Rating: 4")
+    if hint:
+        whole = [*chat.encode("One hop.\nTwo hops.\nRating: 4"), chat.end]
+    tokens = np.tile(np.array(whole, np.int32), (3, 1))
+    opened = []
+
+    def engine(_, prompts, lengths, **sampling):
+        assert sampling["samples"] == 1
+        opened.extend(row[:n].tolist() for row, n in zip(prompts, lengths, strict=True))
+        return Rollout(tokens, np.full(3, len(whole), np.int32), np.zeros(3, bool), np.zeros(tokens.shape))
+
+    monkeypatch.setattr(teacher, "engine", engine)
+    replies = said(teacher, asks[:2])
+    assert {reply.text for reply in replies.values()} == {"One hop.\nTwo hops.\nRating: 4"}
+    closed = [chat.end_think] if hint else []
+    assert opened[0] == chat.prompt(asks[0].text) + closed
