@@ -5,11 +5,14 @@
     if __name__ == "__main__":
         command.run(main)
 
+A command with flags of its own and no config takes `run_plain` instead.
+
 Exit codes: 0 done; 2 the user's input was wrong, one line `error: ...` on stderr says what and
 what to do; 130 interrupted (Ctrl-C or SIGTERM). Any other exception is a bug: full traceback.
 """
 
 import difflib
+import functools
 import logging as python_logging
 import os
 import re
@@ -29,19 +32,35 @@ from r2rec_jax.runtime.errors import UserError
 
 FLAGS = flags.FLAGS
 ROOT = Path(__file__).resolve().parents[1]
+KEY_FLAGS = ("config", "workdir", "overwrite")
 OWN_CODE = (f"{ROOT}/launch/", f"{ROOT}/r2rec_jax/", f"{ROOT}/configs/")
 
 config_flags.DEFINE_config_file(
     "config", None, "config file, with a preset after a colon: configs/grpo.py:quickstart"
 )
 flags.DEFINE_string("workdir", None, "folder this run writes to; an earlier run in it is resumed")
-flags.DEFINE_bool("overwrite", False, "clear the workdir of another run first")
+flags.DEFINE_bool("overwrite", False, "clear what is there first: another run's workdir, an older result")
 
 
-def run(main: Callable[[ConfigDict, Path, bool], None]) -> None:
-    """Parses the command line, calls `main(config, workdir, overwrite)` and exits."""
+def run(main: Callable[[ConfigDict, Path | None, bool], None], needs_workdir: bool = True) -> None:
+    """Parses the command line, calls `main(config, workdir, overwrite)` and exits.
+
+    A command that can do without a workdir gets None where none is given.
+    """
 
     def start(_: list[str]) -> None:
+        main(FLAGS.config, Path(FLAGS.workdir) if FLAGS.workdir else None, FLAGS.overwrite)
+
+    _run(start, functools.partial(parse, needs_workdir=needs_workdir), KEY_FLAGS)
+
+
+def run_plain(main: Callable[[list[str]], None]) -> None:
+    """As `run` without --config and --workdir: calls `main(arguments)`, those that are no flags."""
+    _run(lambda argv: main(argv[1:]), parse_plain, ("overwrite",))
+
+
+def _run(main: Callable[[list[str]], None], parser: Callable, key_flags: tuple[str, ...]) -> None:
+    def start(argv: list[str]) -> None:
         # Ours speaks at info; orbax, which logs through absl as well, from warnings up.
         logging.get_absl_handler().addFilter(
             lambda record: record.levelno >= python_logging.WARNING or record.pathname.startswith(OWN_CODE)
@@ -50,12 +69,12 @@ def run(main: Callable[[ConfigDict, Path, bool], None]) -> None:
         # Ctrl-C is set too: a shell script's background child inherits it as ignored.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.default_int_handler)
-        main(FLAGS.config, Path(FLAGS.workdir), FLAGS.overwrite)
+        main(argv)
 
-    for name in ("config", "workdir", "overwrite"):  # so that --help shows them
+    for name in key_flags:  # so that --help shows them
         FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])
     try:
-        app.run(start, flags_parser=parse)
+        app.run(start, flags_parser=parser)
     except UserError as error:
         print("error:", str(error).replace("\n", " "), file=sys.stderr)
         sys.exit(2)
@@ -64,7 +83,7 @@ def run(main: Callable[[ConfigDict, Path, bool], None]) -> None:
         sys.exit(130)
 
 
-def parse(argv: list[str]) -> list[str]:
+def parse(argv: list[str], needs_workdir: bool = True) -> list[str]:
     """Fills FLAGS from `argv` (program name first). Raises UserError for anything it cannot use."""
     config_argument = _config_argument(argv)
     try:
@@ -77,9 +96,24 @@ def parse(argv: list[str]) -> list[str]:
         raise UserError("--config is missing: pass a config file, e.g. --config=configs/grpo.py")
     if extra:
         raise UserError(f"unexpected argument {extra[0]!r}: flags are written --name=value")
-    if not FLAGS.workdir:
+    if needs_workdir and not FLAGS.workdir:
         raise UserError("--workdir is missing: pass the folder to write to, e.g. --workdir=runs/a")
     return argv[:1]
+
+
+def parse_plain(argv: list[str]) -> list[str]:
+    """`parse` for a command of `run_plain`; returns the program's name and the plain arguments."""
+    try:
+        arguments = FLAGS(argv)
+    except flags.UnrecognizedFlagError as error:
+        own = [f"--{flag.name}" for flag in FLAGS.get_key_flags_for_module(argv[0])]
+        raise _unknown("flag", f"--{error.flagname}", own) from error
+    except flags.Error as error:
+        raise UserError(str(error)) from error
+    for name in ("config", "workdir"):
+        if FLAGS[name].present:
+            raise UserError(f"this command takes no --{name}; --help lists its flags")
+    return arguments
 
 
 def _config_argument(argv: list[str]) -> str:

@@ -4,6 +4,8 @@ SFT (one completion a prompt), GRPO (G of them) and pretraining (the prompt is t
 all train through this one function.
 """
 
+import functools
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,7 @@ import jax.numpy as jnp
 from r2rec_jax.model.attention import Prefix
 from r2rec_jax.model.llama import Llama, head
 from r2rec_jax.model.logprobs import token_logprobs
+from r2rec_jax.runtime.mesh import by_rows
 
 
 @flax.struct.dataclass
@@ -28,38 +31,46 @@ class CompletionBatch:
     response_mask: jax.Array
 
 
-def prefill(model: Llama, variables: dict, prompt_BP, prompt_length_B) -> tuple[Prefix, jax.Array]:
+def prefill(model: Llama, variables: dict, prompt_BP, prompt_length_B, rngs=None) -> tuple[Prefix, jax.Array]:
     """Keys and values of every prompt token but the last, and that last token, int32 [B].
 
     The last prompt token opens each completion's own row, where it predicts the first response token.
     """
     last_B = jnp.take_along_axis(prompt_BP, prompt_length_B[:, None] - 1, axis=1)[:, 0]
     with jax.named_scope("prefill"):
-        _, (k, v) = model.apply(variables, prompt_BP)
+        _, (k, v) = model.apply(variables, prompt_BP, rngs=rngs)
     length = jnp.broadcast_to(prompt_length_B - 1, (k.shape[0], *prompt_length_B.shape))
     return Prefix(k, v, length), last_B
 
 
-def completion_logprobs(model: Llama, variables: dict, batch: CompletionBatch, *, temperature: float = 1.0):
+def completion_logprobs(
+    model: Llama, variables: dict, batch: CompletionBatch, *, temperature: float = 1.0, dropout_key=None
+):
     """Log-probability and entropy, float32 [N, R] each, of every response token given what precedes it.
 
-    Exact, gradients included: those of the prompt's tokens flow back through its keys and values.
+    Exact, gradients included: those of the prompt's tokens flow back through its keys and values. Where
+    the response's mask is 0 both are 0, and the output head is not computed.
+    `dropout_key` turns the adapters' dropout on; a prompt's group shares what its prompt left out.
     """
     N, R = batch.response.shape
     G = N // batch.prompt.shape[0]
+    prompt_rngs = response_rngs = None
+    if dropout_key is not None:
+        prompt_rngs, response_rngs = ({"dropout": key} for key in jax.random.split(dropout_key))
     if batch.prompt.shape[1] > 1:
-        prefix, last_B = prefill(model, variables, batch.prompt, batch.prompt_length)
+        prefix, last_B = prefill(model, variables, batch.prompt, batch.prompt_length, prompt_rngs)
     else:
         prefix, last_B = None, batch.prompt[:, 0]
     inputs_NR = jnp.concatenate([jnp.repeat(last_B, G)[:, None], batch.response[:, :-1]], axis=1)
     with jax.named_scope("completions"):
         start_N = jnp.repeat(batch.prompt_length - 1, G)
-        hidden_NRD, _ = model.apply(variables, inputs_NR, start_N, prefix)
+        hidden_NRD, _ = model.apply(variables, inputs_NR, start_N, prefix, rngs=response_rngs)
     with jax.named_scope("loss_head"):
-        logprobs, entropy = token_logprobs(
+        score = by_rows(functools.partial(token_logprobs, temperature=temperature), (True, False, True, True))
+        logprobs, entropy = score(
             hidden_NRD.reshape(N * R, -1),
             head(variables["params"]),
             batch.response.reshape(-1),
-            temperature=temperature,
+            batch.response_mask.reshape(-1),
         )
     return logprobs.reshape(N, R), entropy.reshape(N, R)

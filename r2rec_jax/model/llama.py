@@ -9,11 +9,50 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
-from r2rec_jax.model.attention import Prefix, attend
+from r2rec_jax.model.attention import RESIDUALS, Prefix, attend
 from r2rec_jax.model.config import LlamaConfig
 from r2rec_jax.model.lora import Linear, LoRAConfig
 from r2rec_jax.model.rope import rotate
+from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.mesh import constrain, gathered
+
+RESIDUAL = ("batch", "length", "hidden")
+CACHE = ("layers", "batch", "kv_heads", "length", "head_dim")
+REMAT = ("none", "dots", "block", "offload")
+
+
+def remat_policy(name: str):
+    """What the backward pass finds of a layer, as a policy of jax.checkpoint; `name` of REMAT but 'none'.
+
+    none: everything, the most memory and no recomputation. dots: outputs of linear layers and of
+    attention. block: each block's input, the rest is computed again. offload: the same, and the inputs
+    wait in the host's memory.
+
+    Raises UserError when there is no such policy, or the device cannot reach its host's memory.
+    """
+    policies = jax.checkpoint_policies
+    if name == "block":
+        return policies.nothing_saveable
+    if name == "dots":
+        return policies.save_from_both_policies(
+            policies.dots_with_no_batch_dims_saveable, policies.save_only_these_names(RESIDUALS)
+        )
+    if name != "offload":
+        raise UserError(f"model.remat={name!r} is unknown: use one of {', '.join(REMAT)}")
+    device = jax.local_devices()[0]
+    if "pinned_host" not in [memory.kind for memory in device.addressable_memories()]:
+        raise UserError(
+            f"model.remat=offload needs a device with access to pinned host memory, and {device} has none: "
+            "use model.remat=block"
+        )
+    return policies.save_and_offload_only_these_names(
+        names_which_can_be_saved=[],
+        names_which_can_be_offloaded=["block_input"],
+        offload_src="device",
+        offload_dst="pinned_host",
+    )
 
 
 @flax.struct.dataclass
@@ -36,9 +75,11 @@ class Cache:
         """
 
         def write(slots, new):
-            return jax.lax.dynamic_update_slice_in_dim(
+            written = jax.lax.dynamic_update_slice_in_dim(
                 slots, new.astype(slots.dtype), self.position[0], axis=3
             )
+            # Where it was: a donated buffer is only used again for an output placed alike.
+            return constrain(written, *CACHE)
 
         return Cache(write(self.k, k), write(self.v, v), self.position + k.shape[3])
 
@@ -59,6 +100,8 @@ class RMSNorm(nn.Module):
 class Attention(nn.Module):
     config: LlamaConfig
     lora: LoRAConfig | None
+    int8: bool
+    implementation: str
 
     @nn.compact
     def __call__(self, x_NTD, positions_NT, prefix, cache):
@@ -67,8 +110,8 @@ class Attention(nn.Module):
         rows = x_NTD.reshape(N * T, D)
 
         def project(name, heads, axis):
-            flat = Linear(heads * c.head_dim, ("embed", axis), self.lora, name=name)(rows)
-            return flat.reshape(N, T, heads, c.head_dim)
+            flat = Linear(heads * c.head_dim, ("embed", axis), self.lora, self.int8, name=name)(rows)
+            return constrain(flat.reshape(N, T, heads, c.head_dim), "batch", "length", axis, "head_dim")
 
         q_NTHA = rotate(project("q_proj", c.num_attention_heads, "heads"), positions_NT, c)
         k_NTKA = rotate(project("k_proj", c.num_key_value_heads, "kv_heads"), positions_NT, c)
@@ -77,22 +120,28 @@ class Attention(nn.Module):
         pasts = [] if prefix is None else [prefix]
         if cache is not None:
             pasts.append(Prefix(cache.k, cache.v, jnp.broadcast_to(cache.position, (N,))))
-        out = attend(q_NTHA, k, v, *pasts).reshape(N * T, c.num_attention_heads * c.head_dim)
-        return Linear(D, ("heads", "embed"), self.lora, name="o_proj")(out).reshape(N, T, D), (k, v)
+        out = attend(q_NTHA, k, v, *pasts, implementation=self.implementation)
+        out = out.reshape(N * T, c.num_attention_heads * c.head_dim)
+        o_proj = Linear(D, ("heads", "embed"), self.lora, self.int8, name="o_proj")
+        return o_proj(out).reshape(N, T, D), (k, v)
 
 
 class MLP(nn.Module):
     config: LlamaConfig
     lora: LoRAConfig | None
+    int8: bool
 
     @nn.compact
     def __call__(self, x_NTD):
         N, T, D = x_NTD.shape
         rows = x_NTD.reshape(N * T, D)
-        gate = Linear(self.config.intermediate_size, ("embed", "mlp"), self.lora, name="gate_proj")(rows)
-        up = Linear(self.config.intermediate_size, ("embed", "mlp"), self.lora, name="up_proj")(rows)
-        down = Linear(D, ("mlp", "embed"), self.lora, name="down_proj")
-        return down(jax.nn.silu(gate) * up).reshape(N, T, D)
+
+        def linear(features, axes, name):
+            return Linear(features, axes, self.lora, self.int8, name=name)
+
+        gate = linear(self.config.intermediate_size, ("embed", "mlp"), "gate_proj")(rows)
+        up = linear(self.config.intermediate_size, ("embed", "mlp"), "up_proj")(rows)
+        return linear(D, ("mlp", "embed"), "down_proj")(jax.nn.silu(gate) * up).reshape(N, T, D)
 
 
 class Block(nn.Module):
@@ -100,32 +149,38 @@ class Block(nn.Module):
 
     config: LlamaConfig
     lora: LoRAConfig | None
+    int8: bool
+    attention: str
 
     @nn.compact
     def __call__(self, x_NTD, positions_NT, prefix, cache):
+        x_NTD = checkpoint_name(x_NTD, "block_input")
         with jax.named_scope("attention"):
             normed = RMSNorm(self.config.rms_norm_eps, name="input_layernorm")(x_NTD)
-            mixed, kv = Attention(self.config, self.lora, name="self_attn")(
-                normed, positions_NT, prefix, cache
-            )
-            x_NTD = x_NTD + mixed
+            attention = Attention(self.config, self.lora, self.int8, self.attention, name="self_attn")
+            mixed, kv = attention(normed, positions_NT, prefix, cache)
+            x_NTD = constrain(x_NTD + mixed, *RESIDUAL)
         with jax.named_scope("mlp"):
             normed = RMSNorm(self.config.rms_norm_eps, name="post_attention_layernorm")(x_NTD)
-            x_NTD = x_NTD + MLP(self.config, self.lora, name="mlp")(normed)
-        return x_NTD, kv
+            x_NTD = x_NTD + MLP(self.config, self.lora, self.int8, name="mlp")(normed)
+        return constrain(x_NTD, *RESIDUAL), kv
 
 
 class Llama(nn.Module):
     """Decoder without its head's product: hidden states out, so that no [B, T, V] array need exist.
 
-    `lora` None builds the bare base. `remat` recomputes each block in the backward pass.
-    `dtype` is that of activations; parameters keep their own.
+    `lora` None builds the bare base; its dropout needs `rngs={'dropout': key}`, and is off without.
+    `remat`: what the backward pass computes again, see `remat_policy`. `dtype` is that of activations;
+    parameters keep their own. `int8`: the linear layers' kernels are int8 with a scale for each output.
+    `attention`: its implementation, see `choose_attention`.
     """
 
     config: LlamaConfig
     lora: LoRAConfig | None = None
     dtype: jnp.dtype = jnp.float32
-    remat: bool = False
+    remat: str = "none"
+    int8: bool = False
+    attention: str = "xla"
 
     @nn.compact
     def __call__(self, tokens_NT, start=0, prefix: Prefix | None = None, cache: Cache | None = None):
@@ -146,26 +201,33 @@ class Llama(nn.Module):
         if not c.tie_word_embeddings:
             head_init = nn.with_logical_partitioning(nn.initializers.lecun_normal(), ("embed", "vocab"))
             self.param("lm_head", head_init, (c.hidden_size, c.vocab_size), jnp.float32)
-        x_NTD = jnp.take(embedding, tokens_NT, axis=0).astype(self.dtype)
+        table = gathered(embedding, "vocab", "embed")
+        x_NTD = constrain(jnp.take(table, tokens_NT, axis=0).astype(self.dtype), *RESIDUAL)
         N, T = tokens_NT.shape
         positions_NT = jnp.broadcast_to(start, (N,))[:, None] + jnp.arange(T)
 
-        block = nn.remat(Block, prevent_cse=False) if self.remat else Block
+        block = Block
+        if self.remat != "none":
+            block = nn.remat(Block, prevent_cse=False, policy=remat_policy(self.remat))
         layers = nn.scan(
             block,
             variable_axes={"params": 0, "lora": 0},
-            split_rngs={"params": True, "lora": True},
+            split_rngs={"params": True, "lora": True, "dropout": True},
             in_axes=(nn.broadcast, 0, 0),
             length=c.num_hidden_layers,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
-        x_NTD, kv = layers(c, self.lora, name="layers")(x_NTD, positions_NT, prefix, cache)
+        x_NTD, kv = layers(c, self.lora, self.int8, self.attention, name="layers")(
+            x_NTD, positions_NT, prefix, cache
+        )
         return RMSNorm(c.rms_norm_eps, name="norm")(x_NTD), kv
 
 
 def head(params) -> jax.Array:
     """The [D, V] output projection of an (unboxed) `params` tree: the embedding's transpose when tied."""
-    return params["lm_head"] if "lm_head" in params else params["embed_tokens"].T
+    if "lm_head" in params:
+        return gathered(params["lm_head"], "embed", "vocab")
+    return gathered(params["embed_tokens"], "vocab", "embed").T
 
 
 def init_variables(model: Llama, seed: int) -> dict:

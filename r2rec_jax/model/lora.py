@@ -1,46 +1,72 @@
-"""Low-rank adapters by hand: y = x W + (alpha / r) (x A) B, after Hu et al. 2021.
+"""Low-rank adapters by hand: y = x W + s (dropout(x) A) B, after Hu et al. 2021.
 
 A and B live in their own `lora` collection, so that what is differentiated, optimised and
-checkpointed is a tree of a few megabytes, and the base is an argument that nothing copies.
+checkpointed is a tree of a few megabytes, and the base is an argument that nothing copies. They
+are float32 whatever the base and the activations are: a step too small for bfloat16 is not lost.
 """
 
 import dataclasses
+import math
+from collections.abc import Iterable, Iterator
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.mesh import gathered
 
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 @dataclasses.dataclass(frozen=True)
 class LoRAConfig:
-    """`rank` r of every adapter, `alpha` of its scale, and the layers (by HF name) that own one."""
+    """`rank` r of every adapter, `alpha` of its scale, and the layers (by HF name) that own one.
+
+    dropout: probability that an entry of an adapter's input is left out, only in a pass that is given a
+      `dropout` key.
+    use_rslora: scale alpha / sqrt(r) (Kalajdzievski 2023) instead of alpha / r.
+
+    Raises UserError for a value that makes no adapter.
+    """
 
     rank: int
     alpha: float
     targets: tuple[str, ...] = LINEAR_LAYERS
+    dropout: float = 0.0
+    use_rslora: bool = False
+
+    def __post_init__(self):
+        if self.rank < 1:
+            raise UserError(f"lora.rank {self.rank}: choose 1 or more")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"lora.dropout {self.dropout}: choose 0 or more, and less than 1")
+        unknown = [name for name in self.targets if name not in LINEAR_LAYERS]
+        if unknown or not self.targets:
+            raise UserError(f"lora.targets {self.targets}: name some of {', '.join(LINEAR_LAYERS)}")
 
     @property
     def scale(self) -> float:
-        return self.alpha / self.rank
+        return self.alpha / (math.sqrt(self.rank) if self.use_rslora else self.rank)
 
 
 class Linear(nn.Module):
     """A bias-free linear layer on flat rows, [rows, in] -> [rows, features], plus its adapter if it has one.
 
+    `int8`: the kernel is int8 with a float32 `scale` [features], see quantize.py.
     Rows are flat on purpose: XLA's CPU gradient of a 3-D LoRA product misses the fast matmul.
     """
 
     features: int
     axes: tuple[str, str]
     lora: LoRAConfig | None = None
+    int8: bool = False
 
     @nn.compact
     def __call__(self, x):
-        width = x.shape[-1]
-        kernel_init = nn.with_logical_partitioning(nn.initializers.lecun_normal(), self.axes)
-        kernel = self.param("kernel", kernel_init, (width, self.features), jnp.float32)
-        y = x @ kernel.astype(x.dtype)
+        y = self._base(x)
         if self.lora is None or self.name not in self.lora.targets:
             return y
 
@@ -49,6 +75,41 @@ class Linear(nn.Module):
             return self.variable("lora", name, lambda: boxed(self.make_rng("lora"), shape, jnp.float32)).value
 
         # B starts at zero, so a fresh adapter changes nothing.
-        a = adapter("a", nn.initializers.he_uniform(), (width, self.lora.rank), (self.axes[0], "lora"))
-        b = adapter("b", nn.initializers.zeros, (self.lora.rank, self.features), ("lora", self.axes[1]))
+        rank, width = self.lora.rank, x.shape[-1]
+        a = adapter("a", nn.initializers.he_uniform(), (width, rank), (self.axes[0], "lora"))
+        b = adapter("b", nn.initializers.zeros, (rank, self.features), ("lora", self.axes[1]))
+        a, b = gathered(a, self.axes[0], "lora"), gathered(b, "lora", self.axes[1])
+        x = nn.Dropout(self.lora.dropout, deterministic=not self.has_rng("dropout"))(x)
         return y + self.lora.scale * (x @ a.astype(x.dtype)) @ b.astype(x.dtype)
+
+    def _base(self, x):
+        shape = (x.shape[-1], self.features)
+        if not self.int8:
+            init = nn.with_logical_partitioning(nn.initializers.lecun_normal(), self.axes)
+            kernel = self.param("kernel", init, shape, jnp.float32)
+            return x @ gathered(kernel, *self.axes).astype(x.dtype)
+        zeros = nn.with_logical_partitioning(nn.initializers.zeros, self.axes)
+        ones = nn.with_logical_partitioning(nn.initializers.ones, self.axes[1:])
+        kernel = gathered(self.param("kernel", zeros, shape, jnp.int8), *self.axes)
+        scale = gathered(self.param("scale", ones, (self.features,), jnp.float32), *self.axes[1:])
+        # Scaling the product leaves the kernel int8 in memory; -127..127 are exact in bfloat16.
+        return ((x @ kernel.astype(x.dtype)) * scale).astype(x.dtype)
+
+
+def merge(
+    leaves: Iterable[tuple[tuple[str, ...], jax.Array]], lora: dict, config: LoRAConfig
+) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
+    """(path, array) of parameters with W + s A B in place of every adapted W; `lora` is unboxed.
+
+    The sum is float32, a layer at a time, then rounded to W's own dtype.
+    """
+    adapters = traverse_util.flatten_dict(jax.device_get(lora))
+    for path, leaf in leaves:
+        kernel = np.asarray(leaf)
+        if (*path[:-1], "a") in adapters:
+            a_LDr, b_LrF = (adapters[*path[:-1], side] for side in "ab")
+            base, kernel = kernel, np.empty_like(kernel)
+            for layer, weight in enumerate(base):
+                change = np.float32(config.scale) * (a_LDr[layer] @ b_LrF[layer])
+                kernel[layer] = (weight.astype(np.float32) + change).astype(base.dtype)
+        yield path, kernel

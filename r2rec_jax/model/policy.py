@@ -6,10 +6,13 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from r2rec_jax.model import peft
+from r2rec_jax.model.attention import choose_attention
 from r2rec_jax.model.config import LlamaConfig, load_config, parse_config
-from r2rec_jax.model.hf import load_params
 from r2rec_jax.model.llama import Llama, abstract_variables, init_variables
 from r2rec_jax.model.lora import LoRAConfig
+from r2rec_jax.model.quantize import quantize_params
+from r2rec_jax.model.weights import load_weights, read_weights
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import shardings
 
@@ -33,27 +36,68 @@ class Policy:
 def load_policy(config: ConfigDict, mesh: jax.sharding.Mesh, seed: int) -> Policy:
     """Builds the policy of a config's `model` and `lora` sections on a mesh.
 
-    `model.folder` is a Hugging Face folder whose base is frozen under a fresh adapter. Without a
-    folder, `model.architecture` is initialised from the seed and trained in full.
+    `model.folder` is a model folder whose base is frozen, its linear layers in int8 if `model.quantize`
+    says so, under the PEFT adapter of `lora.folder` or a fresh one. Without a folder,
+    `model.architecture` is initialised from the seed and trained in full.
 
     Raises:
-      UserError: absent or unfitting weights, or an unknown adapter target.
+      UserError: absent or unfitting weights, an unknown adapter target or quantisation, a policy of
+        recomputation or an attention that this device does not have, or a PEFT adapter that computes
+        something else than `lora` says.
     """
     c = config.model
     dtype = jnp.dtype(c.dtype)
+    if c.quantize not in ("", "int8"):
+        raise UserError(f"model.quantize {c.quantize!r}: use 'int8', or '' for none")
     if c.folder:
-        lora = LoRAConfig(config.lora.rank, config.lora.alpha, tuple(config.lora.targets))
-        model = Llama(load_config(c.folder), lora, dtype, c.remat)
+        architecture = load_config(c.folder)
+        attention = choose_attention(c.attention, architecture.head_dim, dtype)
+        model = Llama(architecture, lora_config(config.lora), dtype, c.remat, bool(c.quantize), attention)
         placed = shardings(abstract_variables(model), mesh)
-        _, params = load_params(c.folder, dtype, placed["params"])
-        adapter = jax.jit(lambda: init_variables(model, seed)["lora"], out_shardings=placed["lora"])()
-        return Policy(model, {"lora": adapter}, {"params": params})
+        adapter = _adapter(config.lora, model, placed["lora"], seed)
+        return Policy(model, {"lora": adapter}, {"params": _base(c.folder, model, mesh)})
     if not c.get("architecture"):
         raise UserError("model.folder is empty: name the folder of a Hugging Face Llama")
-    model = Llama(_architecture(c.architecture), None, dtype, c.remat)
+    if c.quantize:
+        raise UserError(f"model.quantize {c.quantize!r} is for a frozen base: name its model.folder")
+    architecture = _architecture(c.architecture)
+    attention = choose_attention(c.attention, architecture.head_dim, dtype)
+    model = Llama(architecture, None, dtype, c.remat, attention=attention)
     placed = shardings(abstract_variables(model), mesh)
     params = jax.jit(lambda: init_variables(model, seed)["params"], out_shardings=placed["params"])()
     return Policy(model, {"params": params}, {})
+
+
+def lora_config(section: ConfigDict) -> LoRAConfig:
+    """The adapter that a config's `lora` section describes."""
+    return LoRAConfig(
+        section.rank, section.alpha, tuple(section.targets), section.dropout, section.use_rslora
+    )
+
+
+def _adapter(section: ConfigDict, model: Llama, placed: dict, seed: int) -> dict:
+    """The `lora` tree that training starts from: of the PEFT folder if one is named, else a fresh one."""
+    if not section.folder:
+        return jax.jit(lambda: init_variables(model, seed)["lora"], out_shardings=placed)()
+    found, adapter = peft.load_adapter(section.folder, model.config, placed)
+    # Dropout is how one trains, not what is computed: the section's holds.
+    fields = {name: getattr(found, name) for name in ("rank", "alpha", "use_rslora")}
+    differing = {name: value for name, value in fields.items() if value != getattr(model.lora, name)}
+    if set(found.targets) != set(model.lora.targets):
+        differing["targets"] = found.targets
+    if differing:
+        flags = " ".join(f'"--config.lora.{name}={value}"' for name, value in differing.items())
+        raise UserError(f"the adapter in lora.folder {section.folder} is not as lora says: add {flags}")
+    return adapter
+
+
+def _base(folder: str, model: Llama, mesh: jax.sharding.Mesh) -> dict:
+    """The frozen `params` of a model, read from a folder."""
+    placed = shardings(abstract_variables(model.clone(int8=False)), mesh)["params"]
+    if not model.int8:
+        return load_weights(folder, model.dtype, placed)[1]
+    _, leaves = read_weights(folder, model.dtype, placed)
+    return quantize_params(leaves, shardings(abstract_variables(model), mesh)["params"])
 
 
 def _architecture(section: ConfigDict) -> LlamaConfig:

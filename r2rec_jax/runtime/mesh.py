@@ -2,8 +2,15 @@
 
 Three mesh axes: `data` replicates parameters and splits the batch; `fsdp` splits the batch too and
 every parameter along its model dimension; `tensor` splits heads, feed-forward and vocabulary.
+
+Parameters are placed by their own logical axes. Activations are placed where the model says
+`constrain`: left alone, XLA lets them follow a parameter's split of the model dimension, and `fsdp`
+becomes a second tensor axis that sums every product's output instead of gathering weights.
 """
 
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -14,11 +21,14 @@ from r2rec_jax.runtime.errors import UserError
 
 AXES = ("data", "fsdp", "tensor")
 
-# Logical axis -> mesh axis (None: whole on every device). Parameters and activations name the axes.
+# Logical axis -> mesh axis (None: whole on every device). Parameters and activations name the axes;
+# the model dimension is `embed` in a parameter at rest, `hidden` in activations and parameters at work.
 RULES = (
     ("batch", ("data", "fsdp")),
     ("vocab", "tensor"),
     ("embed", "fsdp"),
+    ("hidden", None),
+    ("length", None),
     ("heads", "tensor"),
     ("kv_heads", "tensor"),
     ("head_dim", None),
@@ -70,6 +80,55 @@ def shardings(abstract: Any, mesh: Mesh) -> Any:
     placed = nn.logical_to_mesh_sharding(specs, mesh, RULES)
     jax.tree_util.tree_map_with_path(_check_divisible, nn.meta.unbox(abstract), placed)
     return placed
+
+
+_working_on: contextvars.ContextVar[Mesh | None] = contextvars.ContextVar("working_on", default=None)
+
+
+@contextlib.contextmanager
+def working_on(mesh: Mesh | None) -> Iterator[None]:
+    """What is traced inside computes on `mesh`; `constrain`, `gathered`, `by_rows` do nothing without."""
+    token = _working_on.set(mesh)
+    try:
+        yield
+    finally:
+        _working_on.reset(token)
+
+
+def constrain(x: jax.Array, *names: str) -> jax.Array:
+    """`x` with its dimensions placed as RULES say of the logical axes `names`.
+
+    Raises ValueError for a name that RULES lacks.
+    """
+    if unknown := set(names) - {name for name, _ in RULES}:
+        raise ValueError(f"no rule for logical axes {unknown}")
+    mesh = _working_on.get()
+    if mesh is None:
+        return x
+    return jax.lax.with_sharding_constraint(
+        x, nn.logical_to_mesh_sharding(PartitionSpec(*names), mesh, RULES)
+    )
+
+
+def gathered(parameter: jax.Array, *names: str) -> jax.Array:
+    """A parameter of logical axes `names`, whole along `fsdp`, as its product with split rows needs it."""
+    return constrain(parameter, *("hidden" if name == "embed" else name for name in names))
+
+
+def by_rows(function: Callable, rows: tuple[bool, ...]) -> Callable:
+    """`function`, called on each device's own rows of the arguments marked in `rows`, the others whole.
+
+    For a loop over chunks of rows, which XLA would run over the chunks of all devices on every device.
+    Splits over `data` and `fsdp` only. Every output's first axis is rows.
+    """
+    mesh = _working_on.get()
+    if mesh is None:
+        return function
+    split = PartitionSpec(("data", "fsdp"))
+    specs = tuple(split if by_row else PartitionSpec() for by_row in rows)
+    return jax.shard_map(
+        function, mesh=mesh, in_specs=specs, out_specs=split, axis_names={"data", "fsdp"}, check_vma=False
+    )
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

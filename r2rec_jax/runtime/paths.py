@@ -1,7 +1,9 @@
 """Files and folders that appear whole or not at all."""
 
 import contextlib
+import fcntl
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -31,20 +33,25 @@ def write_atomic(path: str | Path, content: str | bytes) -> None:
 def new_folder(path: str | Path, overwrite: bool) -> Iterator[Path]:
     """Yields an empty folder that becomes `path` when the block ends without an error.
 
+    What a killed writer of `path` left behind is cleared first.
+
     Raises:
       UserError: `path` exists and `overwrite` is false. With it, the old folder is replaced only
         after the block has succeeded.
     """
     path = Path(path)
+    _clear_abandoned(path)
     if path.exists() and not overwrite:
         raise UserError(f"{path} already exists: choose another folder or add --overwrite")
     if path.exists() and not path.is_dir():
         raise UserError(f"{path} is a file, not a folder: remove it or choose another place")
     path.parent.mkdir(parents=True, exist_ok=True)
     # Beside the target, since a rename does not cross file systems.
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
     fresh, old = scratch / "new", scratch / "old"
+    lock = os.open(scratch, os.O_RDONLY)
     try:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel releases it however this process ends
         fresh.mkdir()
         yield fresh
         if path.exists():
@@ -57,3 +64,22 @@ def new_folder(path: str | Path, overwrite: bool) -> Iterator[Path]:
             raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        os.close(lock)
+
+
+def _clear_abandoned(path: Path) -> None:
+    """Removes the scratch folders of `path` whose writer is gone, which is to say unlocked ones."""
+    pattern = re.compile(re.escape(f".{path.name}.") + r"[a-z0-9_]{8}\.tmp")
+    for scratch in path.parent.iterdir() if path.parent.is_dir() else ():
+        if not pattern.fullmatch(scratch.name):
+            continue
+        lock = os.open(scratch, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if (scratch / "old").exists() and not path.exists():
+                (scratch / "old").rename(path)  # killed between the two renames of a replacement
+            shutil.rmtree(scratch, ignore_errors=True)
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(lock)

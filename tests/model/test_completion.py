@@ -11,9 +11,9 @@ from r2rec_jax.model.lora import LoRAConfig
 
 # (prompts' width, completions a prompt, prompt lengths, remat)
 CASES = {
-    "one completion": (11, 1, [11, 4, 1], False),
-    "a group": (11, 4, [11, 4, 1], True),
-    "prompts of one token": (1, 3, [1, 1], False),
+    "one completion": (11, 1, [11, 4, 1], "none"),
+    "a group": (11, 4, [11, 4, 1], "block"),
+    "prompts of one token": (1, 3, [1, 1], "none"),
 }
 
 

@@ -1,6 +1,7 @@
 """Model folders: written, read back, read by transformers, and refused when damaged."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from r2rec_jax.model import hf
+from r2rec_jax.model import hf, shards
 from r2rec_jax.model.llama import Llama, init_variables
 from r2rec_jax.runtime.errors import UserError
 
@@ -126,6 +127,113 @@ def test_a_truncated_file_is_named(folder, keep):
     file.write_bytes(file.read_bytes()[:keep])
     with pytest.raises(UserError, match=r"model\.safetensors is damaged"):
         hf.load_params(folder, np.float32)
+
+
+def damage(folder, name, dtype, data_bytes):
+    """Gives one tensor of the folder another dtype, in safetensors' own name, by rewriting the header."""
+    file = folder / "model.safetensors"
+    raw = file.read_bytes()
+    size = int.from_bytes(raw[:8], "little")
+    header, data = json.loads(raw[8 : 8 + size]), raw[8 + size :]
+    shape, (start, end) = header[name]["shape"], header[name]["data_offsets"]
+    assert end - start == 4 * int(np.prod(shape))
+    # The others keep their places: the tensor's bytes are cut and everything behind moves up.
+    cut = end - start - data_bytes * int(np.prod(shape))
+    for entry in header.values():
+        if "data_offsets" in entry:
+            entry["data_offsets"] = [at - cut if at >= end else at for at in entry["data_offsets"]]
+    header[name]["dtype"] = dtype
+    text = json.dumps(header).encode()
+    file.write_bytes(len(text).to_bytes(8, "little") + text + data[: end - cut] + data[end:])
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("I8", 1), ("U8", 1), ("F8_E4M3", 1), ("I32", 4)])
+def test_other_dtypes_are_refused_by_name(folder, dtype, size):
+    damage(folder, "model.norm.weight", dtype, size)
+    damage(folder, "model.layers.1.mlp.up_proj.weight", dtype, size)
+    with pytest.raises(UserError) as refusal:
+        hf.load_params(folder, np.float32)
+    assert "\n" not in str(refusal.value)
+    kinds = str(refusal.value).split(": ", 1)[1].split("; ")
+    assert kinds[0] == (
+        f"wrong dtype: model.layers.1.mlp.up_proj.weight {dtype} instead of one of F32, F16, BF16, "
+        f"model.norm.weight {dtype} instead of one of F32, F16, BF16"
+    )
+
+
+@pytest.mark.parametrize("stored", [np.float16, ml_dtypes.bfloat16, np.float32])
+@pytest.mark.parametrize("wanted", [np.float16, jnp.bfloat16, np.float32])
+def test_floating_dtypes_are_converted_on_the_way(model, tmp_path, stored, wanted):
+    hf.save_params(tmp_path / "model", *model, dtype=stored)
+    _, params = hf.load_params(tmp_path / "model", wanted)
+    rounded = jax.tree.map(lambda leaf: np.asarray(leaf).astype(stored).astype(wanted), model[1])
+    jax.tree.map(np.testing.assert_array_equal, params, rounded)
+
+
+@pytest.fixture
+def sharded(folder):
+    """The folder with its tensors over several files and an index."""
+    tensors = safetensors.numpy.load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    shards.write_tensors(folder, tensors.items(), shard_bytes=8000)
+    return folder
+
+
+def test_files_of_bounded_size_and_their_index(model, folder):
+    tensors = safetensors.numpy.load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    shards.write_tensors(folder, iter(tensors.items()), shard_bytes=8000)
+    index = json.loads((folder / shards.INDEX).read_text())
+    assert index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in tensors.values())
+    assert list(index["weight_map"]) == list(tensors)
+    files = sorted(folder.glob("*.safetensors"))
+    count = len(files)
+    assert count > 2
+    assert [file.name for file in files] == [
+        f"model-{k + 1:05d}-of-{count:05d}.safetensors" for k in range(count)
+    ]
+    for file in files:
+        held = safetensors.numpy.load_file(file)
+        assert {name for name, home in index["weight_map"].items() if home == file.name} == set(held)
+        assert len(held) == 1 or sum(tensor.nbytes for tensor in held.values()) <= 8000
+    _, params = hf.load_params(folder, np.float32)
+    jax.tree.map(np.testing.assert_array_equal, params, model[1])
+
+
+def test_files_that_the_index_does_not_name_are_not_read(model, sharded):
+    (sharded / "consolidated.safetensors").write_bytes(b"no safetensors")
+    _, params = hf.load_params(sharded, np.float32)
+    jax.tree.map(np.testing.assert_array_equal, params, model[1])
+
+
+def test_a_file_that_the_index_names_and_is_absent(sharded):
+    weight_map = json.loads((sharded / shards.INDEX).read_text())["weight_map"]
+    gone = weight_map["model.layers.0.mlp.up_proj.weight"]
+    (sharded / gone).unlink()
+    with pytest.raises(UserError, match=f"json: absent files: {gone}; fetch"):
+        hf.load_params(sharded, np.float32)
+
+
+def test_a_tensor_in_two_files(sharded):
+    weight_map = json.loads((sharded / shards.INDEX).read_text())["weight_map"]
+    names = sorted(set(weight_map.values()))
+    second = safetensors.numpy.load_file(sharded / names[1])
+    twice = next(iter(second))
+    safetensors.numpy.save_file(
+        safetensors.numpy.load_file(sharded / names[0]) | {twice: second[twice]}, sharded / names[0]
+    )
+    with pytest.raises(UserError, match=rf"in two files: {twice} \({names[0]}, {names[1]}\)"):
+        hf.load_params(sharded, np.float32)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", "{}", '{"weight_map": []}', '{"weight_map": {"a": 1}}', '{"weight_map": {"a": "../b"}}'],
+)
+def test_a_damaged_index_is_named(sharded, text):
+    (sharded / shards.INDEX).write_text(text)
+    with pytest.raises(UserError, match=r"index\.json is damaged"):
+        hf.load_params(sharded, np.float32)
 
 
 def test_absent_things_are_named(folder, tmp_path):

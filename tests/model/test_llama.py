@@ -1,15 +1,26 @@
-"""Decoding through the cache, token by token, against the full forward."""
+"""Decoding through the cache against the full forward; recomputation against none."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax.linen import meta
 
-from r2rec_jax.model.attention import Prefix, attend
 from r2rec_jax.model.completion import prefill
-from r2rec_jax.model.llama import Cache, Llama, abstract_variables, head, init_variables
+from r2rec_jax.model.llama import (
+    REMAT,
+    Cache,
+    Llama,
+    abstract_variables,
+    head,
+    init_variables,
+    remat_policy,
+)
+from r2rec_jax.model.lora import LoRAConfig
+from r2rec_jax.runtime.errors import UserError
 
 
 def test_decoding_over_a_shared_prompt_equals_the_full_forward(config, assert_close):
@@ -45,22 +56,41 @@ def test_decoding_over_a_shared_prompt_equals_the_full_forward(config, assert_cl
     assert_close(np.stack(decoded, 1), full[np.arange(N)[:, None], start[:, None] + np.arange(R)])
 
 
-def test_attention_against_loops():
-    """One query at a time in numpy, over the prefix's valid keys and the row's own past."""
+def loss_and_gradients(config, remat):
+    """A traced loss over a prefix with the gradients of every leaf, and its argument."""
+    model = Llama(config, LoRAConfig(2, 4.0), remat=remat)
+    variables = init_variables(model, seed=0)
     rng = np.random.default_rng(0)
-    B, G, P, T, H, K, A = 2, 2, 4, 3, 4, 2, 5
-    q = rng.normal(size=(B * G, T, H, A)).astype(np.float32)
-    k, v = rng.normal(size=(2, B * G, K, T, A)).astype(np.float32)
-    prefix_k, prefix_v = rng.normal(size=(2, B, K, P, A)).astype(np.float32)
-    length = np.array([4, 0])
-    got = attend(q, k, v, Prefix(prefix_k, prefix_v, length))
-    for n, t, h in np.ndindex(B * G, T, H):
-        b, group = n // G, h // (H // K)
-        keys = np.concatenate([prefix_k[b, group, : length[b]], k[n, group, : t + 1]])
-        values = np.concatenate([prefix_v[b, group, : length[b]], v[n, group, : t + 1]])
-        weights = np.exp(keys @ q[n, t, h] / np.sqrt(A))
-        expected = weights @ values / weights.sum()
-        np.testing.assert_allclose(got[n, t, h], expected, rtol=1e-4, atol=1e-5)
+    prompt, rows = (rng.integers(0, 53, shape).astype(np.int32) for shape in [(2, 32), (4, 64)])
+
+    def loss(variables):
+        prefix, _ = prefill(model, variables, prompt, np.array([32, 20]))
+        hidden, _ = model.apply(variables, rows, np.repeat([31, 19], 2), prefix)
+        return jnp.sum(jnp.sin(hidden))
+
+    return jax.jit(jax.value_and_grad(loss)).trace(variables), variables
+
+
+def test_what_is_recomputed_changes_memory_and_nothing_else(config, assert_close):
+    deep = dataclasses.replace(config, num_hidden_layers=6)
+    bytes_of, results = {}, {}
+    for remat in REMAT:
+        traced, variables = loss_and_gradients(deep, remat)
+        # Host and device are one memory here, so the program is all there is to see of it.
+        assert ("Host" in str(traced.jaxpr)) == (remat == "offload")
+        compiled = traced.lower().compile()
+        bytes_of[remat] = compiled.memory_analysis().temp_size_in_bytes
+        results[remat] = compiled(variables)
+        assert_close(results[remat], results["none"], rtol=1e-5)
+    assert bytes_of["none"] > 1.1 * bytes_of["dots"] > 1.5 * bytes_of["block"]
+
+
+def test_recomputation_that_cannot_be_had(monkeypatch):
+    with pytest.raises(UserError, match="unknown: use one of none, dots, block, offload"):
+        remat_policy("full")
+    monkeypatch.setattr(jax, "local_devices", lambda: [SimpleNamespace(addressable_memories=list)])
+    with pytest.raises(UserError, match=r"use model\.remat=block"):
+        remat_policy("offload")
 
 
 def test_abstract_variables_are_the_real_ones(config):

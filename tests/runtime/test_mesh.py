@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import linen as nn
 from jax.sharding import PartitionSpec as P
@@ -29,7 +30,7 @@ def test_on_eight_devices():
         text=True,
     )
     assert result.returncode == 0, result.stdout
-    assert "6 passed, 1 skipped" in result.stdout, result.stdout
+    assert "8 passed, 1 skipped" in result.stdout, result.stdout
 
 
 eight = pytest.mark.skipif(jax.device_count() != 8, reason="run by test_on_eight_devices")
@@ -89,6 +90,50 @@ def test_sizes_that_do_not_fit():
         meshes.shardings({"q": parameter((6,), ("heads",))}, meshes.make_mesh(tensor=4))
 
 
+@eight
+def test_activations_are_placed_and_parameters_gathered_on_the_mesh_at_work():
+    mesh = meshes.make_mesh(data=2, fsdp=2, tensor=2)
+    x = jnp.ones((8, 4))
+
+    def place(x):
+        return meshes.constrain(x, "batch", "mlp"), meshes.gathered(x, "embed", "mlp")
+
+    def place_on_mesh(x):
+        with meshes.working_on(mesh):
+            return place(x)
+
+    activation, parameter = jax.jit(place_on_mesh)(x)
+    assert activation.sharding.shard_shape(x.shape) == (2, 2)
+    assert parameter.sharding.shard_shape(x.shape) == (8, 2)
+    assert all(len(out.devices()) == 1 for out in jax.jit(place)(x))
+
+
+@eight
+def test_each_device_runs_over_its_own_rows():
+    mesh = meshes.make_mesh(data=2, fsdp=2, tensor=2)
+    rows, weights = jnp.arange(24.0).reshape(8, 3), jnp.arange(6.0).reshape(3, 2)
+    seen = []
+
+    def function(rows, weights):
+        seen.append(rows.shape)
+        return rows @ weights, rows.sum(axis=1)
+
+    def loss(rows, weights):
+        with meshes.working_on(mesh):
+            product, sums = meshes.by_rows(function, (True, False))(rows, weights)
+        return jnp.sum(product**2) + jnp.sum(sums)
+
+    got = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(rows, weights)
+    assert set(seen) == {(2, 3)}
+    assert meshes.by_rows(function, (True, False)) is function
+    product = rows @ weights
+    assert got[0] == pytest.approx(float(jnp.sum(product**2) + rows.sum()))
+    np.testing.assert_allclose(got[1][0], 2 * product @ weights.T + 1)
+    np.testing.assert_allclose(got[1][1], 2 * rows.T @ product)
+
+
 def test_an_axis_without_a_rule_is_refused():
     with pytest.raises(ValueError, match=r"no rule for logical axes \{'hedas'\}"):
         meshes.shardings({"q": parameter((6,), ("hedas",))}, meshes.make_mesh())
+    with pytest.raises(ValueError, match=r"no rule for logical axes \{'hedas'\}"):
+        meshes.constrain(jnp.ones(6), "hedas")

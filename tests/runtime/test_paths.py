@@ -1,7 +1,13 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.paths import new_folder, write_atomic
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("content", ["é\n", b"\x00\xff"])
@@ -55,6 +61,65 @@ def test_an_existing_folder_needs_overwrite(tmp_path):
         (fresh / "new").write_text("2")
     assert [p.name for p in path.iterdir()] == ["new"]
     assert list(tmp_path.iterdir()) == [path]
+
+
+WRITER = """
+import sys
+from r2rec_jax.runtime.paths import new_folder
+
+with new_folder(sys.argv[1], overwrite=True) as fresh:
+    (fresh / "half").write_text("1")
+    print("writing", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def writer(tmp_path):
+    """A process in the middle of writing tmp_path/out."""
+    command = [sys.executable, "-c", WRITER, str(tmp_path / "out")]
+    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "writing\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_the_next_writer_clears_what_a_killed_one_left(tmp_path, writer):
+    writer.kill()
+    writer.wait()
+    assert not (tmp_path / "out").exists() and len(list(tmp_path.iterdir())) == 1
+    with new_folder(tmp_path / "out", overwrite=False) as fresh:
+        (fresh / "x").write_text("1")
+    assert list(tmp_path.iterdir()) == [tmp_path / "out"]
+
+
+def test_a_living_writer_is_left_alone(tmp_path, writer):
+    with new_folder(tmp_path / "out", overwrite=True) as fresh:
+        (fresh / "x").write_text("1")
+    writer.communicate("")
+    assert writer.returncode == 0
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["half"]  # the later one wins
+    assert list(tmp_path.iterdir()) == [tmp_path / "out"]
+
+
+def test_a_replacement_killed_between_its_renames_keeps_the_old_folder(tmp_path):
+    old = tmp_path / ".out.abcd1234.tmp" / "old"
+    old.mkdir(parents=True)
+    (old / "x").write_text("1")
+    with pytest.raises(UserError, match="--overwrite"), new_folder(tmp_path / "out", overwrite=False):
+        pytest.fail("the block must not run")
+    assert (tmp_path / "out" / "x").read_text() == "1"
+    assert list(tmp_path.iterdir()) == [tmp_path / "out"]
+
+
+def test_hidden_folders_of_others_are_not_cleared(tmp_path):
+    others = [".out.backup", ".out.v2.abcd1234.tmp", ".other.abcd1234.tmp"]
+    for name in others:
+        (tmp_path / name).mkdir()
+    with new_folder(tmp_path / "out", overwrite=False):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {"out", *others}
 
 
 def test_a_file_is_never_replaced_by_a_folder(tmp_path):

@@ -1,0 +1,124 @@
+"""Turns a model folder from Hugging Face's form into orbax or back, and a run's adapter into one of PEFT's.
+
+    python -m launch.convert --source=models/DeepSeek-R1-Distill-Llama-8B --target=models/8b-orbax
+    python -m launch.convert --source=models/8b-orbax --target=models/8b-hf
+    python -m launch.convert --adapter=runs/ml1m/sft --target=adapters/sft
+    python -m launch.convert --adapter=runs/ml1m/sft --merge --target=models/8b-sft
+
+The source says which way. `model.folder` of a config takes either form, `lora.folder` a PEFT folder.
+`--adapter` is the workdir of a training run; with `--merge`, its base model is written with the adapter
+in the weights, in Hugging Face's form. One parameter is in memory at a time; the target appears when it
+is whole.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import flags
+from tqdm import tqdm
+
+from launch import command
+from r2rec_jax.model.hf import Leaf, abstract_params, hf_tensors
+from r2rec_jax.model.lora import merge
+from r2rec_jax.model.peft import save_adapter
+from r2rec_jax.model.shards import INDEX, write_tensors
+from r2rec_jax.model.weights import is_orbax, read_weights, save_orbax
+from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.paths import new_folder
+from r2rec_jax.train.export import restore_adapter
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("source", None, "model folder to read, either form")
+flags.DEFINE_string("adapter", None, "workdir of SFT or GRPO, whose adapter is written for PEFT")
+flags.DEFINE_bool("merge", False, "write --adapter's base model with the adapter in its weights")
+flags.DEFINE_string("target", None, "folder to write, in the other form")
+flags.DEFINE_enum("dtype", "bfloat16", ["bfloat16", "float16", "float32"], "of the weights written")
+
+# What travels beside the weights: config, tokenizer, chat template, model card, licence.
+COMPANIONS = (".json", ".jinja", ".txt", ".model", ".md", "")
+
+
+def main(arguments: list[str]) -> None:
+    if arguments:
+        raise UserError(f"unexpected argument {arguments[0]!r}: flags are written --name=value")
+    if not FLAGS.target:
+        raise UserError("--target is missing: name the folder to write")
+    if bool(FLAGS.source) == bool(FLAGS.adapter):
+        raise UserError("name one of --source, a model folder, and --adapter, the workdir of a training run")
+    if FLAGS.merge and not FLAGS.adapter:
+        raise UserError("--merge needs --adapter: name the workdir of a training run")
+    # No accelerator is needed, and one in use by a training run would have no memory left.
+    jax.config.update("jax_platforms", "cpu")
+    target = Path(FLAGS.target)
+    if FLAGS.adapter:
+        export(Path(FLAGS.adapter), target, FLAGS.merge, FLAGS.dtype, FLAGS.overwrite)
+    else:
+        convert(Path(FLAGS.source), target, FLAGS.dtype, FLAGS.overwrite)
+
+
+def convert(source: Path, target: Path, dtype: str, overwrite: bool) -> None:
+    """Writes `target` from `source` in the other form, weights in `dtype`, companion files as they are.
+
+    Raises:
+      UserError: the source is no whole model, or the target exists and `overwrite` is false.
+    """
+    if source.resolve() == target.resolve():
+        raise UserError(f"--source and --target are both {source}: name another --target")
+    to_hf = is_orbax(source)
+    config, leaves = read_weights(source, np.dtype(dtype))
+    with new_folder(target, overwrite) as temporary:
+        _copy_companions(source, temporary, dtype)
+        leaves = _progress(leaves, abstract_params(config), dtype)
+        if to_hf:
+            write_tensors(temporary, hf_tensors(leaves, dtype))
+        else:
+            save_orbax(temporary, leaves)
+    print(f"{target}: {'Hugging Face safetensors' if to_hf else 'orbax'}, {dtype}")
+
+
+def export(workdir: Path, target: Path, merged: bool, dtype: str, overwrite: bool) -> None:
+    """Writes the adapter of a training run: a PEFT folder, float32, or its base with it merged, in `dtype`.
+
+    Raises:
+      UserError: no adapter in the workdir, no base model, or the target exists and `overwrite` is false.
+    """
+    base, lora, adapter = restore_adapter(workdir)
+    if not merged:
+        save_adapter(target, lora, adapter, base_model=base, overwrite=overwrite)
+        print(f"{target}: PEFT adapter of rank {lora.rank} for {base}")
+        return
+    # Summed in float32 whatever is written, so that nothing is rounded twice.
+    config, leaves = read_weights(base, np.float32)
+    with new_folder(target, overwrite) as temporary:
+        _copy_companions(Path(base), temporary, dtype)
+        leaves = _progress(merge(leaves, adapter, lora), abstract_params(config), "float32")
+        write_tensors(temporary, hf_tensors(leaves, dtype))
+    print(f"{target}: {base} with the adapter of {workdir}, {dtype}")
+
+
+def _copy_companions(source: Path, target: Path, dtype: str) -> None:
+    for file in source.iterdir():
+        if file.is_file() and file.suffix in COMPANIONS and file.name != INDEX and file.name[0] != ".":
+            shutil.copyfile(file, target / file.name)
+    raw = json.loads((source / "config.json").read_bytes())
+    raw.pop("dtype", None)  # transformers 5's name of the same
+    (target / "config.json").write_text(json.dumps(raw | {"torch_dtype": dtype}, indent=2) + "\n")
+
+
+def _progress(leaves: Iterator[Leaf], abstract: dict, dtype: str) -> Iterator[Leaf]:
+    size = np.dtype(dtype).itemsize
+    total = sum(leaf.size for leaf in abstract.values()) * size
+    with tqdm(desc="convert", total=total, unit="B", unit_scale=True, mininterval=1.0) as bar:
+        for path, leaf in leaves:
+            nbytes = leaf.nbytes
+            yield path, leaf
+            del leaf  # before the next one is made
+            bar.update(nbytes)
+
+
+if __name__ == "__main__":
+    command.run_plain(main)

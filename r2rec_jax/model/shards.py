@@ -1,0 +1,163 @@
+"""The safetensors files of a model folder: what they hold, slices of it, and files of bounded size."""
+
+import collections
+import dataclasses
+import json
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from r2rec_jax.runtime.errors import UserError
+
+INDEX = "model.safetensors.index.json"
+SHARD_BYTES = 1 << 30
+# Small enough to be transposed while in the processor's cache, large enough to cost few calls.
+CHUNK_BYTES = 4 << 20
+TILE = 128
+# NumPy lets go of Python's lock while it copies; more threads than this wait for one another.
+THREADS = min(4, os.cpu_count() or 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """A tensor in a file; `dtype` is safetensors' own name of it, e.g. BF16."""
+
+    file: Path
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Headers:
+    """All tensors of a folder by name; what the index promises in files that are not there; repeats."""
+
+    tensors: dict[str, Stored]
+    absent: dict[str, str]
+    repeated: list[str]
+
+
+def read_headers(folder: Path, advice: str) -> Headers:
+    """Reads the headers of the files that the index names, or of all *.safetensors without one.
+
+    Raises:
+      UserError: no file, a damaged file or index; each with `advice`.
+    """
+    index = _read_index(folder, advice)
+    files = sorted(set(index.values())) or sorted(path.name for path in folder.glob("*.safetensors"))
+    if not files:
+        raise UserError(f"no *.safetensors in {folder}; {advice}")
+    tensors, homes = {}, collections.defaultdict(list)
+    for file in (folder / name for name in files if (folder / name).exists()):
+        try:
+            with safetensors.safe_open(file, "np") as handle:
+                for name in handle.keys():  # noqa: SIM118 (the handle is no mapping)
+                    tensor = handle.get_slice(name)
+                    tensors[name] = Stored(file, tuple(tensor.get_shape()), tensor.get_dtype())
+                    homes[name].append(file.name)
+        except (safetensors.SafetensorError, OSError) as fault:
+            raise UserError(f"{file} is damaged ({fault}); {advice}") from None
+    absent = {
+        name: file for name, file in index.items() if name not in tensors and not (folder / file).exists()
+    }
+    repeated = [f"{name} ({', '.join(found)})" for name, found in homes.items() if len(found) > 1]
+    return Headers(tensors, absent, repeated)
+
+
+def _read_index(folder: Path, advice: str) -> dict[str, str]:
+    """Tensor name -> file name; empty where there is no index."""
+    path = folder / INDEX
+    if not path.exists():
+        return {}
+    try:
+        index = json.loads(path.read_bytes())["weight_map"]
+        # A name with a folder in it could reach any file of this machine.
+        plain = all(Path(file).name == file for file in index.values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        plain = False
+    if not plain:
+        raise UserError(f"{path} is damaged: it maps no tensors to files beside it; {advice}")
+    return index
+
+
+def read_slice(
+    out: np.ndarray, name: str, stored: Stored, index: tuple[slice, ...], transposed: bool
+) -> None:
+    """Fills `out` with tensor[index], transposed if so, in `out`'s dtype; one or two dimensions.
+
+    Besides `out` it needs a few MB, and the file's pages of this slice while it runs.
+    """
+    # Opened for every tensor: pages of a mapped file count as resident until it is closed. Reading
+    # without a map (backend "pread") fetches the whole tensor for any slice of it in safetensors 0.8.
+    with safetensors.safe_open(stored.file, "np") as handle:
+        tensor = handle.get_slice(name)
+        rows, columns = index[0], index[1:]
+        width = np.prod([column.stop - column.start for column in columns], dtype=int)
+        step = max(TILE, CHUNK_BYTES // (int(width) * 4))
+
+        def read(start: int) -> None:
+            stop = min(start + step, rows.stop)
+            piece = tensor[(slice(start, stop), *columns)].astype(out.dtype, copy=False)
+            here = slice(start - rows.start, stop - rows.start)
+            if transposed:
+                transpose_into(out[:, here], piece)
+            else:
+                out[here] = piece
+
+        starts = range(rows.start, rows.stop, step)
+        if len(starts) == 1:
+            read(rows.start)
+            return
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(read, starts))  # taken for the sake of errors: each is raised as its result
+
+
+def transpose_into(out: np.ndarray, matrix: np.ndarray) -> None:
+    """out[...] = matrix.T in tiles: five times as fast as NumPy alone on matrices beyond the cache."""
+    bits = np.dtype(f"u{matrix.dtype.itemsize}")  # NumPy copies bfloat16 slower than integers
+    out, matrix = out.view(bits), matrix.view(bits)
+    for i in range(0, matrix.shape[0], TILE):
+        for j in range(0, matrix.shape[1], TILE):
+            out[j : j + TILE, i : i + TILE] = matrix[i : i + TILE, j : j + TILE].T
+
+
+def write_tensors(
+    folder: Path, tensors: Iterable[tuple[str, np.ndarray]], shard_bytes: int = SHARD_BYTES
+) -> None:
+    """Writes model.safetensors, or several files of at most `shard_bytes` (or one tensor) and their index.
+
+    `tensors` is taken one by one, so that no more than a file's worth is in memory.
+    """
+    names: list[list[str]] = []
+    pending: dict[str, np.ndarray] = {}
+    total = size = 0
+
+    def flush():
+        part = folder / f"{len(names)}.part"
+        safetensors.numpy.save_file(pending, part, metadata={"format": "pt"})
+        part.chmod(0o644)  # safetensors 0.8 lets the owner alone read
+        names.append(list(pending))
+        pending.clear()
+
+    for name, tensor in tensors:
+        if pending and size + tensor.nbytes > shard_bytes:
+            flush()
+            size = 0
+        pending[name] = tensor
+        size += tensor.nbytes
+        total += tensor.nbytes
+    flush()
+    if len(names) == 1:
+        (folder / "0.part").rename(folder / "model.safetensors")
+        return
+    weight_map = {}
+    for part, held in enumerate(names):
+        file = f"model-{part + 1:05d}-of-{len(names):05d}.safetensors"
+        (folder / f"{part}.part").rename(folder / file)
+        weight_map |= dict.fromkeys(held, file)
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")

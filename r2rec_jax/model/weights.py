@@ -1,0 +1,108 @@
+"""A base model's weights in either form: Hugging Face's safetensors, or orbax as `launch.convert` writes it.
+
+The orbax form is a folder of config.json, the tokenizer's files and `params`, one orbax checkpoint of
+the whole tree in this project's layout.
+"""
+
+import functools
+import gc
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import jax
+from flax import traverse_util
+from orbax.checkpoint.experimental import v1 as ocp
+
+from r2rec_jax.model.config import LlamaConfig, load_config
+from r2rec_jax.model.hf import Leaf, abstract_params, misfits, read_params
+from r2rec_jax.runtime.errors import UserError
+
+PARAMS = "params"
+# A device reads whole chunks to get its slice: small beside a parameter, large enough for few requests.
+CHUNK_BYTES = 64 << 20
+
+
+def is_orbax(folder: str | Path) -> bool:
+    return (Path(folder) / PARAMS).is_dir()
+
+
+def load_weights(folder: str | Path, dtype, shardings=None) -> tuple[LlamaConfig, dict]:
+    """Reads a folder of either form into a `params` tree; as `read_weights`."""
+    config, leaves = read_weights(folder, dtype, shardings)
+    return config, traverse_util.unflatten_dict(dict(leaves))
+
+
+def read_weights(folder: str | Path, dtype, shardings=None) -> tuple[LlamaConfig, Iterator[Leaf]]:
+    """`hf.read_params` for a folder of either form: parameter by parameter into their shardings.
+
+    Raises:
+      UserError: at once for what does not fit config.json; damaged data of the orbax form when its
+        parameter's turn comes.
+    """
+    if not is_orbax(folder):
+        return read_params(folder, dtype, shardings)
+    config = load_config(folder)
+    where = (Path(folder) / PARAMS).absolute()
+    abstract = abstract_params(config)
+    _check(where, abstract)
+    placed = traverse_util.flatten_dict(shardings) if shardings is not None else {}
+    return config, (
+        (path, _read(where, path, leaf.shape, dtype, placed.get(path))) for path, leaf in abstract.items()
+    )
+
+
+def save_orbax(folder: Path, leaves: Iterable[Leaf]) -> None:
+    """Writes `folder/params`, one parameter in memory at a time, twice while it is written.
+
+    `folder` must be one that no reader looks at yet: `params` appears in it when it is whole.
+    """
+    where = (folder / PARAMS).absolute()
+    options = ocp.Context()
+    options.array.saving.storage_options.chunk_byte_size = CHUNK_BYTES
+    options.array.saving.use_compression = False  # it saves a few percent of random-looking bits, slowly
+    options.memory.deepcopy_host_arrays = False  # nobody changes them while it waits for the disk
+    with options:
+        for path, leaf in leaves:
+            ocp.partial.save(where, traverse_util.unflatten_dict({path: leaf}))
+            del leaf  # before the next one is made
+            gc.collect()  # orbax leaves a copy behind in a reference cycle
+        ocp.partial.finalize(where)
+
+
+def _check(where: Path, abstract: dict) -> None:
+    try:
+        stored = traverse_util.flatten_dict(ocp.metadata(where).metadata)
+    except Exception as error:  # orbax lets through what its layers raise
+        raise _damaged(where, error) from error
+    faults = misfits(
+        {"/".join(path): tuple(found.shape) for path, found in stored.items()},
+        {"/".join(path): leaf.shape for path, leaf in abstract.items()},
+        {
+            "wrong dtype": [
+                f"{'/'.join(path)} {found.dtype} instead of a floating one"
+                for path, found in stored.items()
+                if not jax.numpy.issubdtype(found.dtype, jax.numpy.floating)
+            ]
+        },
+    )
+    if faults:
+        raise UserError(f"{where} does not fit its config.json: {faults}; convert it again")
+
+
+def _read(where: Path, path: tuple[str, ...], shape: tuple[int, ...], dtype, sharding) -> jax.Array:
+    target = sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    wanted = traverse_util.unflatten_dict({path: jax.ShapeDtypeStruct(shape, dtype, sharding=target)})
+    options = ocp.Context()
+    options.pytree.loading.partial_load = True
+    try:
+        with options:
+            array = functools.reduce(dict.__getitem__, path, ocp.load(where, wanted))
+    except Exception as error:  # orbax lets through what its layers raise
+        raise _damaged(where, error) from error
+    gc.collect()  # orbax leaves a copy behind in a reference cycle
+    return array.block_until_ready()
+
+
+def _damaged(where: Path, error: Exception) -> UserError:
+    cause = str(error.__cause__ or error).splitlines() or [type(error).__name__]
+    return UserError(f"{where} is damaged ({cause[0][:200]}): convert it again")

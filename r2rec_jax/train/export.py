@@ -1,0 +1,37 @@
+"""The adapter that a training run ended with, out of its workdir."""
+
+import json
+from pathlib import Path
+
+import jax
+from flax.linen import meta
+from ml_collections import ConfigDict
+
+from r2rec_jax.model.config import load_config
+from r2rec_jax.model.llama import Llama, abstract_variables
+from r2rec_jax.model.lora import LoRAConfig
+from r2rec_jax.model.policy import lora_config
+from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.train.optimizer import make_optimizer
+from r2rec_jax.train.state import restore_trainable
+
+
+def restore_adapter(workdir: str | Path) -> tuple[str, LoRAConfig, dict]:
+    """(folder of the base model, adapter's config, its `lora` tree on one device) of the newest checkpoint.
+
+    Raises UserError when `workdir` is not that of an adapter's training.
+    """
+    record = Path(workdir) / "config.json"
+    try:
+        config = ConfigDict(json.loads(record.read_text(encoding="utf-8")))
+        base, stage = config.model.folder, config.stage
+    except (OSError, ValueError, TypeError, AttributeError, KeyError):
+        raise UserError(
+            f"{workdir} is no workdir of launch.train: its config.json is not there or not one"
+        ) from None
+    if stage == "pretrain":
+        raise UserError(f"{workdir} trained a model, not an adapter: it is in {workdir}/model")
+    lora = lora_config(config.lora)
+    abstract = meta.unbox(abstract_variables(Llama(load_config(base), lora)))["lora"]
+    tree = restore_trainable(workdir, {"lora": abstract}, make_optimizer(config, steps=1))
+    return base, lora, jax.device_get(tree["lora"])
