@@ -12,7 +12,8 @@ from r2rec_jax.pipeline.prompts import Prompt, pad_prompts
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.rollout.engine import Engine
 from r2rec_jax.runtime.profiler import Phases
-from r2rec_jax.train.grpo import GRPOBatch, group_advantages
+from r2rec_jax.train.grpo import GRPOBatch
+from r2rec_jax.train.objective import group_advantages
 from r2rec_jax.train.rewards import reward, total
 
 
@@ -47,6 +48,8 @@ def gather(
     tokens_BP, length_B = pad_prompts(prompts, config.prompt.buckets)
     R = rollout.tokens.shape[1]
     mask_NR = (np.arange(R) < rollout.length[:, None]).astype(np.float32)
+    if config.grpo.mask_truncated:
+        mask_NR[rollout.truncated] = 0.0
     batch = GRPOBatch(
         CompletionBatch(tokens_BP, length_B, rollout.tokens, mask_NR),
         advantage_BG.reshape(-1),

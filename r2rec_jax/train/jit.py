@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from r2rec_jax.runtime.mesh import batch_sharding, replicated
+from r2rec_jax.runtime.mesh import batch_sharding, replicated, working_on
 from r2rec_jax.train.state import TrainState
 
 
@@ -20,11 +20,19 @@ def state_shardings(state: TrainState, mesh: Mesh):
 
 
 def jit_step(step: Callable, state: TrainState, frozen, mesh: Mesh) -> Callable:
-    """Compiles `step(state, frozen, batch) -> (state, metrics)`: batch split, state donated."""
+    """Compiles `step(state, frozen, batch) -> (state, metrics)`: batch split, state donated.
+
+    `state` and `frozen` are arrays or jax.ShapeDtypeStructs that carry their shardings.
+    """
     placed = state_shardings(state, mesh)
     where = functools.partial(jax.tree.map, lambda leaf: leaf.sharding)
+
+    def placed_step(state, frozen, batch):
+        with working_on(mesh):
+            return step(state, frozen, batch)
+
     return jax.jit(
-        step,
+        placed_step,
         in_shardings=(placed, where(frozen), batch_sharding(mesh)),
         out_shardings=(placed, replicated(mesh)),
         donate_argnums=0,

@@ -30,9 +30,13 @@ class TrainState:
     def create(cls, trainable: dict, optimizer: optax.GradientTransformation) -> "TrainState":
         return cls(jnp.zeros((), jnp.int32), trainable, optimizer.init(trainable))
 
-    def apply_gradients(self, grads: dict, optimizer: optax.GradientTransformation) -> "TrainState":
+    def apply_gradients(
+        self, grads: dict, optimizer: optax.GradientTransformation, finite: bool | jax.Array = True
+    ) -> "TrainState":
+        """The state after an update; where `finite` is false, the same state: a NaN would stay for ever."""
         updates, opt_state = optimizer.update(grads, self.opt_state, self.trainable)
-        return TrainState(self.step + 1, optax.apply_updates(self.trainable, updates), opt_state)
+        updated = TrainState(self.step + 1, optax.apply_updates(self.trainable, updates), opt_state)
+        return jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, self)
 
 
 def restore_trainable(workdir: str | Path, like: dict, optimizer: optax.GradientTransformation) -> dict:

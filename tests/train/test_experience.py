@@ -48,7 +48,7 @@ ANSWERS = [
 REWARDS = np.array([3.0, 1 + 2 / np.log2(3), 0.0, 1.0, 1.0, 1.0])
 
 
-def engine_of(chat):
+def engine_of(chat, truncated=(0,) * 6):
     def engine(_, prompt_BP, prompt_length_B, *, samples, seed, prompt_ids):
         assert (samples, seed, prompt_ids.tolist()) == (3, 17, [5, 9])
         assert prompt_BP.shape == (2, 16) and prompt_length_B.tolist() == [4, 11]
@@ -57,7 +57,9 @@ def engine_of(chat):
         for row, ids in enumerate(rows):
             tokens[row, : len(ids)] = ids
             logprobs[row, : len(ids)] = -1 - row
-        return Rollout(tokens, np.array([len(ids) for ids in rows], np.int32), np.zeros(6, bool), logprobs)
+        return Rollout(
+            tokens, np.array([len(ids) for ids in rows], np.int32), np.array(truncated, bool), logprobs
+        )
 
     return engine
 
@@ -92,6 +94,15 @@ def test_the_batch_holds_what_was_sampled(chat):
     assert completions.response_mask.dtype == got.batch.advantage.dtype == np.float32
 
 
+def test_a_completion_without_end_teaches_nothing_if_asked(chat):
+    engine = engine_of(chat, truncated=(0, 1, 0, 0, 0, 0))
+    for mask_truncated in (False, True):
+        config = make_config(mask_truncated=mask_truncated)
+        got = gather(engine, {}, PROMPTS, chat, config, Phases(), seed=17)
+        learnt = got.batch.completions.response_mask.any(axis=1)
+        assert learnt.tolist() == [True, not mask_truncated, True, True, True, True]
+
+
 def test_metrics(chat):
     got, seconds = run(chat)
     lengths = [len(chat.completion(*answer)) for answer in ANSWERS]
@@ -103,6 +114,8 @@ def test_metrics(chat):
         "rollout/valid_rate": 1.0,
         "rollout/truncation_rate": 0.0,
         "rollout/statements": 15 / 6,
+        "rollout/dropped_chains": 0.0,
+        "rollout/dropped_likes": 0.0,
         "rollout/length": np.mean(lengths),
         "rollout/tokens": sum(lengths),
     }

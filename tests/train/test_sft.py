@@ -95,7 +95,7 @@ def test_only_the_adapter_changes(adapter_run):
 def test_metrics(adapter_run):
     *_, states, metrics = adapter_run
     assert [int(state.step) for state in states] == list(range(7))
-    assert set(metrics[0]) == {"train/loss", "train/tokens", "train/grad_norm"}
+    assert set(metrics[0]) == {"train/loss", "train/tokens", "train/grad_norm", "train/skipped"}
     assert all(value.dtype == jnp.float32 and value.shape == () for value in metrics[0].values())
     assert metrics[0]["train/tokens"] == make_batch().response_mask.sum()
 
@@ -132,3 +132,21 @@ def test_a_batch_without_trained_tokens_changes_nothing(adapter_run):
     after, metrics = step(states[0], frozen, empty)
     assert metrics["train/loss"] == 0 and metrics["train/grad_norm"] == 0
     jax.tree.map(np.testing.assert_array_equal, after.trainable, states[0].trainable)
+
+
+def test_dropout_is_a_function_of_seed_and_step():
+    model = Llama(CONFIG, LoRAConfig(rank=2, alpha=4.0, dropout=0.3))
+    variables = init_variables(model, seed=0)
+    rng = np.random.default_rng(0)
+    lora = jax.tree.map(lambda leaf: rng.normal(0, 0.3, leaf.shape).astype(np.float32), variables["lora"])
+    optimizer = optax.sgd(1.0)
+    step = jax.jit(functools.partial(sft_step, model, optimizer))
+
+    def run(seed, done):
+        state = TrainState.create({"lora": lora}, optimizer).replace(step=jnp.int32(done))
+        after, metrics = step(state, {"params": variables["params"]}, make_batch(), seed)
+        return jax.device_get((metrics["train/loss"], after.trainable))
+
+    runs = {(seed, done): run(seed, done) for seed in (0, 1) for done in (0, 1)}
+    assert len({float(loss) for loss, _ in runs.values()}) == 4
+    jax.tree.map(np.testing.assert_array_equal, run(1, 1), runs[1, 1])

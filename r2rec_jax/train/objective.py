@@ -1,0 +1,132 @@
+"""The GRPO objective on log-probabilities: ratios, clipping, KL, and how tokens are averaged.
+
+    J = E[ 1/G sum_i 1/|o_i| sum_t min(rho_it A_i, clip(rho_it, 1 - e, 1 + e) A_i) - beta KL_it ]
+
+The paper's objective, after Shao et al. 2024 (DeepSeekMath). Every deviation is a field of `GRPOConfig`
+and off by default.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from r2rec_jax.runtime.errors import UserError
+
+AGGREGATIONS = ("sequence_mean", "token_mean", "dr_grpo")
+RATIOS = ("token", "sequence")
+KLS = ("k1", "k2", "k3")
+LOG_RATIO_LIMIT = 20.0  # e^20 is finite in float32 with room for sums
+
+
+@dataclasses.dataclass(frozen=True)
+class GRPOConfig:
+    """Attributes:
+    clip_low, clip_high: the ratio is kept within [1 - low, 1 + high].
+    beta: weight of the KL; 0 skips the reference.
+    aggregation: how tokens are averaged, see `token_weights`.
+    temperature: of the sampler, so that both sides speak of the same distribution.
+    ratio: "token", or "sequence": one ratio a completion, the geometric mean of its tokens' (GSPO,
+      Zheng et al. 2025).
+    dual_clip: bounds the loss of a bad completion at this ratio (Ye et al. 2020), above 1 + clip_high;
+      0 leaves it unbounded.
+    kl: Schulman's estimators of KL(policy || reference). k3 is unbiased and never negative. k2 has the
+      right gradient on policy. k1's gradient averages to zero on policy: it only adds noise, and is here
+      for comparisons.
+    importance_cap: weighs each token by min(old / sampler probability, cap), which corrects a sampler
+      whose numbers differ from the trainer's (Yao et al. 2025); 0 does not.
+    """
+
+    clip_low: float
+    clip_high: float
+    beta: float
+    aggregation: str
+    temperature: float
+    ratio: str = "token"
+    dual_clip: float = 0.0
+    kl: str = "k3"
+    importance_cap: float = 0.0
+
+    def __post_init__(self):
+        for name, known in (("aggregation", AGGREGATIONS), ("ratio", RATIOS), ("kl", KLS)):
+            value = getattr(self, name)
+            if value not in known:
+                raise UserError(f"grpo.{name} {value!r} is unknown: use one of {', '.join(known)}")
+        if self.dual_clip and self.dual_clip <= 1.0 + self.clip_high:
+            raise UserError(f"grpo.dual_clip {self.dual_clip} must be above 1 + grpo.clip_high, or 0")
+
+
+def group_advantages(reward_BG: np.ndarray, scale_by_std: bool) -> tuple[np.ndarray, float]:
+    """(reward - group mean) / group std, float32 [B, G], and the fraction of groups with equal rewards.
+
+    Such a group says nothing about its members: its advantages are 0, not noise over a tiny std.
+    """
+    centred = reward_BG - reward_BG.mean(axis=1, keepdims=True)
+    flat = np.ptp(reward_BG, axis=1, keepdims=True) < 1e-6
+    scale = np.where(flat, 1.0, reward_BG.std(axis=1, keepdims=True)) if scale_by_std else 1.0
+    return np.where(flat, 0.0, centred / scale).astype(np.float32), float(flat.mean())
+
+
+def token_weights(mask_NR, aggregation: str):
+    """Weights, float32 [N, R], under which the sum over tokens is the loss.
+
+    sequence_mean: each completion counts the same (the paper's). token_mean: each token does.
+    dr_grpo: a constant divisor, so that length is neither rewarded nor punished (Liu et al. 2025).
+    They are those of the whole batch: sums over its parts add up to its loss.
+    """
+    N, R = mask_NR.shape
+    if aggregation == "sequence_mean":
+        return mask_NR / jnp.maximum(mask_NR.sum(axis=1, keepdims=True), 1.0) / N
+    if aggregation == "token_mean":
+        return mask_NR / jnp.maximum(mask_NR.sum(), 1.0)
+    return mask_NR / (N * R)
+
+
+def policy_loss(
+    logprobs_NR, old_NR, reference_NR, sampler_NR, advantage_N, mask_NR, weights_NR, config: GRPOConfig
+):
+    """The negated objective, and sums over tokens for the metrics.
+
+    Args:
+      logprobs_NR: of the policy, the one argument that is differentiated. old_NR: of the policy that
+        sampled. reference_NR: of the frozen one, None leaves the KL out. sampler_NR: as the sampler
+        computed them, read when `importance_cap` is set. All float32.
+      mask_NR: 1 on tokens that count. weights_NR: from `token_weights`.
+
+    Returns:
+      (loss, {"clip_fraction_low", "clip_fraction_high": tokens whose gradient the clip removes; "kl"}),
+      the latter to be divided by the number of tokens.
+    """
+    log_ratio = jnp.clip(logprobs_NR - old_NR, -LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+    if config.ratio == "sequence":
+        length_N1 = jnp.maximum(mask_NR.sum(axis=1, keepdims=True), 1.0)
+        log_ratio = jnp.broadcast_to(
+            (log_ratio * mask_NR).sum(axis=1, keepdims=True) / length_N1, mask_NR.shape
+        )
+    ratio = jnp.exp(log_ratio)
+    low, high = 1.0 - config.clip_low, 1.0 + config.clip_high
+    advantage_N1 = advantage_N[:, None]
+    gain = jnp.minimum(ratio * advantage_N1, jnp.clip(ratio, low, high) * advantage_N1)
+    if config.dual_clip:
+        gain = jnp.where(advantage_N1 < 0, jnp.maximum(gain, config.dual_clip * advantage_N1), gain)
+    if config.importance_cap:
+        gain *= jnp.minimum(jnp.exp(jax.lax.stop_gradient(old_NR) - sampler_NR), config.importance_cap)
+    sums = {
+        "clip_fraction_low": jnp.sum((ratio < low) & (advantage_N1 < 0), where=mask_NR > 0),
+        "clip_fraction_high": jnp.sum((ratio > high) & (advantage_N1 > 0), where=mask_NR > 0),
+    }
+    if reference_NR is not None:
+        kl = _kl(logprobs_NR, reference_NR, config.kl)
+        gain -= config.beta * kl
+        sums["kl"] = jnp.sum(kl * mask_NR)
+    return -jnp.sum(gain * weights_NR), {name: jnp.float32(value) for name, value in sums.items()}
+
+
+def _kl(logprobs_NR, reference_NR, estimator: str):
+    gap = jnp.clip(reference_NR - logprobs_NR, -LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+    if estimator == "k1":
+        return -gap
+    if estimator == "k2":
+        return 0.5 * jnp.square(gap)
+    return jnp.exp(gap) - gap - 1.0
