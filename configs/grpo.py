@@ -31,6 +31,12 @@ def get_config(preset: str | None = None) -> ConfigDict:
     c.grpo.scale_by_std = True
     c.grpo.aggregation = "sequence_mean"
     c.grpo.updates_per_rollout = 1
+    c.grpo.mask_truncated = False  # completions without an end teach nothing
+    # Deviations from the paper's objective, explained in train/objective.py.
+    c.grpo.ratio = "token"
+    c.grpo.dual_clip = 0.0
+    c.grpo.kl = "k3"
+    c.grpo.importance_cap = 0.0
     if preset_of(preset, ("quickstart",)):
         tiny(c)
         c.train.init = "runs/quickstart/sft"

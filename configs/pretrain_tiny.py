@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
     c.corpus.curriculum = ((0.4, 64, 4), (0.8, 128, 10), (1.0, 256, 20))
     c.model.folder = ""
     c.model.dtype = "float32"
-    c.model.remat = False
+    c.model.remat = "none"
     c.model.architecture = ConfigDict(
         {
             "vocab_size": 1024,

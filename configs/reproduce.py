@@ -37,6 +37,7 @@ def get_config(preset: str | None = None) -> ConfigDict:
         c.data.sizes = ConfigDict({"sft": 300, "grpo": 200, "validation": 40, "evaluation": 200})
         # Film titles are many bytes to the tiny vocabulary: fewer chains, numbers for answers.
         c.prompt.update({"answer": "numbers", "chains": 2, "buckets": (640,)})
+        c.annotate.max_tokens = 256
         c.sft.train.update({"steps": 60, "batch_size": 16, "response_buckets": (256,)})
         c.grpo.train.update({"steps": 20, "batch_size": 8})
         c.grpo.rollout.max_tokens = 256

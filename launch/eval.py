@@ -46,7 +46,8 @@ def evaluate(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, di
     require(config, "model", "data", adapters=adapted)
     chat = Chat(config.model.folder)
     dataset = prepared.load(config.data.folder)
-    policy = load_policy(config, make_mesh(**config.mesh), config.seed)
+    mesh = make_mesh(**config.mesh)
+    policy = load_policy(config, mesh, config.seed)
     optimizer = make_optimizer(config, steps=1)
     adapters = {
         name: restore_trainable(folder, policy.trainable, optimizer) if folder else policy.trainable
@@ -60,8 +61,9 @@ def evaluate(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, di
     for name in config.baselines:
         ranks = ranks_from_scores(suite.score(name, dataset, users, {}), candidates, truth)
         results[name] = _metrics(ranks, config.seed, candidates, truth)
-    prompts = RankingPrompts(dataset, users, chat, config.prompt, config.seed)
-    engine = Engine(policy.model, chat.end, SamplingConfig(**config.rollout))
+    before = config.data.before_target_time
+    prompts = RankingPrompts(dataset, users, chat, config.prompt, config.seed, before_target_time=before)
+    engine = Engine(policy.model, chat.end, SamplingConfig(**config.rollout), mesh)
     ranks = {}
     for name, adapter in adapters.items():
         ranking = rank_users(

@@ -3,6 +3,7 @@
 Resumes what --workdir already holds. Each config file says what it needs and what to expect.
 """
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -33,9 +34,11 @@ from r2rec_jax.runtime.paths import write_atomic
 from r2rec_jax.runtime.profiler import Phases
 from r2rec_jax.runtime.workdir import claim
 from r2rec_jax.train import loop
+from r2rec_jax.train.accumulate import mapped
 from r2rec_jax.train.experience import Experience, gather
-from r2rec_jax.train.grpo import AGGREGATIONS, GRPOConfig, grpo_step
+from r2rec_jax.train.grpo import grpo_step
 from r2rec_jax.train.jit import jit_step, to_devices
+from r2rec_jax.train.objective import GRPOConfig
 from r2rec_jax.train.optimizer import make_optimizer
 from r2rec_jax.train.rewards import reward, total
 from r2rec_jax.train.sft import sft_step
@@ -56,7 +59,7 @@ def pretrain(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     dataset = make_dataset(config.data)
     corpus = Corpus(dataset.interactions, dataset.catalog, build_graph(dataset))
     mesh = make_mesh(**config.mesh)
-    policy = load_policy(config, mesh, config.seed)
+    policy, parts = load_policy(config, mesh, config.seed), _parts(config, mesh)
     claim(workdir, config, overwrite)
     chat = _corpus_tokenizer(corpus, config, workdir)
 
@@ -71,7 +74,7 @@ def pretrain(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
         shuffle=False,
         to_batch=lambda rows: collate(rows, (1,), widths),
     )
-    state = _supervise(config, workdir, policy, examples, mesh)
+    state = _supervise(config, workdir, policy, examples, mesh, parts)
     params = state.trainable["params"]
     save_params(
         workdir / "model",
@@ -88,7 +91,7 @@ def sft(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     chat = Chat(config.model.folder)
     traces = Traces(Path(config.annotate.folder) / "traces.jsonl", chat)
     mesh = make_mesh(**config.mesh)
-    policy = load_policy(config, mesh, config.seed)
+    policy, parts = load_policy(config, mesh, config.seed), _parts(config, mesh)
     claim(workdir, config, overwrite)
     examples = batches(
         traces,
@@ -97,7 +100,7 @@ def sft(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
         shuffle=True,
         to_batch=lambda rows: collate(rows, config.prompt.buckets, config.train.response_buckets),
     )
-    _supervise(config, workdir, policy, examples, mesh)
+    _supervise(config, workdir, policy, examples, mesh, parts)
 
 
 def grpo(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
@@ -111,12 +114,16 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     reference = policy.trainable
     if config.train.init:
         reference = restore_trainable(config.train.init, policy.trainable, optimizer)
-    if config.grpo.aggregation not in AGGREGATIONS:
-        raise UserError(f"grpo.aggregation {config.grpo.aggregation!r}: use one of {', '.join(AGGREGATIONS)}")
+    c, parts = config.grpo, _parts(config, mesh)
+    settings = GRPOConfig(
+        temperature=config.rollout.temperature,
+        **{field.name: c[field.name] for field in dataclasses.fields(GRPOConfig) if field.name in c},
+    )
     claim(workdir, config, overwrite)
 
     def prompts_of(group):
-        return RankingPrompts(dataset, dataset.split.users[group], chat, config.prompt, config.seed)
+        users, before = dataset.split.users[group], config.data.before_target_time
+        return RankingPrompts(dataset, users, chat, config.prompt, config.seed, before_target_time=before)
 
     questions, held_out = prompts_of("grpo"), prompts_of("validation")
     examples = batches(
@@ -125,16 +132,23 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     # A copy: the state is donated to every step, the reference must outlive them all.
     state = TrainState.create(jax.tree.map(lambda x: x.copy(), reference), optimizer)
     frozen = {"base": policy.frozen, "reference": reference}
-    c, temperature = config.grpo, config.rollout.temperature
-    settings = GRPOConfig(c.clip_low, c.clip_high, c.beta, c.aggregation, temperature)
     update = jit_step(
-        lambda state, frozen, batch: grpo_step(policy.model, optimizer, settings, state, frozen, batch),
+        lambda state, frozen, batch: grpo_step(
+            policy.model, optimizer, settings, state, frozen, batch, parts
+        ),
         state,
         frozen,
         mesh,
     )
-    score = jax.jit(lambda v, batch: completion_logprobs(policy.model, v, batch, temperature=temperature)[0])
-    engine = Engine(policy.model, chat.end, SamplingConfig(**config.rollout))
+
+    @jax.jit
+    def score(variables, batch):
+        def logprobs(part):
+            return completion_logprobs(policy.model, variables, part, temperature=settings.temperature)[0]
+
+        return mapped(logprobs, batch, parts)
+
+    engine = Engine(policy.model, chat.end, SamplingConfig(**config.rollout), mesh)
     phases, samples = Phases(), StepLog(workdir / SAMPLES)
 
     def advance(state, prompts, step):
@@ -163,12 +177,14 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     loop.run(config, workdir, state, examples, advance, phases, evaluate, logs=(samples,))
 
 
-def _supervise(config: ConfigDict, workdir: Path, policy: Policy, examples, mesh) -> TrainState:
+def _supervise(config: ConfigDict, workdir: Path, policy: Policy, examples, mesh, parts) -> TrainState:
     """Drives the cross-entropy step over an iterator of CompletionBatch."""
     optimizer = make_optimizer(config, config.train.steps)
     state = TrainState.create(policy.trainable, optimizer)
     step = jit_step(
-        lambda state, frozen, batch: sft_step(policy.model, optimizer, state, frozen, batch),
+        lambda state, frozen, batch: sft_step(
+            policy.model, optimizer, state, frozen, batch, config.seed, parts
+        ),
         state,
         policy.frozen,
         mesh,
@@ -180,6 +196,17 @@ def _supervise(config: ConfigDict, workdir: Path, policy: Policy, examples, mesh
             return step(state, policy.frozen, to_devices(batch, mesh))
 
     return loop.run(config, workdir, state, examples, advance, phases)
+
+
+def _parts(config: ConfigDict, mesh) -> int:
+    """`train.micro_batches`, checked: every part must give each device as many rows."""
+    c, devices = config.train, mesh.shape["data"] * mesh.shape["fsdp"]
+    if c.micro_batches < 1 or c.batch_size % (c.micro_batches * devices):
+        raise UserError(
+            f"train.batch_size {c.batch_size} must be a multiple of train.micro_batches {c.micro_batches} "
+            f"x {devices} devices of the data and fsdp axes"
+        )
+    return c.micro_batches
 
 
 def _corpus_tokenizer(corpus: Corpus, config: ConfigDict, workdir: Path) -> Chat:

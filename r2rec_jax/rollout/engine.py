@@ -1,6 +1,7 @@
 """Batched generation: a prompt is prefilled once, then its G samples decode from its keys."""
 
 import dataclasses
+import functools
 
 import flax.struct
 import jax
@@ -9,8 +10,10 @@ import numpy as np
 
 from r2rec_jax.model.attention import Prefix
 from r2rec_jax.model.completion import prefill
-from r2rec_jax.model.llama import Cache, Llama, head
+from r2rec_jax.model.llama import CACHE, Cache, Llama, head
 from r2rec_jax.rollout.sampling import sample
+from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.mesh import batch_sharding, constrain, working_on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,12 +62,24 @@ class State:
 class Engine:
     """Generates with one model and one way of sampling; every batch shape compiles once."""
 
-    def __init__(self, model: Llama, end_token: int, sampling: SamplingConfig):
+    def __init__(
+        self, model: Llama, end_token: int, sampling: SamplingConfig, mesh: jax.sharding.Mesh | None = None
+    ):
+        """On a `mesh` the prompts of a call, with their samples, are split over `data` and `fsdp`."""
         self.model = model
         self.end_token = end_token
         self.sampling = sampling
-        self._begin = jax.jit(self._begin_impl, static_argnames="samples")
-        self._decode = jax.jit(self._decode_impl, donate_argnames="state")
+        self.mesh = mesh
+        self._begin = jax.jit(self._placed(self._begin_impl), static_argnames="samples")
+        self._decode = jax.jit(self._placed(self._decode_impl), donate_argnames="state")
+
+    def _placed(self, program):
+        @functools.wraps(program)
+        def placed(*arguments, **options):
+            with working_on(self.mesh):
+                return program(*arguments, **options)
+
+        return placed
 
     def __call__(self, variables, prompt_BP, prompt_length_B, *, samples, seed, prompt_ids) -> Rollout:
         """Samples `samples` responses to each prompt.
@@ -79,6 +94,16 @@ class Engine:
         Returns:
           A Rollout of B * G rows, on the host.
         """
+        if self.mesh is not None:
+            devices = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+            if len(prompt_BP) % devices:
+                raise UserError(
+                    f"{len(prompt_BP)} prompts a batch do not divide over the {devices} devices of the data "
+                    "and fsdp axes: choose a batch_size that does"
+                )
+            prompt_BP, prompt_length_B, prompt_ids = jax.device_put(
+                (prompt_BP, prompt_length_B, prompt_ids), batch_sharding(self.mesh)
+            )
         prefix, state = self._begin(
             variables, prompt_BP, prompt_length_B, jax.random.key(seed), prompt_ids, samples=samples
         )
@@ -103,7 +128,7 @@ class Engine:
         chunk = self.sampling.chunk
         # Whole chunks, so that one program serves all; what the last draws past R is dropped.
         slots = -(-self.sampling.max_tokens // chunk) * chunk
-        empty = jnp.zeros((L, B * samples, K, slots, A), prefix.k.dtype)
+        empty = constrain(jnp.zeros((L, B * samples, K, slots, A), prefix.k.dtype), *CACHE)
         fold_in = jax.random.fold_in
         of_prompt_B = jax.vmap(fold_in, (None, 0))(key, prompt_ids_B)
         keys_BG = jax.vmap(jax.vmap(fold_in, (None, 0)), (0, None))(of_prompt_B, jnp.arange(samples))

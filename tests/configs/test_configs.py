@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from configs import data
 from r2rec_jax.prompts.wording import wording
 from r2rec_jax.runtime.errors import UserError
-from r2rec_jax.train.grpo import AGGREGATIONS
+from r2rec_jax.train.objective import AGGREGATIONS
 
 FOLDER = Path(__file__).parents[2] / "configs"
 PRESETS = {
-    "data": (None, "ml-1m", "generated"),
+    "data": (None, "generated", *data.MOVIELENS, *data.PAPER, *data.AMAZON, "table"),
     "sft": (None, "quickstart"),
     "grpo": (None, "quickstart"),
     "eval": (None, "quickstart"),

@@ -66,6 +66,7 @@ class Road:
         config.model.folder = self.at("model")
         config.lora.rank = 2
         config.annotate.update({"folder": self.at("annotate"), "tasks": ("rating", "ranking")})
+        config.annotate.max_tokens = 256
         return config
 
 
@@ -117,7 +118,8 @@ def test_grpo_writes_rewards_samples_and_validation(road):
     written = read(road.at("grpo"))
     steps = [row for row in written if "train/loss" in row]
     assert [row["step"] for row in steps] == [1, 2]
-    names = "train/reward train/kl train/entropy train/sampler_gap train/clip_fraction train/grad_norm "
+    names = "train/reward train/kl train/entropy train/sampler_gap train/grad_norm train/skipped "
+    names += "train/clip_fraction_low train/clip_fraction_high "
     names += "reward/step reward/rank reward/flat_groups rollout/valid_rate rollout/truncation_rate "
     names += "rollout/statements rollout/length rollout/tokens time/rollout_s time/update_s"
     assert set(names.split()) <= set(steps[0])
@@ -294,6 +296,7 @@ def test_the_workdir_of_another_config_is_refused(road, tmp_path):
         "annotate",
         f"--config={ROOT}/configs/data.py:generated",
         f"--config.data.folder={road.at('data')}",
+        f"--config.model.folder={road.at('model')}",
         f"--workdir={road.at('annotate')}",
         cwd=tmp_path,
     )

@@ -1,0 +1,127 @@
+"""The collectives of a compiled program, read from its HLO text with loops counted out."""
+
+import collections
+import dataclasses
+import math
+import re
+
+KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+_BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "f64": 8}
+
+_COMPUTATION = re.compile(r"^(?P<entry>ENTRY )?%?(?P<name>\S+) \(.*\{$")
+_COLLECTIVE = re.compile(rf"= (?P<shape>.*?) (?P<kind>{'|'.join(KINDS)})(?:-start)?\(")
+_ARRAY = re.compile(r"\b(\w+)\[([\d,]*)\]")
+_CALLED = re.compile(r"(?:calls|to_apply|body|branch_computations)=\{?((?:%?[\w.\-]+(?:, )?)+)")
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """One collective instruction.
+
+    kind: of KINDS. shapes: of the arrays it returns on a device, scalars as (). bytes: of those arrays.
+    devices: that take part together. times: it runs in one run of the program. loop: the trip counts of
+    the loops around it, outermost first. computation: that it stands in, such as a loop's body. source:
+    the operation it was made for, as JAX names it.
+    """
+
+    kind: str
+    shapes: tuple[tuple[int, ...], ...]
+    bytes: int
+    devices: int
+    loop: tuple[int, ...]
+    computation: str
+    source: str
+
+    @property
+    def times(self) -> int:
+        return math.prod(self.loop)
+
+    @property
+    def wire_bytes(self) -> float:
+        """Bytes a device sends over its links in one run of the program, by the ring algorithms."""
+        n = self.devices
+        factor = {
+            "all-reduce": 2 * (n - 1) / n,
+            "all-gather": (n - 1) / n,
+            "reduce-scatter": n - 1,  # `bytes` is the scattered result
+            "all-to-all": (n - 1) / n,
+            "collective-permute": 1,
+        }[self.kind]
+        return factor * self.bytes * self.times
+
+
+def collectives(text: str) -> list[Collective]:
+    """The collectives of `compiled.as_text()`, in the text's order.
+
+    Raises ValueError for a collective in a loop whose trip count the compiler does not know.
+    """
+    lines = collections.defaultdict(list)
+    name = entry = ""
+    for line in text.splitlines():
+        if match := _COMPUTATION.match(line):
+            name = match["name"]
+            entry = name if match["entry"] else entry
+        else:
+            lines[name].append(line)
+
+    found = []
+
+    def visit(computation: str, loop: tuple):
+        for line in lines[computation]:
+            if match := _COLLECTIVE.search(line):
+                if None in loop:
+                    raise ValueError(f"a collective in a loop of unknown length: {line.strip()[:200]}")
+                found.append(_collective(line, match, loop, computation))
+            for group in _CALLED.findall(line):
+                inside = loop
+                if " while(" in line:
+                    trips = _TRIPS.search(line)
+                    inside = (*loop, int(trips[1]) if trips else None)
+                for called in group.split(", "):
+                    visit(called.strip("%"), inside)
+
+    visit(entry, ())
+    return found
+
+
+def _collective(line: str, match: re.Match, loop: tuple[int, ...], computation: str) -> Collective:
+    arrays = [
+        (_BYTES[dtype], tuple(map(int, filter(None, sizes.split(",")))))
+        for dtype, sizes in _ARRAY.findall(match["shape"])
+    ]
+    total = sum(width * math.prod(shape) for width, shape in arrays)
+    source = re.search(r'op_name="([^"]*)"', line)
+    return Collective(
+        kind=match["kind"],
+        shapes=tuple(shape for _, shape in arrays),
+        bytes=total,
+        devices=_devices(line),
+        loop=loop,
+        computation=computation,
+        source=source[1] if source else "",
+    )
+
+
+def _devices(line: str) -> int:
+    """Group size, from any of the four ways of writing `replica_groups`:
+    [4,2]<=[8]; {{0,1},{2,3}}; mesh['data'=4,'fsdp'=2] {'fsdp'}; mesh['data'=8], all of it."""
+    if match := re.search(r"replica_groups=\[\d+,(\d+)\]", line):
+        return int(match[1])
+    if match := re.search(r"replica_groups=\{\{([\d,]+)\}", line):
+        return match[1].count(",") + 1
+    if match := re.search(r"replica_groups=mesh\[([^\]]*)\](?: \{([^}]*)\})?", line):
+        sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", match[1])}
+        axes = re.findall(r"'(\w+)'", match[2]) if match[2] else sizes
+        return math.prod(sizes[axis] for axis in axes)
+    if "source_target_pairs" in line:
+        return 2
+    raise ValueError(f"no group size in: {line.strip()[:200]}")
+
+
+def total_wire_bytes(text: str) -> dict[str, float]:
+    """Bytes a device sends in one run of the program, by kind of collective."""
+    totals = collections.Counter()
+    for collective in collectives(text):
+        totals[collective.kind] += collective.wire_bytes
+    return dict(totals)

@@ -1,0 +1,56 @@
+"""Rows of measurements by hand-made numbers, the paired timer, and a peer's process."""
+
+import sys
+import time
+
+import pytest
+
+from r2rec_jax.bench import result
+from r2rec_jax.runtime.errors import UserError
+
+
+def test_a_row_by_hand():
+    row = result.row("step", ours=[2.0, 1.0, 4.0], peer=[3.0, 3.3, 2.7], unit="s", target=1.5)
+    assert (row.ours, row.peer, row.ratio, row.met) == (2.0, 3.0, 1.5, True)
+    assert row.spread == (1.0, pytest.approx(0.1))
+    assert not result.row("step", [2.0], [2.9], "s", target=1.5).met
+
+
+def test_without_a_peer_or_a_target_nothing_is_met():
+    row = result.row("step", [2.0], None, "s", target=1.5)
+    assert (row.peer, row.ratio, row.met, row.spread) == (None, None, None, (0.0, None))
+    assert result.row("step", [2.0], [9.0], "s").met is None
+
+
+def test_both_are_timed_in_turns():
+    calls = []
+
+    def call(name, seconds):
+        calls.append(name)
+        time.sleep(seconds)
+
+    ours, peer = result.paired_seconds(
+        lambda: call("ours", 0.001), lambda: call("peer", 0.02), repeats=3, warmup=2
+    )
+    assert calls == ["ours", "peer"] * 5
+    assert len(ours) == len(peer) == 3
+    assert max(ours) > 0.001 and min(peer) > 0.02
+
+
+@pytest.fixture
+def peers(tmp_path, monkeypatch):
+    monkeypatch.setattr(result, "PEERS", tmp_path)
+    return tmp_path
+
+
+def test_a_peer_answers_on_its_last_line(peers):
+    (peers / "peer.py").write_text('import sys\nprint("loading")\nprint(\'{"x": %s}\' % sys.argv[1])\n')
+    assert result.run_peer(sys.executable, "peer.py", 3) == {"x": 3}
+
+
+def test_a_peer_that_fails_is_named(peers):
+    (peers / "peer.py").write_text("raise SystemExit('no torch here')\n")
+    with pytest.raises(UserError, match=r"peers/peer\.py by .* ended with code 1: no torch here"):
+        result.run_peer(sys.executable, "peer.py")
+    with pytest.raises(UserError, match=r"--peers=.*nowhere"):
+        result.run_peer(peers / "nowhere", "peer.py")
