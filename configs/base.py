@@ -32,7 +32,7 @@ def base() -> ConfigDict:
     c.data.candidates = 20  # up to what the most active user has not rated
     c.data.negatives = "uniform"  # or "popularity", "hard" (rated together with the user's items)
     c.data.before_target_time = False  # True: chains show nobody's ratings from the truth's time on
-    c.data.generated_users = 1700
+    c.data.generated_users = 2100
 
     c.prompt = ConfigDict()
     c.prompt.wording = "movies"  # prompts/wording.py
@@ -115,7 +115,7 @@ def tiny(c: ConfigDict) -> ConfigDict:
     """The embedded data and model: the same road in minutes on two CPU cores."""
     c.data.folder = "runs/quickstart/data"
     c.data.source = "generated"
-    c.data.sizes = ConfigDict({"sft": 500, "grpo": 500, "validation": 100, "evaluation": 400})
+    c.data.sizes = ConfigDict({"sft": 500, "grpo": 500, "validation": 100, "evaluation": 800})
     c.prompt.update({"wording": "compact", "answer": "titles", "places": 1, "buckets": (160,)})
     c.model.update({"folder": MODEL_TINY, "dtype": "float32", "remat": "none"})
     # The tiny vocabulary has no words for rating questions; launch.annotate writes them on request.

@@ -40,7 +40,7 @@ def get_config(preset: str | None = None) -> ConfigDict:
     if preset_of(preset, ("quickstart",)):
         tiny(c)
         c.train.init = "runs/quickstart/sft"
-        c.train.update({"batch_size": 16, "steps": 75, "checkpoint_every": 25, "evaluate_every": 10})
+        c.train.update({"batch_size": 16, "steps": 90, "checkpoint_every": 30, "evaluate_every": 15})
         c.evaluate.batch_size = 50
         c.rollout.update({"max_tokens": 64, "chunk": 16})
         c.reward.step_needs_valid_answer = True
