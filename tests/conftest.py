@@ -1,8 +1,23 @@
-"""What every test shares: programs compiled once are kept between test runs."""
+"""What every test shares: a cache of compiled programs, eight virtual devices, and a small data set."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
+import numpy as np
+import pytest
+
+from r2rec_jax.chains.graph import Graph, build_graph
+from r2rec_jax.data.generate import generate
+from r2rec_jax.data.prepared import Dataset
+from r2rec_jax.data.protocol import split
+from r2rec_jax.prompts.ranking import RankingRecord, make_record
+
+EIGHT = "--xla_force_host_platform_device_count=8"
+# Asking jax for its devices would start the backend, which jax.distributed forbids.
+HAS_EIGHT = EIGHT in os.environ.get("XLA_FLAGS", "")
 
 
 def pytest_configure(config):
@@ -10,3 +25,47 @@ def pytest_configure(config):
     jax.config.update("jax_compilation_cache_dir", str(cache))
     # jax keeps only what took a second to compile; tests compile many programs that take less.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("eight_devices") and not HAS_EIGHT:
+        pytest.skip("run by test_on_eight_devices")
+
+
+@pytest.fixture
+def run_on_eight_devices(request):
+    """Runs the `eight_devices` tests of the caller's file in a process that has them; all must pass."""
+
+    def run():
+        result = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-m", "eight_devices", str(request.path)],
+            cwd=request.config.rootpath,
+            env=os.environ | {"XLA_FLAGS": EIGHT, "JAX_PLATFORMS": "cpu"},
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == 0 and "skipped" not in result.stdout, result.stdout
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def dataset() -> Dataset:
+    log, catalog = generate(seed=5, users=90, items=64, ratings_per_user=14)
+    sizes = {"sft": 40, "grpo": 10, "validation": 5, "evaluation": 15}
+    return Dataset("small", log, catalog, split(log, seed=2, sizes=sizes))
+
+
+@pytest.fixture(scope="session")
+def graph(dataset) -> Graph:
+    return build_graph(dataset)
+
+
+@pytest.fixture(scope="session")
+def records(dataset, graph) -> list[RankingRecord]:
+    """Every user of every group, with two to five chains; every fifth has none."""
+    users = np.concatenate(list(dataset.split.users.values()))
+    return [
+        make_record(dataset, graph, int(user), chains=(5, 4, 3, 2, 0)[k % 5], likes=5, seed=k)
+        for k, user in enumerate(users)
+    ]

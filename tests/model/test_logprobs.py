@@ -1,10 +1,6 @@
 """Chunked log-probabilities against the dense [tokens, V] computation."""
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +10,6 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from r2rec_jax.model.logprobs import token_logprobs
 from r2rec_jax.runtime import mesh as meshes
-
-DEVICES = "--xla_force_host_platform_device_count=8"
 
 
 def inputs(M=23, D=6, V=17, masked=0.3):
@@ -143,21 +137,12 @@ def test_memory_is_that_of_one_chunk():
     assert compiled.memory_analysis().temp_size_in_bytes < M * V * 4 / 4
 
 
-@pytest.mark.skipif(DEVICES in os.environ.get("XLA_FLAGS", ""), reason="this is that process")
 @pytest.mark.slow
-def test_on_eight_devices():
-    result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", __file__, "-k", "split_vocabulary"],
-        cwd=Path(__file__).parents[2],
-        env=os.environ | {"XLA_FLAGS": DEVICES, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stdout
-    assert "2 passed" in result.stdout, result.stdout
+def test_on_eight_devices(run_on_eight_devices):
+    run_on_eight_devices()
 
 
-@pytest.mark.skipif(jax.device_count() != 8, reason="run by test_on_eight_devices")
+@pytest.mark.eight_devices
 @pytest.mark.parametrize("argnums", [0, (0, 1)])
 def test_a_split_vocabulary_is_summed_and_never_collected(argnums, assert_close):
     M, D, V = 48, 6, 1000

@@ -1,9 +1,6 @@
 """The model over 8 virtual devices equals the model on one; a process of its own."""
 
 import dataclasses
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -19,24 +16,11 @@ from r2rec_jax.model.lora import LoRAConfig
 from r2rec_jax.runtime import mesh as meshes
 
 ROOT = Path(__file__).parents[2]
-DEVICES = "--xla_force_host_platform_device_count=8"
 
 
-@pytest.mark.skipif(DEVICES in os.environ.get("XLA_FLAGS", ""), reason="this is that process")
 @pytest.mark.slow
-def test_on_eight_devices():
-    result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", __file__],
-        cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": DEVICES, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stdout
-    assert "2 passed, 1 skipped" in result.stdout, result.stdout
-
-
-eight = pytest.mark.skipif(jax.device_count() != 8, reason="run by test_on_eight_devices")
+def test_on_eight_devices(run_on_eight_devices):
+    run_on_eight_devices()
 
 
 @pytest.fixture
@@ -45,7 +29,7 @@ def model(config):
     return Llama(dataclasses.replace(config, vocab_size=54), LoRAConfig(rank=2, alpha=4.0))
 
 
-@eight
+@pytest.mark.eight_devices
 def test_loss_and_gradients_equal_one_device(model, randomize, assert_close):
     rng = np.random.default_rng(0)
     B, G, P, R = 4, 2, 9, 5
@@ -78,7 +62,7 @@ def test_loss_and_gradients_equal_one_device(model, randomize, assert_close):
     assert_close(got, expected)
 
 
-@eight
+@pytest.mark.eight_devices
 def test_weights_are_loaded_where_they_belong(model, tmp_path):
     params = init_variables(model, seed=0)["params"]
     hf.save_params(tmp_path / "model", model.config, params, dtype=np.float32)

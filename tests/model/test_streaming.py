@@ -21,8 +21,6 @@ from r2rec_jax.model.llama import Llama, abstract_variables, init_variables
 from r2rec_jax.runtime import mesh as meshes
 
 ROOT = Path(__file__).parents[2]
-DEVICES = "--xla_force_host_platform_device_count=8"
-IS_CHILD = DEVICES in os.environ.get("XLA_FLAGS", "")  # jax.device_count() would start the backend
 # Every axis of every parameter divides by 8.
 CONFIG = LlamaConfig(64, 32, 48, 2, 8, 8, 6, 1e-5, 1000.0, None, 256, False)
 MESHES = [sizes for sizes in itertools.product((1, 2, 4, 8), repeat=3) if np.prod(sizes) == 8]
@@ -107,21 +105,9 @@ def counted(monkeypatch):
     return Counted
 
 
-@pytest.mark.skipif(IS_CHILD, reason="this is that process")
 @pytest.mark.slow
-def test_on_eight_devices():
-    result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", __file__, "-k", "not processes"],
-        cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": DEVICES, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stdout
-    assert "20 passed, 1 skipped" in result.stdout, result.stdout
-
-
-eight = pytest.mark.skipif(not IS_CHILD, reason="run by test_on_eight_devices")
+def test_on_eight_devices(run_on_eight_devices):
+    run_on_eight_devices()
 
 
 def assert_placed(params, placed, expected):
@@ -135,7 +121,7 @@ def assert_placed(params, placed, expected):
             np.testing.assert_array_equal(shard.data, expected[path][shard.index])
 
 
-@eight
+@pytest.mark.eight_devices
 @pytest.mark.parametrize("sizes", MESHES, ids=str)
 def test_safetensors_into_every_mesh(folder, counted, sizes):
     placed = meshes.shardings(abstract_variables(Llama(CONFIG)), meshes.make_mesh(*sizes))["params"]
@@ -154,7 +140,7 @@ def orbax(folder, tmp_path_factory):
     return target
 
 
-@eight
+@pytest.mark.eight_devices
 @pytest.mark.parametrize("sizes", MESHES, ids=str)
 def test_orbax_into_every_mesh(folder, orbax, sizes):
     placed = meshes.shardings(abstract_variables(Llama(CONFIG)), meshes.make_mesh(*sizes))["params"]
@@ -187,7 +173,11 @@ def test_of_two_processes_each_reads_half(folder):
             [sys.executable, __file__, str(rank), str(port), str(folder)],
             cwd=ROOT,
             env=os.environ
-            | {"XLA_FLAGS": DEVICES.replace("8", "4"), "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
+            | {
+                "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+                "JAX_PLATFORMS": "cpu",
+                "PYTHONPATH": str(ROOT),
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

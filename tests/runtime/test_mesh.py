@@ -1,8 +1,5 @@
 """Placement on 8 virtual devices; a process of its own, so that other tests keep one device."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -16,24 +13,11 @@ from r2rec_jax.runtime import mesh as meshes
 from r2rec_jax.runtime.errors import UserError
 
 ROOT = Path(__file__).parents[2]
-DEVICES = "--xla_force_host_platform_device_count=8"
 
 
-@pytest.mark.skipif(DEVICES in os.environ.get("XLA_FLAGS", ""), reason="this is that process")
 @pytest.mark.slow
-def test_on_eight_devices():
-    result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", __file__],
-        cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": DEVICES, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stdout
-    assert "8 passed, 1 skipped" in result.stdout, result.stdout
-
-
-eight = pytest.mark.skipif(jax.device_count() != 8, reason="run by test_on_eight_devices")
+def test_on_eight_devices(run_on_eight_devices):
+    run_on_eight_devices()
 
 
 def parameter(shape, names):
@@ -42,7 +26,7 @@ def parameter(shape, names):
     return jax.eval_shape(lambda: init(jax.random.key(0), shape, jnp.float32))
 
 
-@eight
+@pytest.mark.eight_devices
 @pytest.mark.parametrize(
     ("sizes", "shape"),
     [({}, (8, 1, 1)), ({"fsdp": 2, "tensor": 2}, (2, 2, 2)), ({"data": 1, "tensor": 4}, (1, 1, 4))],
@@ -52,7 +36,7 @@ def test_mesh_shapes(sizes, shape):
     assert tuple(mesh.shape.items()) == tuple(zip(("data", "fsdp", "tensor"), shape, strict=True))
 
 
-@eight
+@pytest.mark.eight_devices
 def test_parameters_and_batch_are_split_by_the_table():
     mesh = meshes.make_mesh(data=2, fsdp=2, tensor=2)
     tree = {
@@ -78,7 +62,7 @@ def test_parameters_and_batch_are_split_by_the_table():
     assert jax.device_put(jnp.arange(8), meshes.replicated(mesh)).is_fully_replicated
 
 
-@eight
+@pytest.mark.eight_devices
 def test_sizes_that_do_not_fit():
     with pytest.raises(UserError, match="does not divide the 8 devices"):
         meshes.make_mesh(tensor=3)
@@ -90,7 +74,7 @@ def test_sizes_that_do_not_fit():
         meshes.shardings({"q": parameter((6,), ("heads",))}, meshes.make_mesh(tensor=4))
 
 
-@eight
+@pytest.mark.eight_devices
 def test_activations_are_placed_and_parameters_gathered_on_the_mesh_at_work():
     mesh = meshes.make_mesh(data=2, fsdp=2, tensor=2)
     x = jnp.ones((8, 4))
@@ -108,7 +92,7 @@ def test_activations_are_placed_and_parameters_gathered_on_the_mesh_at_work():
     assert all(len(out.devices()) == 1 for out in jax.jit(place)(x))
 
 
-@eight
+@pytest.mark.eight_devices
 def test_each_device_runs_over_its_own_rows():
     mesh = meshes.make_mesh(data=2, fsdp=2, tensor=2)
     rows, weights = jnp.arange(24.0).reshape(8, 3), jnp.arange(6.0).reshape(3, 2)

@@ -1,38 +1,10 @@
-"""A small generated data set with its queries, and a tokenizer for any text."""
+"""A tokenizer for any text, and what annotation reads of a config."""
 
-import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from r2rec_jax.chains.graph import Graph, build_graph
-from r2rec_jax.data.generate import generate
-from r2rec_jax.data.prepared import Dataset
-from r2rec_jax.data.protocol import split
 from r2rec_jax.prompts.chat import Chat
-from r2rec_jax.prompts.ranking import RankingRecord, make_record
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
-
-
-@pytest.fixture(scope="session")
-def dataset() -> Dataset:
-    log, catalog = generate(seed=5, users=90, items=64, ratings_per_user=14)
-    sizes = {"sft": 40, "grpo": 10, "validation": 5, "evaluation": 15}
-    return Dataset("small", log, catalog, split(log, seed=2, sizes=sizes))
-
-
-@pytest.fixture(scope="session")
-def graph(dataset) -> Graph:
-    return build_graph(dataset)
-
-
-@pytest.fixture(scope="session")
-def records(dataset, graph) -> list[RankingRecord]:
-    """Every user of every group, with two to five chains; every fifth has none."""
-    users = np.concatenate(list(dataset.split.users.values()))
-    return [
-        make_record(dataset, graph, int(user), chains=(5, 4, 3, 2, 0)[k % 5], likes=5, seed=k)
-        for k, user in enumerate(users)
-    ]
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,6 @@
 others. A process of its own, so that other tests keep one device."""
 
 import collections
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -25,24 +22,12 @@ from r2rec_jax.train.sft import sft_step
 from r2rec_jax.train.state import TrainState
 
 ROOT = Path(__file__).parents[2]
-DEVICES = "--xla_force_host_platform_device_count=8"
 
 
-@pytest.mark.skipif(DEVICES in os.environ.get("XLA_FLAGS", ""), reason="this is that process")
 @pytest.mark.slow
-def test_on_eight_devices():
-    result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", __file__],
-        cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": DEVICES, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stdout
-    assert "11 passed, 1 skipped" in result.stdout, result.stdout
+def test_on_eight_devices(run_on_eight_devices):
+    run_on_eight_devices()
 
-
-eight = pytest.mark.skipif(jax.device_count() != 8, reason="run by test_on_eight_devices")
 
 MESHES = {
     "data": {"data": 8},
@@ -113,7 +98,7 @@ def one_device():
     return results
 
 
-@eight
+@pytest.mark.eight_devices
 @pytest.mark.parametrize("stage", ["sft", "grpo"])
 @pytest.mark.parametrize("name", MESHES)
 def test_step_equals_one_device_and_keeps_nothing_it_was_given(name, stage, one_device):
@@ -178,7 +163,7 @@ def compiled_sft(name):
     return collectives(step.lower(state, frozen, batch).compile().as_text())
 
 
-@eight
+@pytest.mark.eight_devices
 def test_data_reduces_adapter_gradients_and_nothing_else():
     found = compiled_sft("data")
     assert set(counts(found)) == {"all-reduce"}
@@ -193,7 +178,7 @@ def test_data_reduces_adapter_gradients_and_nothing_else():
     assert all(not any(one.shapes) for one in found if LAYERS not in one.loop)
 
 
-@eight
+@pytest.mark.eight_devices
 def test_fsdp_gathers_one_layer_at_a_time():
     found = compiled_sft("data-fsdp")
     loops = in_layers(found)
@@ -215,7 +200,7 @@ def test_fsdp_gathers_one_layer_at_a_time():
     assert not any(LAYERS in shape[:1] and len(shape) == 3 for one in found for shape in one.shapes)
 
 
-@eight
+@pytest.mark.eight_devices
 def test_tensor_sums_two_outputs_a_layer_and_its_inputs_gradients():
     found = compiled_sft("fsdp-tensor")
     loops = in_layers(found)
