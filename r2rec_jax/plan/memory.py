@@ -117,8 +117,8 @@ def update_activations(model: Llama, mesh, shapes: Shapes, *, scores: bool) -> i
     tokens = rows * shapes.R
     kept = w.L * ((prompt_tokens + tokens) * _kept_of_layer(model, w) + prompt_tokens * w.KV) * w.bytes
     moments = [
-        _layer_backward(w, tokens) + scores * _block_scores(w, rows, shapes.R, shapes.P + shapes.R),
-        _layer_backward(w, prompt_tokens) + scores * _block_scores(w, prompts, shapes.P, shapes.P),
+        _layer_backward(model, w, tokens) + scores * _block_scores(w, rows, shapes.R, shapes.P + shapes.R),
+        _layer_backward(model, w, prompt_tokens) + scores * _block_scores(w, prompts, shapes.P, shapes.P),
         min(tokens, HEAD_CHUNK) * w.V * 4 * 3 + tokens * w.D * 2 * w.bytes,
     ]
     whole_weights = 2 * _layer_weights(model, mesh) if mesh.shape["fsdp"] > 1 else 0
@@ -128,18 +128,22 @@ def update_activations(model: Llama, mesh, shapes: Shapes, *, scores: bool) -> i
 def _kept_of_layer(model: Llama, w: _Widths) -> int:
     """Numbers of one token that a layer keeps for its backward pass."""
     match model.remat:
+        case "offload":  # the block's input, in host memory
+            return 0
         case "block":
             return w.D
-        case "dots":
-            return 3 * w.D + 2 * w.Q + w.KV + 2 * w.F
-        case _:
-            return 6 * w.D + 2 * w.Q + w.KV + 4 * w.F
+        case "dots":  # besides, each linear layer's product and its adapter's, and attention's output
+            return 5 * w.D + 3 * w.Q + 2 * w.KV + 4 * w.F
+        case _:  # fitted to XLA's count, as the coefficients of a layer's backward pass
+            return 8 * w.D + 4 * w.Q + w.KV + 6 * w.F
 
 
-def _layer_backward(w: _Widths, tokens: int) -> int:
+def _layer_backward(model: Llama, w: _Widths, tokens: int) -> int:
     """One layer computed again and differentiated: gate, up, their product and its factor with three
-    gradients; queries, outputs, and the residual stream's norms and sums likewise."""
-    return tokens * (7 * w.F + 5 * w.D + 6 * w.Q + 3 * w.KV) * w.bytes
+    gradients; queries, outputs, and the residual stream's norms and sums likewise. What was kept is not
+    computed again: half of it."""
+    again = tokens * (7 * w.F + 5 * w.D + 6 * w.Q + 3 * w.KV) * w.bytes
+    return again if model.remat in ("block", "offload") else again // 2
 
 
 def _block_scores(w: _Widths, rows: int, queries: int, keys: int) -> int:
