@@ -111,12 +111,6 @@ def sample_chains(
     return [_close(graph, loops[k], clock, candidates, rng) for k in itertools.chain(*rounds)][:count]
 
 
-def coverage(graph: Graph, users: np.ndarray, *, length: int = 1) -> dict[str, int]:
-    """How many of `users` there are, and how many of them have no chain: {"users", "without_chains"}."""
-    lone = sum(not sample_chains(graph, int(u), 1, np.random.default_rng(0), length=length) for u in users)
-    return {"users": len(users), "without_chains": lone}
-
-
 def _is_wide(graph: Graph, user: int) -> bool:
     """Whether proposals are sooner done than listing. Small graphs need no compiler at all."""
     if len(graph.user_items) <= sizes.COMPILE_ABOVE or most_rated(graph, user) is None:

@@ -25,31 +25,36 @@ class Traces:
             raise UserError(
                 f"no traces at {path}: run `python -m launch.annotate` with this config's data first"
             )
-        self.chat, self.lines = chat, []
+        self.examples = []
         # Bytes split at line feeds alone; text would split at separators that JSON strings may hold.
         for number, line in enumerate(path.read_bytes().splitlines(), start=1):
             trace = _parse(line)
             if trace is None:
                 raise UserError(f"{path}:{number} is not a trace with {', '.join(FIELDS)}; annotate again")
-            self.lines.append(trace)
-        if not self.lines:
+            try:
+                self.examples.append(_example(trace, chat))
+            except ValueError as fault:
+                raise UserError(f"{path}:{number}: {fault}; annotate again") from None
+        if not self.examples:
             raise UserError(f"{path} holds no trace; annotate again with --overwrite")
 
     def __len__(self) -> int:
-        return len(self.lines)
+        return len(self.examples)
 
     def __getitem__(self, k: int) -> dict[str, np.ndarray]:
-        trace, chat = self.lines[k], self.chat
-        reasoned = bool(trace["reasoning"])
-        response = chat.completion(trace["reasoning"], trace["answer"])
-        if not reasoned:  # the prompt has closed the block that `completion` closes
-            response = response[response.index(chat.end_think) + 1 :]
-        response = np.array(response, np.int32)
-        return {
-            "prompt": np.array(open_turn(chat, trace["prompt"], reasoned), np.int32),
-            "response": response,
-            "mask": np.ones(len(response), np.float32),
-        }
+        return self.examples[k]
+
+
+def _example(trace: dict[str, str], chat: Chat) -> dict[str, np.ndarray]:
+    reasoned = bool(trace["reasoning"])
+    response = chat.completion(trace["reasoning"], trace["answer"])
+    if not reasoned:  # the prompt has closed the block that `completion` closes
+        response = response[response.index(chat.end_think) + 1 :]
+    return {
+        "prompt": np.array(open_turn(chat, trace["prompt"], reasoned), np.int32),
+        "response": np.array(response, np.int32),
+        "mask": np.ones(len(response), np.float32),
+    }
 
 
 def _parse(line: bytes) -> dict[str, str] | None:

@@ -9,7 +9,7 @@ from r2rec_jax.chains import graph as graph_module
 from r2rec_jax.chains import sampler
 from r2rec_jax.chains.companions import companions, weights
 from r2rec_jax.chains.graph import build_graph
-from r2rec_jax.chains.sampler import coverage, sample_chains
+from r2rec_jax.chains.sampler import sample_chains
 from r2rec_jax.prompts.ranking import make_record
 from r2rec_jax.runtime.errors import UserError
 from tests.chains import formula
@@ -163,9 +163,13 @@ def test_unknown_options_are_refused(tiny_graph, options):
 
 
 @pytest.mark.usefixtures("way")
-def test_users_without_chains_are_counted(tiny_graph):
-    assert coverage(tiny_graph, np.arange(6)) == {"users": 6, "without_chains": 1}
-    assert coverage(tiny_graph, np.array([0, 4, 5]), length=2) == {"users": 3, "without_chains": 2}
+def test_who_has_no_companions_has_no_chain(tiny_graph):
+    def alone(users, length):
+        draw = np.random.default_rng(0)
+        return [user for user in users if not sample_chains(tiny_graph, user, 1, draw, length=length)]
+
+    assert len(alone(range(6), 1)) == 1
+    assert len(alone((0, 4, 5), 2)) == 2
 
 
 def test_every_chain_is_closed_and_carries_the_logs_ratings(dataset):

@@ -84,6 +84,13 @@ def test_the_first_line_that_is_no_trace_is_named(written, line):
         written(as_line(TRACE), line, "{")
 
 
+@pytest.mark.parametrize("text", ["</think> so", "\ud800"])
+def test_a_trace_that_holds_markup_or_no_text_is_named(written, text):
+    odd = TRACE | {"reasoning": text}
+    with pytest.raises(UserError, match=r"traces\.jsonl:2: text .*; annotate again"):
+        written(as_line(TRACE), json.dumps(odd))
+
+
 def test_text_that_is_not_utf8_is_named(tmp_path, chat):
     (tmp_path / "latin.jsonl").write_bytes(as_line(OTHER).encode("latin-1", "replace") + b"\n")
     with pytest.raises(UserError, match=r"latin\.jsonl:1 is not a trace"):
