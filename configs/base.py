@@ -46,7 +46,7 @@ def base() -> ConfigDict:
     # (raters of the candidates, all candidates alike).
     c.prompt.chain_selection = "uniform"
     # Padded prompt lengths, tokens. What is longer loses chains, then likes, until the largest holds it.
-    c.prompt.buckets = (1024, 2048, 4096)
+    c.prompt.buckets = (256, 512, 1024, 1088, 2048, 4096)
 
     c.model = ConfigDict()
     c.model.folder = MODEL_8B

@@ -20,7 +20,7 @@ def get_config(preset: str | None = None) -> ConfigDict:
     c.stage = "sft"
     c.train.batch_size = 16
     c.train.steps = 625  # 10 epochs of 500 traces of each task
-    c.train.response_buckets = (256, 512, 1024)
+    c.train.response_buckets = (112, 224, 256, 512, 1024)
     if preset_of(preset, ("quickstart",)):
         tiny(c)
         c.train.update({"batch_size": 32, "steps": 100, "response_buckets": (80,), "checkpoint_every": 50})

@@ -93,12 +93,15 @@ def sft(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     mesh = make_mesh(**config.mesh)
     policy, parts = load_policy(config, mesh, config.seed), _parts(config, mesh)
     claim(workdir, config, overwrite)
+    widths = config.prompt.buckets, config.train.response_buckets
     examples = batches(
         traces,
         batch_size=config.train.batch_size,
         seed=config.seed,
         shuffle=True,
-        to_batch=lambda rows: collate(rows, config.prompt.buckets, config.train.response_buckets),
+        to_batch=lambda rows: collate(rows, *widths),
+        # With one bucket for all there is nothing to gain.
+        lengths=traces.lengths if len(widths[0]) > 1 or len(widths[1]) > 1 else None,
     )
     _supervise(config, workdir, policy, examples, mesh, parts)
 

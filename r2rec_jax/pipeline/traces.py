@@ -38,6 +38,11 @@ class Traces:
         if not self.examples:
             raise UserError(f"{path} holds no trace; annotate again with --overwrite")
 
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each example, int [len(self)]."""
+        return np.array([len(example["prompt"]) + len(example["response"]) for example in self.examples])
+
     def __len__(self) -> int:
         return len(self.examples)
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from r2rec_jax.pipeline.batches import batches, collate, pad
+from r2rec_jax.pipeline.batches import SimilarLengths, batches, collate, pad
 from r2rec_jax.runtime.errors import UserError
 
 
@@ -82,3 +82,59 @@ def test_an_iterator_resumes_where_its_state_was_taken(stop):
     resumed = fresh()
     resumed.set_state(state)
     assert drawn(resumed, 10 - stop) == whole[stop:]
+
+
+LENGTHS = np.random.default_rng(4).integers(1, 1000, 1003)
+
+
+def similar(seed=5) -> SimilarLengths:
+    return SimilarLengths(np.arange(1003), LENGTHS, batch_size=8, seed=seed)
+
+
+def test_batches_of_similar_length_are_an_epoch_but_for_the_rest():
+    groups = similar()
+    for epoch in range(2):
+        rows = [row for k in range(125) for row in groups[125 * epoch + k]]
+        assert len(set(rows)) == len(rows) == 1000
+    assert groups[0] != groups[125]  # another order
+    left_out = [set(range(1003)).difference(*(groups[125 * e + k] for k in range(125))) for e in range(2)]
+    assert left_out[0] != left_out[1]
+
+
+def test_little_of_a_batch_of_similar_lengths_is_padding():
+    def padding(batches) -> float:
+        padded = sum(len(batch) * max(LENGTHS[batch]) for batch in batches)
+        return 1 - sum(LENGTHS[batch].sum() for batch in batches) / padded
+
+    groups = similar()
+    shuffled = np.random.default_rng(6).permutation(1000).reshape(-1, 8)
+    assert padding([np.array(groups[k]) for k in range(125)]) < 0.05 < 0.4 < padding(list(shuffled))
+
+
+def test_groups_depend_on_the_seed_and_place_alone():
+    whole, again = similar(), similar()
+    wanted = [whole[k] for k in range(300)]
+    assert [again[k] for k in reversed(range(300))] == wanted[::-1]
+    assert [similar(seed=6)[k] for k in range(3)] != wanted[:3]
+
+
+def test_an_iterator_over_groups_resumes_exactly():
+    def fresh():
+        source = [np.arange(length) for length in LENGTHS]
+        return batches(source, batch_size=8, seed=1, shuffle=True, to_batch=list, lengths=LENGTHS)
+
+    def drawn_lengths(iterator, count):
+        return [[len(row) for row in next(iterator)] for _ in range(count)]
+
+    whole, stopped = drawn_lengths(fresh(), 140), fresh()
+    assert drawn_lengths(stopped, 130) == whole[:130]
+    state = stopped.get_state()
+    next(stopped)
+    resumed = fresh()
+    resumed.set_state(state)
+    assert drawn_lengths(resumed, 10) == whole[130:]
+
+
+def test_less_than_a_batch_is_refused():
+    with pytest.raises(UserError, match="3 examples do not fill a batch of 8"):
+        SimilarLengths(np.arange(3), np.ones(3, int), 8, 0)
