@@ -3,7 +3,6 @@
 Resumes what --workdir already holds. Each config file says what it needs and what to expect.
 """
 
-import dataclasses
 from pathlib import Path
 
 import jax
@@ -34,11 +33,11 @@ from r2rec_jax.runtime.paths import write_atomic
 from r2rec_jax.runtime.profiler import Phases
 from r2rec_jax.runtime.workdir import claim
 from r2rec_jax.train import loop
-from r2rec_jax.train.accumulate import mapped
+from r2rec_jax.train.accumulate import check_parts, mapped
 from r2rec_jax.train.experience import Experience, gather
 from r2rec_jax.train.grpo import grpo_step
 from r2rec_jax.train.jit import jit_step, to_devices
-from r2rec_jax.train.objective import GRPOConfig
+from r2rec_jax.train.objective import objective
 from r2rec_jax.train.optimizer import make_optimizer
 from r2rec_jax.train.rewards import reward, total
 from r2rec_jax.train.sft import sft_step
@@ -118,10 +117,7 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     if config.train.init:
         reference = restore_trainable(config.train.init, policy.trainable, optimizer)
     c, parts = config.grpo, _parts(config, mesh)
-    settings = GRPOConfig(
-        temperature=config.rollout.temperature,
-        **{field.name: c[field.name] for field in dataclasses.fields(GRPOConfig) if field.name in c},
-    )
+    settings = objective(config)
     claim(workdir, config, overwrite)
 
     def prompts_of(group):
@@ -202,14 +198,8 @@ def _supervise(config: ConfigDict, workdir: Path, policy: Policy, examples, mesh
 
 
 def _parts(config: ConfigDict, mesh) -> int:
-    """`train.micro_batches`, checked: every part must give each device as many rows."""
-    c, devices = config.train, mesh.shape["data"] * mesh.shape["fsdp"]
-    if c.micro_batches < 1 or c.batch_size % (c.micro_batches * devices):
-        raise UserError(
-            f"train.batch_size {c.batch_size} must be a multiple of train.micro_batches {c.micro_batches} "
-            f"x {devices} devices of the data and fsdp axes"
-        )
-    return c.micro_batches
+    check_parts(config.train.batch_size, config.train.micro_batches, mesh)
+    return config.train.micro_batches
 
 
 def _corpus_tokenizer(corpus: Corpus, config: ConfigDict, workdir: Path) -> Chat:

@@ -14,6 +14,7 @@ from r2rec_jax.plan.devices import DEVICES
 from r2rec_jax.plan.hlo import total_wire_bytes
 from r2rec_jax.plan.memory import Memory, estimate, kv_cache_bytes
 from r2rec_jax.plan.programs import Shapes
+from r2rec_jax.train.accumulate import check_parts
 
 MOST_PROMPTS = 1 << 14  # a batch nobody trains with: where the search for the largest ends
 
@@ -112,7 +113,7 @@ def make_plan(config: ConfigDict, mesh: Mesh, device: str, progress=lambda _: No
     """
     shapes = programs.shapes_of(config)
     policy = programs.abstract_policy(config, mesh)
-    programs.check_split(shapes, mesh)
+    check_parts(shapes.B, shapes.parts, mesh)
     memory, most = (
         memory_of(config, policy, mesh, shapes),
         largest_batch(config, policy, mesh, shapes, device),

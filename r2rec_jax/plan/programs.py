@@ -19,7 +19,7 @@ from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import batch_sharding, replicated, shardings
 from r2rec_jax.train.grpo import GRPOBatch, grpo_step
 from r2rec_jax.train.jit import jit_step
-from r2rec_jax.train.objective import GRPOConfig
+from r2rec_jax.train.objective import objective
 from r2rec_jax.train.optimizer import make_optimizer
 from r2rec_jax.train.sft import sft_step
 from r2rec_jax.train.state import TrainState
@@ -77,16 +77,6 @@ def shapes_of(config: ConfigDict) -> Shapes:
     raise UserError(f"stage {config.stage!r} is unknown: use one of pretrain, sft, grpo")
 
 
-def check_split(shapes: Shapes, mesh: Mesh) -> None:
-    """Raises UserError when the prompts of a part do not divide over the mesh, as launch.train would."""
-    rows = mesh.shape["data"] * mesh.shape["fsdp"]
-    if shapes.parts < 1 or shapes.B % (shapes.parts * rows):
-        raise UserError(
-            f"train.batch_size {shapes.B} must be a multiple of train.micro_batches {shapes.parts} x {rows} "
-            "devices of the data and fsdp axes"
-        )
-
-
 def architecture(config: ConfigDict) -> LlamaConfig:
     """Of the model's folder if it is there, else as published; of `model.architecture` without a folder."""
     folder = config.model.folder
@@ -137,14 +127,7 @@ def update(config: ConfigDict, policy: Policy, mesh: Mesh, shapes: Shapes) -> ja
             mesh,
         )
         return step.lower(state, policy.frozen, completions(shapes, mesh))
-    settings = GRPOConfig(
-        temperature=config.rollout.temperature,
-        **{
-            field.name: config.grpo[field.name]
-            for field in dataclasses.fields(GRPOConfig)
-            if field.name in config.grpo
-        },
-    )
+    settings = objective(config)
     frozen = {"base": policy.frozen, "reference": policy.trainable}
     rows = _rows_on(mesh)
     batch = GRPOBatch(

@@ -4,6 +4,19 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from r2rec_jax.runtime.errors import UserError
+
+
+def check_parts(batch_size: int, parts: int, mesh: Mesh) -> None:
+    """Raises UserError unless every part gives each device as many prompts."""
+    devices = mesh.shape["data"] * mesh.shape["fsdp"]
+    if parts < 1 or batch_size % (parts * devices):
+        raise UserError(
+            f"train.batch_size {batch_size} must be a multiple of train.micro_batches {parts} "
+            f"x {devices} devices of the data and fsdp axes"
+        )
 
 
 def summed(compute: Callable, batch, parts: int):

@@ -11,6 +11,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from r2rec_jax.runtime.errors import UserError
 
@@ -55,6 +56,12 @@ class GRPOConfig:
                 raise UserError(f"grpo.{name} {value!r} is unknown: use one of {', '.join(known)}")
         if self.dual_clip and self.dual_clip <= 1.0 + self.clip_high:
             raise UserError(f"grpo.dual_clip {self.dual_clip} must be above 1 + grpo.clip_high, or 0")
+
+
+def objective(config: ConfigDict) -> GRPOConfig:
+    """The objective of a training config: its `grpo` section, and the rollout's temperature."""
+    fields = [field.name for field in dataclasses.fields(GRPOConfig) if field.name != "temperature"]
+    return GRPOConfig(temperature=config.rollout.temperature, **{name: config.grpo[name] for name in fields})
 
 
 def group_advantages(reward_BG: np.ndarray, scale_by_std: bool) -> tuple[np.ndarray, float]:

@@ -10,7 +10,6 @@ from r2rec_jax.plan import programs
 from r2rec_jax.plan.memory import device_bytes, estimate, kv_cache_bytes, update_activations
 from r2rec_jax.plan.plan import largest_batch, memory_of
 from r2rec_jax.plan.programs import Shapes
-from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import make_mesh
 
 LLAMA = {
@@ -125,9 +124,3 @@ def test_the_embedded_model_has_its_files_parameters():
     with safetensors.safe_open(f"{config.model.folder}/model.safetensors", "numpy") as file:
         stored = sum(file.get_tensor(name).size for name in file.keys())  # noqa: SIM118
     assert sum(leaf.size for leaf in jax.tree.leaves(policy.frozen)) == stored
-
-
-def test_a_batch_that_does_not_divide_is_refused(make):
-    _, _, mesh = make("sft")
-    with pytest.raises(UserError, match=r"train.batch_size 6 .* train.micro_batches 4"):
-        programs.check_split(Shapes(6, 1, 4, 4, parts=4), mesh)

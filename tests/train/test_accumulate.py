@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r2rec_jax.train.accumulate import mapped, summed
+from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.mesh import make_mesh
+from r2rec_jax.train.accumulate import check_parts, mapped, summed
 
 B, G = 12, 3
 BATCH = {
@@ -40,3 +42,10 @@ def test_mapped_rows_come_back_in_order(parts):
 
     out = jax.jit(lambda batch: mapped(compute, batch, parts))(BATCH)
     np.testing.assert_array_equal(out, compute(BATCH))
+
+
+@pytest.mark.parametrize("parts", [0, 4])
+def test_a_batch_that_does_not_divide_is_refused(parts):
+    check_parts(6, 3, make_mesh(data=1))
+    with pytest.raises(UserError, match=rf"train.batch_size 6 .* train.micro_batches {parts}"):
+        check_parts(6, parts, make_mesh(data=1))
