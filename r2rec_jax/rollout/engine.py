@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import flax.struct
 import jax
@@ -40,6 +41,15 @@ class Rollout:
     length: np.ndarray
     truncated: np.ndarray
     logprobs: np.ndarray
+
+    def group(self, b: int, samples: int) -> "Rollout":
+        """The rows of prompt b."""
+        rows = slice(b * samples, (b + 1) * samples)
+        return Rollout(self.tokens[rows], self.length[rows], self.truncated[rows], self.logprobs[rows])
+
+
+# (index of a prompt in the call, its G rows), as soon as the last of them has ended.
+Receive = Callable[[int, Rollout], None]
 
 
 @flax.struct.dataclass
@@ -81,7 +91,17 @@ class Engine:
 
         return placed
 
-    def __call__(self, variables, prompt_BP, prompt_length_B, *, samples, seed, prompt_ids) -> Rollout:
+    def __call__(
+        self,
+        variables,
+        prompt_BP,
+        prompt_length_B,
+        *,
+        samples,
+        seed,
+        prompt_ids,
+        receive: Receive | None = None,
+    ) -> Rollout:
         """Samples `samples` responses to each prompt.
 
         Args:
@@ -90,6 +110,7 @@ class Engine:
           samples: G.
           seed, prompt_ids (int32 [B]): a response is a function of seed, its prompt's id and its
             index within the group, whatever else is in the batch.
+          receive: is called once a prompt.
 
         Returns:
           A Rollout of B * G rows, on the host.
@@ -120,7 +141,11 @@ class Engine:
         ended_NR = tokens_NR == self.end_token
         truncated = ~ended_NR.any(axis=1)
         length = np.where(truncated, R, ended_NR.argmax(axis=1) + 1).astype(np.int32)
-        return Rollout(tokens_NR, length, truncated, logprobs_NR)
+        rollout = Rollout(tokens_NR, length, truncated, logprobs_NR)
+        if receive is not None:
+            for b in range(len(tokens_NR) // samples):
+                receive(b, rollout.group(b, samples))
+        return rollout
 
     def _begin_impl(self, variables, prompt_BP, prompt_length_B, key, prompt_ids_B, samples):
         prefix, last_B = prefill(self.model, variables, prompt_BP, prompt_length_B)
