@@ -33,6 +33,8 @@ def base() -> ConfigDict:
     c.data.negatives = "uniform"  # or "popularity", "hard" (rated together with the user's items)
     c.data.before_target_time = False  # True: chains show nobody's ratings from the truth's time on
     c.data.generated_users = 2100
+    # Processes that make training batches, the same ones whatever their number; 0: threads of this process.
+    c.data.workers = 2
 
     c.prompt = ConfigDict()
     c.prompt.wording = "movies"  # prompts/wording.py
@@ -116,6 +118,7 @@ def tiny(c: ConfigDict) -> ConfigDict:
     c.data.folder = "runs/quickstart/data"
     c.data.source = "generated"
     c.data.sizes = ConfigDict({"sft": 500, "grpo": 500, "validation": 100, "evaluation": 800})
+    c.data.workers = 0  # they would start for longer than they are needed
     c.prompt.update({"wording": "compact", "answer": "titles", "places": 1, "buckets": (160,)})
     c.model.update({"folder": MODEL_TINY, "dtype": "float32", "remat": "none"})
     # The tiny vocabulary has no words for rating questions; launch.annotate writes them on request.

@@ -18,6 +18,7 @@ def get_config() -> ConfigDict:
     c.data.seed = 1000  # quickstart's users come from seeds below 1000
     c.data.sizes = ConfigDict({})
     c.data.generated_users = 20_000
+    c.data.workers = 0
     c.corpus = ConfigDict()
     c.corpus.tokenizer_documents = 4_000
     # (fraction of the run, tokens a row, most options in a document): copying forms on short rows.

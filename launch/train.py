@@ -72,6 +72,8 @@ def pretrain(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
         seed=config.seed,
         shuffle=False,
         to_batch=lambda rows: collate(rows, (1,), widths),
+        workers=config.data.workers,
+        put=lambda batch: to_devices(batch, mesh),
     )
     state = _supervise(config, workdir, policy, examples, mesh, parts)
     params = state.trainable["params"]
@@ -101,6 +103,8 @@ def sft(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
         to_batch=lambda rows: collate(rows, *widths),
         # With one bucket for all there is nothing to gain.
         lengths=traces.lengths if len(widths[0]) > 1 or len(widths[1]) > 1 else None,
+        workers=config.data.workers,
+        put=lambda batch: to_devices(batch, mesh),
     )
     _supervise(config, workdir, policy, examples, mesh, parts)
 
@@ -126,7 +130,13 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
 
     questions, held_out = prompts_of("grpo"), prompts_of("validation")
     examples = batches(
-        questions, batch_size=config.train.batch_size, seed=config.seed, shuffle=True, to_batch=list
+        questions,
+        batch_size=config.train.batch_size,
+        seed=config.seed,
+        shuffle=True,
+        to_batch=list,
+        lengths=questions.widths() if len(config.prompt.buckets) > 1 else None,
+        workers=config.data.workers,
     )
     # A copy: the state is donated to every step, the reference must outlive them all.
     state = TrainState.create(jax.tree.map(lambda x: x.copy(), reference), optimizer)
@@ -177,7 +187,7 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
 
 
 def _supervise(config: ConfigDict, workdir: Path, policy: Policy, examples, mesh, parts) -> TrainState:
-    """Drives the cross-entropy step over an iterator of CompletionBatch."""
+    """Drives the cross-entropy step over an iterator of CompletionBatch on the devices."""
     optimizer = make_optimizer(config, config.train.steps)
     state = TrainState.create(policy.trainable, optimizer)
     step = jit_step(
@@ -192,7 +202,7 @@ def _supervise(config: ConfigDict, workdir: Path, policy: Policy, examples, mesh
 
     def advance(state, batch, _):
         with phases("update"):
-            return step(state, policy.frozen, to_devices(batch, mesh))
+            return step(state, policy.frozen, batch)
 
     return loop.run(config, workdir, state, examples, advance, phases)
 

@@ -19,6 +19,7 @@ class Row:
 
     `ours` and `peer` are medians in `unit`, less is better; `peer` None: there was nothing to compare
     with. `ratio` is peer / ours, `target` the least ratio wanted, `met` None where either is missing.
+    A unit that ends in "/s" is a rate: more is better, and `ratio` is ours / peer.
     `spread`: the widest sample's distance from the median, relative, of ours and of the peer.
     """
 
@@ -39,7 +40,7 @@ def row(
     unit: str,
     target: float | None = None,
 ) -> Row:
-    """The row of two lists of measurements in `unit` (seconds, MB: less is better).
+    """The row of two lists of measurements in `unit` (seconds, MB: less is better; examples/s: more is).
 
     Args:
       peer: None when the peer could not be run.
@@ -48,6 +49,8 @@ def row(
     our_median = statistics.median(ours)
     peer_median = None if peer is None else statistics.median(peer)
     ratio = None if peer_median is None else peer_median / our_median
+    if ratio is not None and unit.endswith("/s"):
+        ratio = 1 / ratio
     met = None if ratio is None or target is None else ratio >= target
     spread = (_spread(ours), None if peer is None else _spread(peer))
     return Row(name, our_median, peer_median, unit, ratio, target, met, spread)

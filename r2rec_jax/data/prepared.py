@@ -35,6 +35,13 @@ class Dataset:
     interactions: Interactions
     catalog: Catalog
     split: Split
+    _folder: Path | None = dataclasses.field(default=None, init=False, repr=False)  # what `load` mapped
+
+    def __reduce__(self):
+        """To another process a loaded data set goes as its folder, which is mapped there again."""
+        if self._folder is not None:
+            return load, (self._folder,)
+        return Dataset, (self.name, self.interactions, self.catalog, self.split)
 
     def history(self, user: int) -> slice:
         """Rows of `interactions` that may be seen for `user`, in time order: before the truth."""
@@ -131,6 +138,7 @@ def load(folder: str | Path) -> Dataset:
         raise UserError(f"{folder} is damaged ({error!r}): {_REMEDY}") from error
     if candidates_hash(dataset.split) != manifest["candidates_sha256"]:
         raise UserError(f"the candidates in {folder} differ from their hash: {_REMEDY}")
+    object.__setattr__(dataset, "_folder", folder.absolute())
     return dataset
 
 

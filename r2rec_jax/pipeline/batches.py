@@ -1,10 +1,20 @@
-"""Examples to padded batches through grain, deterministic and resumable."""
+"""Examples to padded batches through grain: ahead of the step, deterministic and resumable.
 
-import functools
+Batch k is a function of (source, seed, k) alone. Whatever reads it, threads of this process or worker
+processes, however many, and however far ahead, the same batches come in the same order.
+"""
+
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+from collections.abc import Callable
 
 import grain
 import jax
 import numpy as np
+from absl import flags
 
 from r2rec_jax.model.completion import CompletionBatch
 from r2rec_jax.runtime.errors import UserError
@@ -38,24 +48,120 @@ def collate(
 
 
 def batches(
-    source, *, batch_size: int, seed: int, shuffle: bool, to_batch, lengths: np.ndarray | None = None
-) -> grain.DatasetIterator:
-    """An endless iterator over a random-access source; its get_state/set_state resume it exactly.
+    source,
+    *,
+    batch_size: int,
+    seed: int,
+    shuffle: bool,
+    to_batch: Callable[[list], object],
+    lengths: np.ndarray | None = None,
+    workers: int = 0,
+    put: Callable[[object], object] | None = None,
+) -> "Batches":
+    """An endless iterator over a random-access source.
 
-    Each process reads its own share of every epoch; `to_batch` turns a list of examples into a batch. With
-    the examples' `lengths`, int [len(source)], it is shuffled and a batch holds examples of similar length
-    (`SimilarLengths`).
+    Each process of a run on several hosts reads its own share of every batch.
+
+    Args:
+      to_batch: turns a list of examples into a batch; runs in a worker, like `source`, so both are numpy.
+      lengths: of the examples, int [len(source)]: shuffled, a batch holds examples of similar length
+        (`SimilarLengths`).
+      workers: processes that read, 0 for threads of this one.
+      put: applied here to each batch ahead of its step, to have it on the devices by then.
+
+    Raises:
+      UserError: with `lengths`, when the source has less than one batch.
     """
+    # Asked here: in a worker the question would start the accelerator.
+    share = slice(jax.process_index(), None, jax.process_count())
     if lengths is not None:
-        groups = grain.MapDataset.source(SimilarLengths(source, lengths, batch_size, seed))
-        # A group is a batch: it is read ahead by itself.
-        return iter(groups.map(to_batch).to_iter_dataset(grain.ReadOptions(num_threads=2)))
+        dataset = grain.MapDataset.source(SimilarLengths(source, lengths, batch_size, seed, share))
+        return Batches(dataset.map(to_batch), workers, put)
     dataset = grain.MapDataset.source(source)
     if shuffle:
         dataset = dataset.shuffle(seed=seed)
-    dataset = dataset.repeat()[jax.process_index() :: jax.process_count()]
-    dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=2 * batch_size))
-    return iter(dataset.batch(batch_size // jax.process_count(), batch_fn=to_batch))
+    dataset = dataset.repeat()[share].batch(batch_size // jax.process_count(), batch_fn=to_batch)
+    return Batches(dataset, workers, put)
+
+
+class Batches(grain.DatasetIterator):
+    """Reads a dataset of batches in order, ahead of whoever asks for them.
+
+    The state is the number of batches handed out. What was read ahead of it is read again after a
+    restart, with as many workers as there are then.
+    """
+
+    def __init__(self, dataset: grain.MapDataset, workers: int, put: Callable[[object], object] | None):
+        super().__init__()
+        self._dataset, self._workers, self._put = dataset, workers, put
+        self._handed_out, self._ahead = 0, None
+
+    def start_prefetch(self) -> None:
+        """Begins to read, or to start workers, which takes seconds; else the first batch asked for does."""
+        self._assert_not_closed()
+        if self._ahead is None:
+            self._ahead = self._read_ahead()
+            self._ahead.start_prefetch()
+
+    def __next__(self):
+        self.start_prefetch()
+        batch = next(self._ahead)
+        self._handed_out += 1
+        return batch
+
+    def get_state(self) -> dict[str, int]:
+        return {"next_index": self._handed_out}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        self._stop()
+        self._handed_out = state["next_index"]
+
+    def close(self) -> None:
+        """Ends the workers."""
+        super().close()
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._ahead is not None:
+            self._ahead.close()
+            self._ahead = None
+
+    def _read_ahead(self) -> grain.DatasetIterator:
+        threads = 0 if self._workers else 2
+        # Slicing a dataset moves its start; grain deals what follows to the workers in turn.
+        ahead = self._dataset[self._handed_out :].to_iter_dataset(grain.ReadOptions(threads, 2 * threads))
+        if self._workers:
+            if not flags.FLAGS.is_parsed():  # by a caller that is no command; grain reads its own
+                flags.FLAGS.mark_as_parsed()
+            options = grain.MultiprocessingOptions(self._workers, per_worker_buffer_size=2)
+            ahead = ahead.map(_pack).mp_prefetch(options, worker_init_fn=_begin_worker).map(_unpack)
+        if self._put is not None:
+            ahead = ahead.map(self._put)
+        # One batch waits in the buffer and one in the thread's hand: on the devices, if they are put there.
+        return iter(grain.experimental.ThreadPrefetchIterDataset(ahead, prefetch_buffer_size=1))
+
+
+def _begin_worker(index: int, count: int) -> None:  # noqa: ARG001 - as grain calls it
+    """A worker starts no accelerator, whatever its code asks of JAX. Ctrl-C, which a terminal sends to every
+    process, is its parent's to answer: that one may still want a batch. It does not outlive its parent."""
+    jax.config.update("jax_platforms", "cpu")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _pack(batch) -> np.ndarray:
+    """A batch as one array, which grain sends through shared memory. What it sends through a pipe, all that
+    is no array, would keep a worker from ending until somebody has read it."""
+    return np.frombuffer(pickle.dumps(batch), np.uint8)
+
+
+def _unpack(packed: np.ndarray):
+    return pickle.loads(packed.data)
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 class SimilarLengths:
@@ -68,20 +174,28 @@ class SimilarLengths:
 
     WINDOW = 50  # batches: enough to find neighbours in length, few enough to leave the order random
 
-    def __init__(self, source, lengths: np.ndarray, batch_size: int, seed: int):
-        """Raises UserError when the source has less than one batch."""
+    def __init__(self, source, lengths: np.ndarray, batch_size: int, seed: int, share: slice = slice(None)):
+        """`share` picks this process's examples of a batch. Raises UserError when the source has less than
+        one batch."""
         if len(source) < batch_size:
             raise UserError(f"{len(source)} examples do not fill a batch of {batch_size}: make it smaller")
         self.source, self.lengths, self.batch_size, self.seed = source, lengths, batch_size, seed
-        self._epoch = functools.lru_cache(maxsize=2)(self._make_epoch)
+        self.share = share
+        self._made: tuple[int, np.ndarray | None] = (-1, None)
 
     def __len__(self) -> int:
         return 1 << 40
 
     def __getitem__(self, k: int) -> list:
         epoch, place = divmod(int(k), len(self.source) // self.batch_size)
-        rows = self._epoch(epoch)[place][jax.process_index() :: jax.process_count()]
-        return [self.source[row] for row in rows.tolist()]
+        return [self.source[row] for row in self._epoch(epoch)[place][self.share].tolist()]
+
+    def _epoch(self, epoch: int) -> np.ndarray:
+        made, rows = self._made  # read and written whole: threads may each make it, none sees a mixture
+        if made != epoch:
+            rows = self._make_epoch(epoch)
+            self._made = epoch, rows
+        return rows
 
     def _make_epoch(self, epoch: int) -> np.ndarray:
         """int[batches, batch_size]: rows of the source."""

@@ -59,11 +59,24 @@ class RankingPrompts:
         self.graph = build_graph(dataset)
         self.wording = wording(config.wording)
 
+    def __getstate__(self) -> dict:
+        return vars(self) | {"graph": None}  # sooner built anew in another process than sent there
+
+    def __setstate__(self, state: dict) -> None:
+        vars(self).update(state)
+        self.graph = build_graph(self.dataset)
+
     def __len__(self) -> int:
         return len(self.users)
 
     def __getitem__(self, k: int) -> Prompt:
         return fit(self.record(k), self.dataset.catalog, self.wording, self.chat, self.config)
+
+    def widths(self) -> np.ndarray:
+        """The bucket of every prompt, int [len(self)]. Makes them all, about 3 ms each: what is left out
+        where they do not fit cannot be known before."""
+        buckets = np.sort(self.config.buckets)
+        return buckets[np.searchsorted(buckets, [len(self[k].tokens) for k in range(len(self))])]
 
     def record(self, k: int) -> RankingRecord:
         """User k's query whole, before `fit`."""

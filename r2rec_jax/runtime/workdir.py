@@ -9,11 +9,15 @@ from ml_collections import ConfigDict
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.paths import write_atomic
 
+# Fields that change how fast a run is and no number in it: a run may go on with another value.
+MANNERS = ("data.workers",)
+
 
 def claim(workdir: str | Path, config: ConfigDict, overwrite: bool) -> bool:
     """Takes `workdir` for `config`, recorded in its config.json (resolved, sorted).
 
-    Returns True when the folder already belongs to this very config: resume from what it holds.
+    Returns True when the folder already belongs to this very config, `MANNERS` aside: resume from what it
+    holds.
     `overwrite` clears the folder first, whatever its config was.
 
     Raises:
@@ -51,7 +55,7 @@ def _refuse_other(workdir: Path, record: Path, wanted: dict) -> None:
     differing = [
         f"{name} ({before.get(name, 'absent')} there, {now.get(name, 'absent')} here)"
         for name in sorted(before.keys() | now.keys())
-        if before.get(name, "absent") != now.get(name, "absent")
+        if before.get(name, "absent") != now.get(name, "absent") and not name.endswith(MANNERS)
     ]
     if differing:
         more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""

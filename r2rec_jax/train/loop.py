@@ -36,6 +36,7 @@ def run(
     the step, write a checkpoint and leave; the same command goes on from there.
 
     Args:
+      batches: closed at the end, however that comes.
       evaluate: called before the first step, every `config.train.evaluate_every` steps and at the end.
       logs: what `advance` writes besides; like the metrics they lose the steps that will be done again.
     """
@@ -43,6 +44,7 @@ def run(
     writer = MetricWriter(workdir)
     with (
         Checkpointer(workdir / CHECKPOINTS) as checkpoints,
+        contextlib.closing(batches),
         trace_window(config.profile.steps, workdir / "trace") as tracing,
         _stop_signal() as stopped,
     ):
@@ -51,6 +53,8 @@ def run(
             state, data = checkpoints.restore(done, state)
             batches.set_state(data["batches"])
             logging.info("resuming %s at step %d", workdir, done)
+        if done < c.steps:
+            batches.start_prefetch()
         for log in (writer, *logs):
             log.truncate_after(done)
 

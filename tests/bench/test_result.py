@@ -22,6 +22,12 @@ def test_without_a_peer_or_a_target_nothing_is_met():
     assert result.row("step", [2.0], [9.0], "s").met is None
 
 
+def test_of_rates_more_is_better():
+    row = result.row("pipeline", [300.0, 310.0, 290.0], [100.0], "examples/s", target=2)
+    assert (row.ours, row.peer, row.ratio, row.met) == (300.0, 100.0, pytest.approx(3), True)
+    assert not result.row("pipeline", [90.0], [100.0], "examples/s", target=1).met
+
+
 def test_both_are_timed_in_turns():
     calls = []
 

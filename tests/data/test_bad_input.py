@@ -65,9 +65,9 @@ def test_damaged_files(raw, damage, which):
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damage_inside_the_gzip(raw, damage):
-    if raw.ratings.suffix != ".gz":
-        pytest.skip("no gzip")
+@pytest.mark.parametrize("source", ["amazon-2023", "amazon-2018", "amazon-2014", "csv.gz", "jsonl.gz"])
+def test_damage_inside_the_gzip(make_raw, source, damage):
+    raw = make_raw(source)
     damaged(raw.ratings, damage, inside=True)
     refused(raw, raw.ratings)
 

@@ -1,6 +1,7 @@
 import dataclasses
 import hashlib
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -38,6 +39,18 @@ def test_columns_are_mapped_and_read_only(folder):
     assert isinstance(load(folder).interactions.item, np.memmap)
     with pytest.raises(ValueError):
         load(folder).interactions.item[0] = 1
+
+
+def test_to_another_process_goes_the_folder(small_dataset, folder):
+    loaded = load(folder)
+    sent = pickle.dumps(loaded)
+    assert len(sent) < 1000
+    assert isinstance(pickle.loads(sent).interactions.time, np.memmap)
+    # What was made of it, or never was on disk, goes whole.
+    for dataset in (small_dataset, dataclasses.replace(loaded, name="other")):
+        twin = pickle.loads(pickle.dumps(dataset))
+        assert twin.name == dataset.name
+        np.testing.assert_array_equal(twin.interactions.time, small_dataset.interactions.time)
 
 
 def test_strange_titles_survive(small_dataset, tmp_path):

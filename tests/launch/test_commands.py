@@ -34,6 +34,7 @@ from r2rec_jax.train.optimizer import make_optimizer
 from r2rec_jax.train.state import restore_trainable
 
 ROOT = Path(__file__).parents[2]
+CACHE = {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "jax")}
 SIZES = {"sft": 6, "grpo": 5, "validation": 3, "evaluation": 5}
 
 
@@ -157,6 +158,21 @@ def untimed(workdir) -> list[dict]:
     return [{name: row[name] for name in row if not name.startswith("time/")} for row in read(workdir)]
 
 
+@pytest.mark.slow
+def test_workers_train_the_same_adapters(road, tmp_path):
+    """The real command, which its workers import anew."""
+    for stage in ("sft", "grpo"):
+        config = road.__dict__[stage].copy_and_resolve_references()
+        config.data.workers = 2
+        file = tmp_path / f"{stage}.py"
+        code = f"def get_config():\n    return ConfigDict({config.to_dict()})\n"
+        file.write_text(f"from ml_collections import ConfigDict\n{code}")
+        done = command("train", f"--config={file}", f"--workdir={tmp_path / stage}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr and "leaked" not in done.stderr
+        assert untimed(tmp_path / stage) == untimed(Path(road.at(stage)))
+
+
 def test_metrics_hold_every_system_on_every_user(road):
     report = json.loads(Path(road.at("eval"), "metrics.json").read_text())
     assert set(report) == {"users", "candidates_sha256", "systems", "paired_ci95"}
@@ -267,7 +283,7 @@ def command(name: str, *flags, cwd: Path) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "-m", f"launch.{name}", *flags],
         cwd=cwd,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"} | CACHE,
         capture_output=True,
         text=True,
     )

@@ -122,6 +122,19 @@ def test_prompts_pass_through_grain_whole(dataset, chat):
     assert sorted(p.record.user for p in epoch) == sorted(prompts.users.tolist())
 
 
+def test_prompts_of_a_batch_share_a_bucket(dataset, chat):
+    lengths = sorted(len(source(dataset, chat)[k].tokens) for k in range(9))
+    prompts = source(dataset, chat, buckets=(lengths[-1], lengths[3], lengths[5]))  # of 4, 2 and 3 prompts
+    widths = prompts.widths()
+    for k, width in enumerate(widths):
+        assert width == min(b for b in prompts.config.buckets if b >= len(prompts[k].tokens))
+    bucket = dict(zip(prompts.users.tolist(), widths.tolist(), strict=True))
+    iterator = batches(prompts, batch_size=2, seed=0, shuffle=True, to_batch=list, lengths=widths)
+    for _ in range(8):  # four batches an epoch; at most one for each border between buckets is mixed
+        epoch = [[bucket[prompt.record.user] for prompt in next(iterator)] for _ in range(4)]
+        assert sum(len(set(batch)) > 1 for batch in epoch) <= 2
+
+
 def test_padding(dataset, chat):
     batch = [source(dataset, chat, chains=chains)[k] for k, chains in ((0, 3), (1, 0))]
     tokens, length = pad_prompts(batch, CONFIG.buckets)

@@ -36,6 +36,14 @@ def test_another_config_is_refused_naming_at_most_three_fields(tmp_path):
         claim(tmp_path, config(optimizer={"lr": 1e-3, "clip": True}), overwrite=False)
 
 
+def test_a_run_goes_on_with_more_workers(tmp_path):
+    for workers in (0, 2):
+        stage = {"data": {"workers": workers}}
+        assert claim(tmp_path, config(**stage, sft=stage), overwrite=False) is (workers > 0)
+    with pytest.raises(UserError, match=r"data\.more_workers"):
+        claim(tmp_path, config(**stage, sft={"data": {"more_workers": 1}}), overwrite=False)
+
+
 def test_overwrite_clears_the_workdir(tmp_path):
     claim(tmp_path, config(), overwrite=False)
     (tmp_path / "deep/er").mkdir(parents=True)
