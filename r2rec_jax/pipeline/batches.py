@@ -70,8 +70,10 @@ def batches(
       put: applied here to each batch ahead of its step, to have it on the devices by then.
 
     Raises:
-      UserError: with `lengths`, when the source has less than one batch.
+      UserError: fewer than no workers; with `lengths`, a source of less than one batch.
     """
+    if workers < 0:
+        raise UserError(f"data.workers={workers}: use 0 for threads, or a number of processes")
     # Asked here: in a worker the question would start the accelerator.
     share = slice(jax.process_index(), None, jax.process_count())
     if lengths is not None:
@@ -101,7 +103,13 @@ class Batches(grain.DatasetIterator):
         self._assert_not_closed()
         if self._ahead is None:
             self._ahead = self._read_ahead()
-            self._ahead.start_prefetch()
+            # A terminal sends Ctrl-C to workers too, a scheduler SIGTERM, but their parent may want one more
+            # batch: both are blocked for whatever threads and processes begin here, from the first moment.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+            try:
+                self._ahead.start_prefetch()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def __next__(self):
         self.start_prefetch()
@@ -142,10 +150,8 @@ class Batches(grain.DatasetIterator):
 
 
 def _begin_worker(index: int, count: int) -> None:  # noqa: ARG001 - as grain calls it
-    """A worker starts no accelerator, whatever its code asks of JAX. Ctrl-C, which a terminal sends to every
-    process, is its parent's to answer: that one may still want a batch. It does not outlive its parent."""
+    """A worker starts no accelerator, whatever its code asks of JAX, and does not outlive its parent."""
     jax.config.update("jax_platforms", "cpu")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

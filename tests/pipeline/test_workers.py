@@ -139,6 +139,11 @@ def test_ranking_prompts_of_workers(dataset, chat, tmp_path):
         iterator.close()
 
 
+def test_fewer_than_no_workers_are_refused():
+    with pytest.raises(UserError, match=r"data\.workers=-1"):
+        reader(-1)
+
+
 @pytest.mark.slow
 def test_a_users_error_comes_out_of_a_worker():
     iterator = reader(2, source=Examples(broken=40))
@@ -148,17 +153,28 @@ def test_a_users_error_comes_out_of_a_worker():
     iterator.close()
 
 
-@pytest.mark.slow
-def test_ctrl_c_is_not_for_workers_and_close_ends_them():
-    iterator = reader(2)
-    for _ in range(4):
-        next(iterator)
+def interrupt_workers() -> int:
+    """As a terminal and a scheduler do to every process of a command. Returns how many there are."""
     workers = multiprocessing.active_children()
-    assert len(workers) == 2
     for worker in workers:
         os.kill(worker.pid, signal.SIGINT)
+        os.kill(worker.pid, signal.SIGTERM)
+    return len(workers)
+
+
+@pytest.mark.slow
+def test_signals_are_not_for_workers_and_close_ends_them():
+    iterator, handlers = reader(2), [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    iterator.start_prefetch()
+    while not interrupt_workers():  # as soon as there is one
+        time.sleep(0.001)
+    for _ in range(4):
+        next(iterator)
+    assert interrupt_workers() == 2
     for _ in range(20):
         next(iterator)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
     iterator.close()
     iterator.close()
     assert not multiprocessing.active_children()
