@@ -108,6 +108,9 @@ def sampling(c: ConfigDict) -> ConfigDict:
     c.reward.rank_weight = 2.0
     c.reward.step_needs_valid_answer = False
     c.reward.statements = (3, 8)  # a suitable number of reasoning statements
+    c.reward.extra = ()  # functions of your own, "module:function": How to add, in BUILD.md
+    c.reward.workers = 4  # processes that judge and pay while the device decodes; 0: none, and no time limit
+    c.reward.timeout_s = 10.0  # for one completion; what takes longer, or raises, teaches nothing
     return c
 
 
@@ -122,6 +125,8 @@ def tiny(c: ConfigDict) -> ConfigDict:
     c.annotate.tasks = ("ranking",)
     c.annotate.max_tokens = 80
     c.annotate.folder = "runs/quickstart/annotate"
+    if "reward" in c:
+        c.reward.workers = 0  # its rollouts take less than a second
     return c
 
 

@@ -39,7 +39,7 @@ from r2rec_jax.train.grpo import grpo_step
 from r2rec_jax.train.jit import jit_step, to_devices
 from r2rec_jax.train.objective import objective
 from r2rec_jax.train.optimizer import make_optimizer
-from r2rec_jax.train.rewards import reward, total
+from r2rec_jax.train.scoring import Scorer, means
 from r2rec_jax.train.sft import sft_step
 from r2rec_jax.train.state import TrainState, restore_trainable
 
@@ -117,7 +117,8 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     if config.train.init:
         reference = restore_trainable(config.train.init, policy.trainable, optimizer)
     c, parts = config.grpo, _parts(config, mesh)
-    settings = objective(config)
+    settings, scorer = objective(config), Scorer(config, chat)
+    engine = Engine(policy.model, chat.end, SamplingConfig(**config.rollout), mesh)
     claim(workdir, config, overwrite)
 
     def prompts_of(group):
@@ -147,13 +148,12 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
 
         return mapped(logprobs, batch, parts)
 
-    engine = Engine(policy.model, chat.end, SamplingConfig(**config.rollout), mesh)
     phases, samples = Phases(), StepLog(workdir / SAMPLES)
 
     def advance(state, prompts, step):
         variables = {**policy.frozen, **state.trainable}
         seed = config.seed * 1_000_003 + step
-        got = gather(engine, variables, prompts, chat, config, phases, seed=seed)
+        got = gather(engine, variables, prompts, scorer, config, phases, seed=seed)
         _append_samples(samples, step, got, c.group)
         batch = to_devices(got.batch, mesh)
         with phases("update"):
@@ -169,11 +169,11 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
         judged = list(
             rank_users(engine, variables, held_out, batch_size=config.evaluate.batch_size, seed=config.seed)
         )
-        rewards = [total(reward(one, config.reward), config.reward) for one in judged]
-        rates = {f"validation/{name}": value for name, value in summary(judged).items()}
-        return rates | {"validation/reward": float(np.mean(rewards))}
+        rates = summary(judged) | means(scorer.pay(judged))
+        return {f"validation/{name}": value for name, value in rates.items()}
 
-    loop.run(config, workdir, state, examples, advance, phases, evaluate, logs=(samples,))
+    with scorer:
+        loop.run(config, workdir, state, examples, advance, phases, evaluate, logs=(samples,))
 
 
 def _supervise(config: ConfigDict, workdir: Path, policy: Policy, examples, mesh, parts) -> TrainState:
@@ -216,15 +216,15 @@ def _corpus_tokenizer(corpus: Corpus, config: ConfigDict, workdir: Path) -> Chat
 
 def _append_samples(samples: StepLog, step: int, experience: Experience, group: int) -> None:
     """Adds the best and the worst completion of the step's first group: what learning looks like."""
-    first = experience.rewards[:group]
-    for row in (int(first.argmax()), int(first.argmin())):
-        judged = experience.judged[row]
+    paid = sorted((one for one in experience.scored[:group] if not one.fault), key=lambda one: -one.reward)
+    for one in paid[:1] + paid[-1:]:
         line = {
-            "user": judged.prompt.record.user,
-            "reward": round(float(first[row]), 4),
-            "truth_rank": judged.truth_rank,
-            "reasoning": judged.reasoning,
-            "answer": judged.answer,
+            "user": one.judged.prompt.record.user,
+            "reward": round(one.reward, 4),
+            "parts": {name: round(value, 4) for name, value in one.parts.items()},
+            "truth_rank": one.judged.truth_rank,
+            "reasoning": one.judged.reasoning,
+            "answer": one.judged.answer,
         }
         samples.append(step, line)
 
