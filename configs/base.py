@@ -13,6 +13,7 @@ def base() -> ConfigDict:
     """MovieLens-1M, DeepSeek-R1-Distill-Llama-8B, adapters of rank 16 on all seven linear layers."""
     c = ConfigDict()
     c.seed = 0
+    c.restore = "latest"  # or "best": which checkpoint of another run is read (by train.init, systems, ...)
     c.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
 
     c.data = ConfigDict()
@@ -91,6 +92,10 @@ def base() -> ConfigDict:
     c.optimizer.weight_decay = 0.0
 
     c.train = ConfigDict({"log_every": 1, "checkpoint_every": 50, "evaluate_every": 50})
+    # Of what evaluations during training report, higher is better: that checkpoint is kept too. "": none.
+    c.train.best_metric = ""
+    c.train.patience = 0  # evaluations without a better one that end the run; 0: none do
+    c.train.stop_after_skipped = 5  # updates in a row that are not finite; 0: never
     c.train.micro_batches = 1  # parts in which a batch is taken, where it does not fit the memory whole
     c.profile = ConfigDict({"steps": ""})  # FIRST:LAST to trace a window
     return c

@@ -21,6 +21,7 @@ def get_config(preset: str | None = None) -> ConfigDict:
     c.train.init = "runs/ml1m/sft"  # workdir of the SFT run; "" starts from a fresh adapter
     c.train.batch_size = 8  # prompts a step
     c.train.steps = 63  # one epoch of 500 prompts
+    c.train.best_metric = "validation/reward"
     c.evaluate = ConfigDict({"batch_size": 32})
     c.optimizer.learning_rate = 5e-6
     c.grpo = ConfigDict()

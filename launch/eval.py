@@ -50,7 +50,9 @@ def evaluate(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, di
     policy = load_policy(config, mesh, config.seed)
     optimizer = make_optimizer(config, steps=1)
     adapters = {
-        name: restore_trainable(folder, policy.trainable, optimizer) if folder else policy.trainable
+        name: restore_trainable(folder, policy.trainable, optimizer, config.restore)
+        if folder
+        else policy.trainable
         for name, folder in config.systems.items()
     }
     scorer = Scorer(config, chat)

@@ -14,6 +14,7 @@ from launch.inputs import require
 from r2rec_jax.chains.graph import build_graph
 from r2rec_jax.data import prepared
 from r2rec_jax.data.source import make_dataset
+from r2rec_jax.evaluate.metrics import summarise
 from r2rec_jax.evaluate.policy import rank_users, summary
 from r2rec_jax.model.completion import completion_logprobs
 from r2rec_jax.model.hf import save_params
@@ -36,7 +37,7 @@ from r2rec_jax.train import loop
 from r2rec_jax.train.accumulate import check_parts, mapped
 from r2rec_jax.train.experience import Experience, gather
 from r2rec_jax.train.grpo import grpo_step
-from r2rec_jax.train.jit import jit_step, to_devices
+from r2rec_jax.train.jit import jit_step, placed, to_devices
 from r2rec_jax.train.objective import objective
 from r2rec_jax.train.optimizer import make_optimizer
 from r2rec_jax.train.scoring import Scorer, means
@@ -115,7 +116,7 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     optimizer = make_optimizer(config, config.train.steps * config.grpo.updates_per_rollout)
     reference = policy.trainable
     if config.train.init:
-        reference = restore_trainable(config.train.init, policy.trainable, optimizer)
+        reference = restore_trainable(config.train.init, policy.trainable, optimizer, config.restore)
     c, parts = config.grpo, _parts(config, mesh)
     settings, scorer = objective(config), Scorer(config, chat)
     engine = Engine(policy.model, chat.end, SamplingConfig(**config.rollout), mesh)
@@ -130,7 +131,7 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
         questions, batch_size=config.train.batch_size, seed=config.seed, shuffle=True, to_batch=list
     )
     # A copy: the state is donated to every step, the reference must outlive them all.
-    state = TrainState.create(jax.tree.map(lambda x: x.copy(), reference), optimizer)
+    state = placed(TrainState.create(jax.tree.map(lambda x: x.copy(), reference), optimizer), mesh)
     frozen = {"base": policy.frozen, "reference": reference}
     update = jit_step(
         lambda state, frozen, batch: grpo_step(
@@ -159,17 +160,21 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
         with phases("update"):
             if c.updates_per_rollout > 1:
                 batch = batch.replace(old_logprobs=score(variables, batch.completions))
+            skipped = 0.0
             for _ in range(c.updates_per_rollout):
                 state, metrics = update(state, frozen, batch)
+                skipped += metrics["train/skipped"]
+            metrics["train/skipped"] = skipped
             jax.block_until_ready(metrics)
-        return state, metrics | got.metrics
+        return state, metrics | got.metrics, batch
 
     def evaluate(state):
         variables = {**policy.frozen, **state.trainable}
         judged = list(
             rank_users(engine, variables, held_out, batch_size=config.evaluate.batch_size, seed=config.seed)
         )
-        rates = summary(judged) | means(scorer.pay(judged))
+        ranks = np.array([one.truth_rank for one in judged], np.int32)
+        rates = summary(judged) | summarise(ranks) | means(scorer.pay(judged))
         return {f"validation/{name}": value for name, value in rates.items()}
 
     with scorer:
@@ -179,7 +184,7 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
 def _supervise(config: ConfigDict, workdir: Path, policy: Policy, examples, mesh, parts) -> TrainState:
     """Drives the cross-entropy step over an iterator of CompletionBatch."""
     optimizer = make_optimizer(config, config.train.steps)
-    state = TrainState.create(policy.trainable, optimizer)
+    state = placed(TrainState.create(policy.trainable, optimizer), mesh)
     step = jit_step(
         lambda state, frozen, batch: sft_step(
             policy.model, optimizer, state, frozen, batch, config.seed, parts
@@ -192,7 +197,7 @@ def _supervise(config: ConfigDict, workdir: Path, policy: Policy, examples, mesh
 
     def advance(state, batch, _):
         with phases("update"):
-            return step(state, policy.frozen, to_devices(batch, mesh))
+            return *step(state, policy.frozen, to_devices(batch, mesh)), batch
 
     return loop.run(config, workdir, state, examples, advance, phases)
 

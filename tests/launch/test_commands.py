@@ -24,6 +24,7 @@ from r2rec_jax.model.config import LlamaConfig, load_config
 from r2rec_jax.model.hf import save_params
 from r2rec_jax.model.llama import Llama, init_variables
 from r2rec_jax.model.lora import LoRAConfig
+from r2rec_jax.pipeline.batches import collate
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.corpus import Corpus
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
@@ -151,6 +152,43 @@ def test_grpo_interrupted_and_resumed_is_uninterrupted(road, tmp_path, monkeypat
     optimizer = make_optimizer(road.grpo, 1)
     states = [restore_trainable(folder, like, optimizer) for folder in (tmp_path, whole)]
     jax.tree.map(np.testing.assert_array_equal, *states)
+
+
+def test_sft_that_is_not_finite_ends_with_its_batch(road, tmp_path, monkeypatch):
+    config = road.sft.copy_and_resolve_references()
+    config.train.update({"steps": 9, "stop_after_skipped": 2})
+
+    def spoilt(*args):
+        batch = collate(*args)
+        batch.response_mask[0, 0] = np.nan
+        return batch
+
+    monkeypatch.setattr(train, "collate", spoilt)
+    refused(train.main, config, tmp_path, "skipped-2.npz", "no checkpoint yet")
+    with np.load(tmp_path / "skipped-2.npz") as saved:
+        assert {*saved} == {"prompt", "prompt_length", "response", "response_mask"}
+        assert np.isnan(saved["response_mask"]).sum() == 1
+
+
+def test_grpo_that_is_not_finite_ends_with_its_batch(road, tmp_path, monkeypatch):
+    config = road.grpo.copy_and_resolve_references()
+    config.train.update({"steps": 9, "stop_after_skipped": 2, "evaluate_every": 100, "checkpoint_every": 2})
+    given = []
+
+    def spoilt(*args, **kwargs):
+        got = gather(*args, **kwargs)
+        got.batch.advantage[1] = np.nan if len(given) > 1 else 0
+        given.append(got.batch)
+        return got
+
+    monkeypatch.setattr(train, "gather", spoilt)
+    refused(train.main, config, tmp_path, f"batch is in {tmp_path}/skipped-4.npz", "checkpoint is of step 2")
+    assert [row["train/skipped"] for row in read(tmp_path) if "train/loss" in row] == [0, 0, 1, 1]
+    with np.load(tmp_path / "skipped-4.npz") as saved:
+        np.testing.assert_array_equal(saved["advantage"], given[3].advantage)
+        np.testing.assert_array_equal(saved["sampler_logprobs"], given[3].sampler_logprobs)
+        for name in ("prompt", "prompt_length", "response", "response_mask"):
+            np.testing.assert_array_equal(saved[f"completions.{name}"], getattr(given[3].completions, name))
 
 
 def untimed(workdir) -> list[dict]:
