@@ -1,5 +1,6 @@
 """The commands from ratings to metrics on a random model, and what they say when something is missing."""
 
+import contextlib
 import json
 import os
 import signal
@@ -30,6 +31,7 @@ from r2rec_jax.prompts.corpus import Corpus
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.metrics import read
+from r2rec_jax.runtime.profiler import Phases
 from r2rec_jax.train.experience import gather
 from r2rec_jax.train.optimizer import make_optimizer
 from r2rec_jax.train.state import restore_trainable
@@ -193,6 +195,46 @@ def test_grpo_that_is_not_finite_ends_with_its_batch(road, tmp_path, monkeypatch
 
 def untimed(workdir) -> list[dict]:
     return [{name: row[name] for name in row if not name.startswith("time/")} for row in read(workdir)]
+
+
+@pytest.mark.parametrize("stage", ["sft", "grpo"])
+def test_nothing_is_compiled_after_the_first_step(road, tmp_path, monkeypatch, stage):
+    """Nor after the first step of a resumed run."""
+    config = getattr(road, stage).copy_and_resolve_references()
+    config.train.update({"steps": 5, "evaluate_every": 2, "checkpoint_every": 2})
+    if stage == "grpo":
+        config.grpo.updates_per_rollout = 2
+    compiled: list[list[str]] = []  # names of programs; before the first step, in the first step, ...
+    interrupt_at = 3
+
+    class Noted(Phases):
+        def __call__(self, name):
+            if name == "input":
+                compiled.append([])
+                if len(compiled) == interrupt_at + 1:
+                    os.kill(os.getpid(), signal.SIGTERM)
+            return super().__call__(name)
+
+    def note(event, _, *, fun_name="", **__):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled[-1].append(fun_name)
+
+    def compiles():
+        compiled[:] = [[]]
+        with contextlib.suppress(KeyboardInterrupt):
+            train.main(config, tmp_path, False)
+        return compiled
+
+    monkeypatch.setattr(train, "Phases", Noted)
+    jax.monitoring.register_event_duration_secs_listener(note)
+    try:
+        _, first, *later = compiles()
+        assert first.count("jit(placed_step)") == 1 and later == [[], []]
+        interrupt_at = 99
+        _, first, *later = compiles()
+        assert first.count("jit(placed_step)") == 1 and later == [[]]
+    finally:
+        jax.monitoring.unregister_event_duration_listener(note)
 
 
 def test_metrics_hold_every_system_on_every_user(road):
