@@ -155,7 +155,6 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
         variables = {**policy.frozen, **state.trainable}
         seed = config.seed * 1_000_003 + step
         got = gather(engine, variables, prompts, scorer, config, phases, seed=seed)
-        _append_samples(samples, step, got, c.group)
         batch = to_devices(got.batch, mesh)
         with phases("update"):
             if c.updates_per_rollout > 1:
@@ -165,8 +164,15 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
                 state, metrics = update(state, frozen, batch)
                 skipped += metrics["train/skipped"]
             metrics["train/skipped"] = skipped
+            _append_samples(samples, step, got, c.group)
+            # Waited for, so that each phase's seconds are its own; the next prompts are being prepared by
+            # the iterator's threads, so all the device misses is a few milliseconds of handing them over.
             jax.block_until_ready(metrics)
-        return state, metrics | got.metrics, batch
+        metrics |= got.metrics
+        metrics["update/tokens_per_s"] = phases.rate(
+            "update", c.updates_per_rollout * got.metrics["rollout/tokens"]
+        )
+        return state, metrics, batch
 
     def evaluate(state):
         variables = {**policy.frozen, **state.trainable}

@@ -14,6 +14,8 @@ from r2rec_jax.train.grpo import GRPOBatch
 from r2rec_jax.train.objective import group_advantages
 from r2rec_jax.train.scoring import Scored, Scorer, means
 
+PERCENTILES = (10, 50, 90)  # of lengths, for the metrics
+
 
 @dataclasses.dataclass(frozen=True)
 class Experience:
@@ -72,6 +74,10 @@ def gather(
     metrics |= {
         "reward/flat_groups": flat,
         "rollout/length": float(rollout.length.mean()),
+        "rollout/length_max": float(rollout.length.max()),
         "rollout/tokens": float(rollout.length.sum()),
+        "rollout/tokens_per_s": phases.rate("rollout", rollout.length.sum()),
     }
+    shares = np.percentile(rollout.length, PERCENTILES)
+    metrics |= {f"rollout/length_p{k}": float(x) for k, x in zip(PERCENTILES, shares, strict=True)}
     return Experience(batch, scored, metrics)

@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -62,15 +63,21 @@ def run(
             logging.info("resuming %s at step %d", workdir, done)
         for log in (writer, *logs):
             log.truncate_after(-1 if done is None else done)
-        late = None  # (step, metrics, the update's batch) of the step before
+        # Of the step before: (step, metrics, the update's batch, when it began, when it ended if it has).
+        late, ended = None, 0.0
 
         def read(every: bool = False) -> None:
             """Reads what is late and writes it, if `every` or if it is its turn."""
-            nonlocal late
+            nonlocal late, ended
             if late is None:
                 return
-            (step, metrics, batch), late = late, None
+            (step, metrics, batch, began, end), late = late, None
             metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
+            # Steps follow each other on the device: one begins when the one before has ended.
+            began, ended = max(began, ended), end or time.perf_counter()
+            metrics["time/step_s"] = ended - began
+            if "train/tokens" in metrics:
+                metrics["train/tokens_per_s"] = metrics["train/tokens"] / metrics["time/step_s"]
             if every or step % c.log_every == 0:
                 writer.write(step, metrics)
                 _show(progress, metrics)
@@ -98,11 +105,13 @@ def run(
         ) as progress:
             for step in range(first, last + 1):
                 tracing(step)
+                began = time.perf_counter()
                 with phases("input"):
                     batch = next(batches)
                 state, metrics, batch = advance(state, batch, step)
+                end = time.perf_counter() if _ready(metrics) else None
                 read()
-                late = step, metrics | phases.drain(), batch
+                late = step, metrics | phases.drain(), batch, began, end
                 progress.update()
                 planned = step % c.checkpoint_every == 0 or step == c.steps
                 if evaluate and (step % c.evaluate_every == 0 or step == c.steps):
@@ -125,6 +134,10 @@ def run(
                     logging.warning("stopped after step %d; the same command goes on from there", step)
                     raise KeyboardInterrupt
     return state
+
+
+def _ready(metrics: dict) -> bool:
+    return all(value.is_ready() for value in metrics.values() if isinstance(value, jax.Array))
 
 
 def _give_up(workdir: Path, checkpoints: Checkpointer, step: int, batch, skipped: int) -> NoReturn:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -114,6 +115,7 @@ def test_sft_writes_checkpoints_and_metrics(road):
     written = read(road.at("sft"))
     assert [row["step"] for row in written] == [1, 2, 3]
     assert all(np.isfinite(row["train/loss"]) for row in written)
+    assert all(0 < row["train/tokens_per_s"] < 1e9 for row in written)
     assert Path(road.at("sft"), "checkpoints", "3").is_dir()
 
 
@@ -124,7 +126,9 @@ def test_grpo_writes_rewards_samples_and_validation(road):
     names = "train/reward train/kl train/entropy train/sampler_gap train/grad_norm train/skipped "
     names += "train/clip_fraction_low train/clip_fraction_high "
     names += "reward/step reward/rank reward/flat_groups rollout/valid_rate rollout/truncation_rate "
-    names += "rollout/statements rollout/length rollout/tokens time/rollout_s time/update_s"
+    names += "reward/failed rollout/statements rollout/length rollout/length_p10 rollout/length_p50 "
+    names += "rollout/length_p90 rollout/length_max rollout/tokens rollout/tokens_per_s update/tokens_per_s "
+    names += "time/input_s time/rollout_s time/reward_s time/update_s time/step_s"
     assert set(names.split()) <= set(steps[0])
     assert steps[0]["train/kl"] == pytest.approx(0, abs=1e-6)  # it starts at the SFT adapter
     assert steps[0]["train/sampler_gap"] < 1e-3  # sampler and trainer agree
@@ -132,6 +136,10 @@ def test_grpo_writes_rewards_samples_and_validation(road):
     assert validation == [0, 2]
     samples = lines(road.at("grpo"), "samples.jsonl")
     assert [sample["step"] for sample in samples] == [1, 1, 2, 2]
+    assert set(samples[0]) == {"step", "user", "reward", "parts", "truth_rank", "reasoning", "answer"}
+    assert {"reward", "hr@1", "ndcg@3", "step", "rank", "failed", "valid_rate"} <= {
+        name.removeprefix("validation/") for name in written[0]
+    }
 
 
 def test_grpo_interrupted_and_resumed_is_uninterrupted(road, tmp_path, monkeypatch):
@@ -194,7 +202,8 @@ def test_grpo_that_is_not_finite_ends_with_its_batch(road, tmp_path, monkeypatch
 
 
 def untimed(workdir) -> list[dict]:
-    return [{name: row[name] for name in row if not name.startswith("time/")} for row in read(workdir)]
+    timed = re.compile("time/.*|.*_per_s")
+    return [{name: row[name] for name in row if not timed.fullmatch(name)} for row in read(workdir)]
 
 
 @pytest.mark.parametrize("stage", ["sft", "grpo"])
@@ -235,6 +244,18 @@ def test_nothing_is_compiled_after_the_first_step(road, tmp_path, monkeypatch, s
         assert first.count("jit(placed_step)") == 1 and later == [[]]
     finally:
         jax.monitoring.unregister_event_duration_listener(note)
+
+
+def test_a_trace_shows_the_phases(road, tmp_path):
+    config = road.grpo.copy_and_resolve_references()
+    config.profile.steps = "2:3"
+    train.main(config, tmp_path, False)
+    (path,) = tmp_path.glob("trace/**/*.xplane.pb")
+    planes = jax.profiler.ProfileData.from_file(str(path)).planes
+    events = {event.name for plane in planes for line in plane.lines for event in line.events}
+    assert {"input", "rollout", "reward", "update"} <= events
+    content = path.read_bytes()
+    assert all(scope in content for scope in (b"prefill", b"decode", b"loss_and_gradient"))
 
 
 def test_metrics_hold_every_system_on_every_user(road):

@@ -140,7 +140,13 @@ def test_metrics(chat):
         "rollout/dropped_chains": 0.0,
         "rollout/dropped_likes": 0.0,
         "rollout/length": np.mean(lengths),
+        "rollout/length_p10": np.percentile(lengths, 10),
+        "rollout/length_p50": np.median(lengths),
+        "rollout/length_p90": np.percentile(lengths, 90),
+        "rollout/length_max": max(lengths),
         "rollout/tokens": sum(lengths),
     }
+    rate = got.metrics.pop("rollout/tokens_per_s")
+    assert rate == pytest.approx(sum(lengths) / seconds["time/rollout_s"])
     assert got.metrics == pytest.approx(expected)
     assert set(seconds) == {"time/rollout_s", "time/reward_s"}

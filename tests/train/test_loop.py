@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 
 import jax
 import jax.numpy as jnp
@@ -332,3 +333,19 @@ def test_a_run_killed_in_its_first_evaluations_reports_them_once(tmp_path):
         train(make_config(), tmp_path, 1, crash)
     train(make_config(), tmp_path)
     assert [row["step"] for row in rows(tmp_path) if "validation/w" in row] == [0, 3, 6, 9, STEPS]
+
+
+def test_a_steps_seconds_are_its_own(tmp_path, monkeypatch):
+    """Of steps that are waited for, as GRPO's are: evaluated after, saved after, or followed by another."""
+
+    class Slow(Advance):
+        def __call__(self, state, batch, step):
+            time.sleep(0.1)
+            got = super().__call__(state, batch, step)
+            return jax.block_until_ready(got)
+
+    monkeypatch.setitem(globals(), "Advance", Slow)
+    train(make_config(), tmp_path / "warm-up")
+    train(make_config(), tmp_path / "run")
+    seconds = [row["time/step_s"] for row in read(tmp_path / "run") if "time/step_s" in row]
+    assert len(seconds) == STEPS and min(seconds) >= 0.1 and np.median(seconds) < 0.19
