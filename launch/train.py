@@ -3,6 +3,7 @@
 Resumes what --workdir already holds. Each config file says what it needs and what to expect.
 """
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -147,7 +148,11 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
 
         return mapped(logprobs, batch, parts)
 
-    engine = Engine(policy.model, chat.end, SamplingConfig(**config.rollout), mesh)
+    sampling = SamplingConfig(**config.rollout, slots=c.slots)
+    engine = Engine(policy.model, chat.end, sampling, mesh, chat.decode)
+    # One completion of each validation user: other shapes, and other programs anyway.
+    one_each = dataclasses.replace(sampling, slots=config.evaluate.batch_size)
+    validator = Engine(policy.model, chat.end, one_each, mesh, chat.decode)
     phases, samples = Phases(), StepLog(workdir / SAMPLES)
 
     def advance(state, prompts, step):
@@ -166,9 +171,7 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
 
     def evaluate(state):
         variables = {**policy.frozen, **state.trainable}
-        judged = list(
-            rank_users(engine, variables, held_out, batch_size=config.evaluate.batch_size, seed=config.seed)
-        )
+        judged = [one for _, one in rank_users(validator, variables, held_out, seed=config.seed)]
         rewards = [total(reward(one, config.reward), config.reward) for one in judged]
         rates = {f"validation/{name}": value for name, value in summary(judged).items()}
         return rates | {"validation/reward": float(np.mean(rewards))}

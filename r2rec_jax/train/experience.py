@@ -50,6 +50,7 @@ def gather(
     mask_NR = (np.arange(R) < rollout.length[:, None]).astype(np.float32)
     if config.grpo.mask_truncated:
         mask_NR[rollout.truncated] = 0.0
+    mask_NR[rollout.forced] = 0.0
     batch = GRPOBatch(
         CompletionBatch(tokens_BP, length_B, rollout.tokens, mask_NR),
         advantage_BG.reshape(-1),
@@ -62,5 +63,6 @@ def gather(
         "reward/flat_groups": flat,
         "rollout/length": float(rollout.length.mean()),
         "rollout/tokens": float(rollout.length.sum()),
+        "rollout/utilisation": engine.utilisation,
     }
     return Experience(batch, judged, rewards, metrics)

@@ -9,13 +9,15 @@ from r2rec_jax.pipeline.prompts import Prompt
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.ranking import RankingRecord
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
-from r2rec_jax.rollout.engine import Rollout
+from r2rec_jax.rollout.engine import SamplingConfig
+from r2rec_jax.rollout.slots import Rollout
 from r2rec_jax.runtime.profiler import Phases
 from r2rec_jax.train.experience import gather
 
 TITLES = ["Amber", "Birch", "Cedar", "Dune"]
 STEPS = "One plain short step.\nAnother plain short step.\nThe last short step."
 R = 150
+FORCED = 2  # a token of the first completion
 
 
 @pytest.fixture(scope="module")
@@ -49,18 +51,21 @@ REWARDS = np.array([3.0, 1 + 2 / np.log2(3), 0.0, 1.0, 1.0, 1.0])
 
 
 def engine_of(chat, truncated=(0,) * 6):
-    def engine(_, prompt_BP, prompt_length_B, *, samples, seed, prompt_ids):
+    def engine(_, prompt_BP, prompt_length_B, *, samples, seed, prompt_ids, possible):
+        assert possible is None
         assert (samples, seed, prompt_ids.tolist()) == (3, 17, [5, 9])
         assert prompt_BP.shape == (2, 16) and prompt_length_B.tolist() == [4, 11]
         rows = [chat.completion(*answer) for answer in ANSWERS]
-        tokens, logprobs = np.zeros((6, R), np.int32), np.zeros((6, R), np.float32)
+        rollout = Rollout.empty(6, R)
         for row, ids in enumerate(rows):
-            tokens[row, : len(ids)] = ids
-            logprobs[row, : len(ids)] = -1 - row
-        return Rollout(
-            tokens, np.array([len(ids) for ids in rows], np.int32), np.array(truncated, bool), logprobs
-        )
+            rollout.tokens[row, : len(ids)] = ids
+            rollout.logprobs[row, : len(ids)] = -1 - row
+            rollout.length[row] = len(ids)
+        rollout.truncated[:] = truncated
+        rollout.forced[0, FORCED] = True
+        return rollout
 
+    engine.sampling, engine.utilisation = SamplingConfig(R, 1.0), 0.75
     return engine
 
 
@@ -87,8 +92,11 @@ def test_the_batch_holds_what_was_sampled(chat):
     lengths = [len(chat.completion(*answer)) for answer in ANSWERS]
     for row, (n, answer) in enumerate(zip(lengths, ANSWERS, strict=True)):
         assert completions.response[row, :n].tolist() == chat.completion(*answer)
-        # The end token is learnt, what is beyond it is not.
-        assert completions.response_mask[row].tolist() == [1.0] * n + [0.0] * (R - n)
+        # The end token is learnt, what is beyond it is not, nor what left no choice.
+        learnt = [1.0] * n + [0.0] * (R - n)
+        if row == 0:
+            learnt[FORCED] = 0.0
+        assert completions.response_mask[row].tolist() == learnt
         assert set(got.batch.sampler_logprobs[row, :n]) == {-1.0 - row}
     assert got.batch.old_logprobs is None
     assert completions.response_mask.dtype == got.batch.advantage.dtype == np.float32
@@ -118,6 +126,7 @@ def test_metrics(chat):
         "rollout/dropped_likes": 0.0,
         "rollout/length": np.mean(lengths),
         "rollout/tokens": sum(lengths),
+        "rollout/utilisation": 0.75,
     }
     assert got.metrics == pytest.approx(expected)
     assert set(seconds) == {"time/rollout_s", "time/reward_s"}
