@@ -83,7 +83,7 @@ def evaluate(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, di
             "reward": list(paired_ci(rewards[later], rewards[earlier], config.seed)),
             "hr@1": list(paired_ci(ranks[later] == 1, ranks[earlier] == 1, config.seed)),
         }
-        for earlier, later in itertools.pairwise(names)
+        for earlier, later in itertools.combinations(names, 2)
     }
     report = {
         "users": len(users),
