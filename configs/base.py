@@ -106,8 +106,15 @@ def sampling(c: ConfigDict) -> ConfigDict:
     c.rollout = ConfigDict()
     c.rollout.max_tokens = 1024
     c.rollout.temperature = 1.0
+    c.rollout.top_k = 0  # 0 keeps all tokens
     c.rollout.top_p = 1.0
-    c.rollout.chunk = 32
+    c.rollout.min_p = 0.0
+    c.rollout.stop = ()  # texts that end a completion
+    c.rollout.constrained = False  # True: answers are valid rankings, whatever the model would say
+    c.rollout.chunk = 32  # tokens decoded between two looks at which completions have ended
+    # What decodes: "adapter" beside the base, "merged" into a copy of it, or that copy in "int8".
+    c.rollout.weights = "adapter"
+    c.rollout.cache = ""  # "int8": keys and values in a quarter of float32's memory
     c.reward = ConfigDict()
     c.reward.step_weight = 1.0
     c.reward.rank_weight = 2.0

@@ -26,6 +26,7 @@ def get_config(preset: str | None = None) -> ConfigDict:
     c.optimizer.learning_rate = 5e-6
     c.grpo = ConfigDict()
     c.grpo.group = 8
+    c.grpo.slots = 0  # prompts that decode at once, 0 for all of a batch; the others wait for a free slot
     c.grpo.clip_low = 0.2
     c.grpo.clip_high = 0.2
     c.grpo.beta = 0.04

@@ -66,18 +66,14 @@ def evaluate(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, di
         results[name] = _metrics(ranks, config.seed, candidates, truth)
     before = config.data.before_target_time
     prompts = RankingPrompts(dataset, users, chat, config.prompt, config.seed, before_target_time=before)
-    engine = Engine(policy.model, chat.end, SamplingConfig(**config.rollout), mesh)
+    sampling = SamplingConfig(**config.rollout, slots=config.evaluate.batch_size)
+    engine = Engine(policy.model, chat.end, sampling, mesh, chat.decode)
     ranks = {}
     with scorer:
         for name, adapter in adapters.items():
-            ranking = rank_users(
-                engine,
-                {**policy.frozen, **adapter},
-                prompts,
-                batch_size=config.evaluate.batch_size,
-                seed=config.seed,
-            )
-            judged = list(tqdm(ranking, desc=f"eval {name}", total=len(users), unit="user", mininterval=1.0))
+            ranking = rank_users(engine, {**policy.frozen, **adapter}, prompts, seed=config.seed)
+            progress = tqdm(ranking, desc=f"eval {name}", total=len(users), unit="user", mininterval=1.0)
+            judged = [one for _, one in sorted(progress, key=lambda pair: pair[0])]
             ranks[name] = np.array([one.truth_rank for one in judged], np.int32)
             scored = scorer.pay(judged)
             # Every system is compared on every user: here a reward that failed is none.
@@ -94,7 +90,7 @@ def evaluate(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, di
             "reward": list(paired_ci(rewards[later], rewards[earlier], config.seed)),
             "hr@1": list(paired_ci(ranks[later] == 1, ranks[earlier] == 1, config.seed)),
         }
-        for earlier, later in itertools.pairwise(names)
+        for earlier, later in itertools.combinations(names, 2)
     }
     report = {
         "users": len(users),

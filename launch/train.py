@@ -3,6 +3,7 @@
 Resumes what --workdir already holds. Each config file says what it needs and what to expect.
 """
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -119,7 +120,6 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
         reference = restore_trainable(config.train.init, policy.trainable, optimizer, config.restore)
     c, parts = config.grpo, _parts(config, mesh)
     settings, scorer = objective(config), Scorer(config, chat)
-    engine = Engine(policy.model, chat.end, SamplingConfig(**config.rollout), mesh)
     claim(workdir, config, overwrite)
 
     def prompts_of(group):
@@ -149,12 +149,17 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
 
         return mapped(logprobs, batch, parts)
 
+    sampling = SamplingConfig(**config.rollout, slots=c.slots)
+    engine = Engine(policy.model, chat.end, sampling, mesh, chat.decode)
+    # One completion of each validation user: other shapes, and other programs anyway.
+    one_each = dataclasses.replace(sampling, slots=config.evaluate.batch_size)
+    validator = Engine(policy.model, chat.end, one_each, mesh, chat.decode)
     phases, samples = Phases(), StepLog(workdir / SAMPLES)
 
     def advance(state, prompts, step):
         variables = {**policy.frozen, **state.trainable}
         seed = config.seed * 1_000_003 + step
-        got = gather(engine, variables, prompts, scorer, config, phases, seed=seed)
+        got = gather(engine, variables, prompts, chat, scorer, config, phases, seed=seed)
         batch = to_devices(got.batch, mesh)
         with phases("update"):
             if c.updates_per_rollout > 1:
@@ -176,9 +181,7 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
 
     def evaluate(state):
         variables = {**policy.frozen, **state.trainable}
-        judged = list(
-            rank_users(engine, variables, held_out, batch_size=config.evaluate.batch_size, seed=config.seed)
-        )
+        judged = [one for _, one in rank_users(validator, variables, held_out, seed=config.seed)]
         ranks = np.array([one.truth_rank for one in judged], np.int32)
         rates = summary(judged) | summarise(ranks) | means(scorer.pay(judged))
         return {f"validation/{name}": value for name, value in rates.items()}

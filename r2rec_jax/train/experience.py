@@ -5,10 +5,12 @@ import dataclasses
 import numpy as np
 from ml_collections import ConfigDict
 
-from r2rec_jax.evaluate.policy import summary
+from r2rec_jax.evaluate.policy import complete, summary
 from r2rec_jax.model.completion import CompletionBatch
 from r2rec_jax.pipeline.prompts import Prompt, pad_prompts
-from r2rec_jax.rollout.engine import Engine, Rollout
+from r2rec_jax.prompts.chat import Chat
+from r2rec_jax.rollout.engine import Engine
+from r2rec_jax.rollout.slots import Rollout
 from r2rec_jax.runtime.profiler import Phases
 from r2rec_jax.train.grpo import GRPOBatch
 from r2rec_jax.train.objective import group_advantages
@@ -30,6 +32,7 @@ def gather(
     engine: Engine,
     variables: dict,
     prompts: list[Prompt],
+    chat: Chat,
     scorer: Scorer,
     config: ConfigDict,
     phases: Phases,
@@ -42,8 +45,6 @@ def gather(
     of its group's comparison: that a function failed says nothing about what it was given.
     """
     G = config.grpo.group
-    tokens_BP, length_B = pad_prompts(prompts, config.prompt.buckets)
-    ids = np.array([prompt.record.user for prompt in prompts], np.int32)
     pending = {}
 
     def receive(b: int, group: Rollout) -> None:
@@ -51,18 +52,20 @@ def gather(
         pending[b] = [scorer.begin(prompts[b], row[:length], bool(cut)) for row, length, cut in rows]
 
     with phases("rollout"):
-        rollout = engine(
-            variables, tokens_BP, length_B, samples=G, seed=seed, prompt_ids=ids, receive=receive
+        rollout = complete(
+            engine, variables, prompts, chat, config.prompt, samples=G, seed=seed, receive=receive
         )
     with phases("reward"):
         scored = scorer.collect([one for b in range(len(prompts)) for one in pending[b]])
         rewards = np.array([one.reward for one in scored], np.float32)
         advantage_BG, flat = group_advantages(rewards.reshape(-1, G), config.grpo.scale_by_std)
+    tokens_BP, length_B = pad_prompts(prompts, config.prompt.buckets)
     R = rollout.tokens.shape[1]
     mask_NR = (np.arange(R) < rollout.length[:, None]).astype(np.float32)
     mask_NR[np.isnan(rewards)] = 0.0
     if config.grpo.mask_truncated:
         mask_NR[rollout.truncated] = 0.0
+    mask_NR[rollout.forced] = 0.0
     batch = GRPOBatch(
         CompletionBatch(tokens_BP, length_B, rollout.tokens, mask_NR),
         advantage_BG.reshape(-1),
@@ -77,6 +80,7 @@ def gather(
         "rollout/length_max": float(rollout.length.max()),
         "rollout/tokens": float(rollout.length.sum()),
         "rollout/tokens_per_s": phases.rate("rollout", rollout.length.sum()),
+        "rollout/utilisation": engine.utilisation,
     }
     shares = np.percentile(rollout.length, PERCENTILES)
     metrics |= {f"rollout/length_p{k}": float(x) for k, x in zip(PERCENTILES, shares, strict=True)}

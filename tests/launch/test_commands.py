@@ -270,7 +270,7 @@ def test_metrics_hold_every_system_on_every_user(road):
         assert shared <= set(row) and row["users"] == SIZES["evaluation"]
         policy = {"valid_rate", "truncation_rate", "statements", "reward"} & set(row)
         assert len(policy) == (0 if name in road.eval.baselines else 4)
-    assert list(report["paired_ci95"]) == ["sft - base", "sft+grpo - sft"]
+    assert list(report["paired_ci95"]) == ["sft - base", "sft+grpo - base", "sft+grpo - sft"]
     assert set(report["paired_ci95"]["sft - base"]) == {"reward", "hr@1"}
 
 

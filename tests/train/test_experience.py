@@ -12,7 +12,8 @@ from r2rec_jax.pipeline.prompts import Prompt
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.ranking import RankingRecord
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
-from r2rec_jax.rollout.engine import Rollout
+from r2rec_jax.rollout.engine import SamplingConfig
+from r2rec_jax.rollout.slots import Rollout
 from r2rec_jax.runtime.profiler import Phases
 from r2rec_jax.train.experience import gather
 from r2rec_jax.train.scoring import Scorer
@@ -20,6 +21,7 @@ from r2rec_jax.train.scoring import Scorer
 TITLES = ["Amber", "Birch", "Cedar", "Dune"]
 STEPS = "One plain short step.\nAnother plain short step.\nThe last short step."
 R = 150
+FORCED = 2  # a token of the first completion
 
 
 @pytest.fixture(scope="module")
@@ -53,20 +55,23 @@ REWARDS = np.array([3.0, 1 + 2 / np.log2(3), 0.0, 1.0, 1.0, 1.0])
 
 
 def engine_of(chat, truncated=(0,) * 6):
-    def engine(_, prompt_BP, prompt_length_B, *, samples, seed, prompt_ids, receive):
+    def engine(_, prompt_BP, prompt_length_B, *, samples, seed, prompt_ids, possible, receive):
+        assert possible is None
         assert (samples, seed, prompt_ids.tolist()) == (3, 17, [5, 9])
         assert prompt_BP.shape == (2, 16) and prompt_length_B.tolist() == [4, 11]
         rows = [chat.completion(*answer) for answer in ANSWERS]
-        tokens, logprobs = np.zeros((6, R), np.int32), np.zeros((6, R), np.float32)
+        rollout = Rollout.empty(6, R)
         for row, ids in enumerate(rows):
-            tokens[row, : len(ids)] = ids
-            logprobs[row, : len(ids)] = -1 - row
-        lengths = np.array([len(ids) for ids in rows], np.int32)
-        rollout = Rollout(tokens, lengths, np.array(truncated, bool), logprobs)
+            rollout.tokens[row, : len(ids)] = ids
+            rollout.logprobs[row, : len(ids)] = -1 - row
+            rollout.length[row] = len(ids)
+        rollout.truncated[:] = truncated
+        rollout.forced[0, FORCED] = True
         for b in (1, 0):  # in the order in which they end
-            receive(b, rollout.group(b, 3))
+            receive(b, rollout[3 * b : 3 * b + 3])
         return rollout
 
+    engine.sampling, engine.utilisation = SamplingConfig(R, 1.0), 0.75
     return engine
 
 
@@ -74,7 +79,7 @@ def run(chat, truncated=(0,) * 6, extra=(), **changes):
     phases, config = Phases(), make_config(**changes)
     config.reward.update({"workers": 0, "extra": extra})
     with Scorer(config, chat) as scorer:
-        got = gather(engine_of(chat, truncated), {}, PROMPTS, scorer, config, phases, seed=17)
+        got = gather(engine_of(chat, truncated), {}, PROMPTS, chat, scorer, config, phases, seed=17)
     return got, phases.drain()
 
 
@@ -95,8 +100,11 @@ def test_the_batch_holds_what_was_sampled(chat):
     lengths = [len(chat.completion(*answer)) for answer in ANSWERS]
     for row, (n, answer) in enumerate(zip(lengths, ANSWERS, strict=True)):
         assert completions.response[row, :n].tolist() == chat.completion(*answer)
-        # The end token is learnt, what is beyond it is not.
-        assert completions.response_mask[row].tolist() == [1.0] * n + [0.0] * (R - n)
+        # The end token is learnt, what is beyond it is not, nor what left no choice.
+        learnt = [1.0] * n + [0.0] * (R - n)
+        if row == 0:
+            learnt[FORCED] = 0.0
+        assert completions.response_mask[row].tolist() == learnt
         assert set(got.batch.sampler_logprobs[row, :n]) == {-1.0 - row}
     assert got.batch.old_logprobs is None
     assert completions.response_mask.dtype == got.batch.advantage.dtype == np.float32
@@ -145,6 +153,7 @@ def test_metrics(chat):
         "rollout/length_p90": np.percentile(lengths, 90),
         "rollout/length_max": max(lengths),
         "rollout/tokens": sum(lengths),
+        "rollout/utilisation": 0.75,
     }
     rate = got.metrics.pop("rollout/tokens_per_s")
     assert rate == pytest.approx(sum(lengths) / seconds["time/rollout_s"])
