@@ -206,6 +206,24 @@ def untimed(workdir) -> list[dict]:
     return [{name: row[name] for name in row if not timed.fullmatch(name)} for row in read(workdir)]
 
 
+def test_grpo_pays_the_same_in_workers_and_a_function_of_ones_own(road, tmp_path, monkeypatch):
+    (tmp_path / "own_lengths.py").write_text(
+        "def chars(record, said, config):\n    return {'chars': len(said.reasoning)}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    config = road.grpo.copy_and_resolve_references()
+    config.reward.update({"workers": 2, "timeout_s": 60.0})
+    train.main(config, tmp_path / "run", False)
+    assert untimed(tmp_path / "run") == untimed(road.at("grpo"))
+    config.reward.extra = ("own_lengths:chars",)
+    config.train.steps = 1
+    train.main(config, tmp_path / "own", False)
+    before, step, after = read(tmp_path / "own")
+    assert before["validation/chars"] > 0 and after["validation/chars"] > 0
+    paid = step["reward/step"] + 2 * step["reward/rank"] + step["reward/chars"]
+    assert step["train/reward"] == pytest.approx(paid) and step["reward/failed"] == 0
+
+
 @pytest.mark.parametrize("stage", ["sft", "grpo"])
 def test_nothing_is_compiled_after_the_first_step(road, tmp_path, monkeypatch, stage):
     """Nor after the first step of a resumed run."""
