@@ -2,7 +2,10 @@
 
 import math
 import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from r2rec_jax.prompts.train_tokenizer import train_tokenizer
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.train.scoring import Scorer, means
 
+ROOT = Path(__file__).parents[2]
 TITLES = ["Amber", "Birch", "Cedar", "Dune"]
 REASONING = "One plain short step.\nAnother plain short step.\nThe last short step."
 RECORD = RankingRecord(7, {}, [], [], np.arange(10, 14, dtype=np.int32), np.ones(4, int), 11)
@@ -69,15 +73,16 @@ def make(folder, tmp_path, monkeypatch):
     (tmp_path / "own_rewards.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path)
 
-    def make(*extra, workers=1, timeout_s=20.0, **settings) -> Scorer:
-        config: ConfigDict = grpo.get_config()
-        config.model.folder = str(folder)
-        config.prompt.update({"answer": "titles", "places": 2})
-        extra = tuple(f"own_rewards:{name}" for name in extra)
-        config.reward.update({"extra": extra, "workers": workers, "timeout_s": timeout_s, **settings})
-        return Scorer(config, Chat(folder))
+    return lambda *extra, **settings: Scorer(config_of(folder, *extra, **settings), Chat(folder))
 
-    return make
+
+def config_of(folder, *extra, workers=1, timeout_s=20.0, **settings) -> ConfigDict:
+    config = grpo.get_config()
+    config.model.folder = str(folder)
+    config.prompt.update({"answer": "titles", "places": 2})
+    extra = tuple(f"own_rewards:{name}" for name in extra)
+    config.reward.update({"extra": extra, "workers": workers, "timeout_s": timeout_s, **settings})
+    return config
 
 
 def begin(scorer, reasoning=REASONING, answer="Order: Birch > Amber", prompt=PROMPT):
@@ -129,19 +134,19 @@ def test_what_hangs_is_killed_and_replaced(make, how):
         os.kill(before, 0)
 
 
+FAILURES = {
+    "raise": "ValueError: not this one",
+    "exit": "SystemExit: 3",
+    "nan": "ValueError: part 'trouble' is nan",
+    "end": "its process ended",
+}
+
+
 @pytest.mark.parametrize(
-    ("how", "fault"),
-    [
-        ("raise", "ValueError: not this one"),
-        ("exit", "SystemExit: 3"),
-        ("nan", "ValueError: part 'trouble' is nan"),
-        ("end", "its process ended"),
-    ],
+    ("workers", "how"), [(workers, how) for workers in (0, 2) for how in FAILURES if workers or how != "end"]
 )
-@pytest.mark.parametrize("workers", [0, 2])
-def test_what_fails_costs_its_completion_only(make, caplog, how, fault, workers):
-    if how == "end" and not workers:
-        pytest.skip("it would end the tests")
+def test_what_fails_costs_its_completion_only(make, caplog, workers, how):
+    fault = FAILURES[how]
     with make("trouble", workers=workers) as scorer:
         scored = scorer.collect([begin(scorer, reasoning) for reasoning in ("a", how, "b", "c")])
     assert [one.fault for one in scored] == ["", fault, "", ""]
@@ -176,6 +181,41 @@ def test_leaving_does_not_wait_for_what_is_left(make):
             begin(scorer, "hang")
         raise KeyboardInterrupt
     assert time.monotonic() - start < 30
+
+
+RUN = """
+import sys, time
+from tests.train.test_scoring import PROMPT, begin, config_of
+from r2rec_jax.prompts.chat import Chat
+from r2rec_jax.train.scoring import Scorer
+
+folder = sys.argv[1]
+with Scorer(config_of(folder, "process", "trouble", timeout_s=1.0), Chat(folder)) as scorer:
+    (one,) = scorer.collect([begin(scorer)])
+    begin(scorer, sys.argv[2])
+    time.sleep(0.3)
+    print(int(one.parts["pid"]), flush=True)
+    time.sleep(100)
+"""
+
+
+@pytest.mark.parametrize("busy", ["hang", "idle"])
+def test_no_worker_outlives_a_run_that_was_killed(folder, tmp_path, busy):
+    (tmp_path / "own_rewards.py").write_text(MODULE)
+    run = subprocess.Popen(
+        [sys.executable, "-c", RUN, str(folder), busy],
+        env=os.environ | {"PYTHONPATH": f"{ROOT}:{tmp_path}", "JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    worker = int(run.stdout.readline())
+    run.kill()
+    run.wait()
+    for _ in range(100):
+        if not Path(f"/proc/{worker}").exists() or "Z" in Path(f"/proc/{worker}/stat").read_text().split()[2]:
+            return
+        time.sleep(0.1)
+    pytest.fail("the worker is still there")
 
 
 def test_two_parts_of_one_name_are_refused(make):
