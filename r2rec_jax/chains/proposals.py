@@ -7,18 +7,16 @@ with probability 1/n if it shares two items altogether, so every companion is eq
 ordered pair of distinct shared items is drawn. What follows a rejection is the caller's business.
 
 Memory is what takes time. So proposals advance in blocks, stage by stage, and a stage asks for what the
-next one reads (`_fetch`): by then it is there. Loads that merely overlap are fewer at a time, for the
+next one reads (`fetch`): by then it is there. Loads that merely overlap are fewer at a time, for the
 processor holds every instruction behind the eldest.
 """
 
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba import njit
 
+from r2rec_jax.chains.fetch import fetch
 from r2rec_jax.chains.graph import MAX_SPAN, Graph
 
 BLOCK = 64
@@ -57,29 +55,6 @@ def propose_companions(
     return companions, places
 
 
-@intrinsic
-def _fetch(_, array, one, other):  # noqa: ARG001 - places are of any integer type
-    """Asks for the cache lines where array[one] and array[other] begin, and waits for neither.
-
-    Two, because neighbours lie on two lines often enough to matter. Places out of bounds do no harm.
-    """
-
-    def codegen(context, builder, signature, arguments):
-        kind = signature.args[0]
-        array, *places = arguments
-        layout = context.make_array(kind)(context, builder, array)
-        stride, pointer, word = builder.extract_value(layout.strides, 0), ir.PointerType(), ir.IntType(32)
-        prefetch = ir.FunctionType(ir.VoidType(), (pointer, word, word, word))
-        prefetch = cgutils.get_or_insert_function(builder.module, prefetch, "llvm.prefetch.p0")
-        for place in places:
-            address = builder.add(builder.ptrtoint(layout.data, stride.type), builder.mul(stride, place))
-            read, all_caches, data = word(0), word(3), word(1)
-            builder.call(prefetch, (builder.inttoptr(address, pointer), read, all_caches, data))
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp, types.intp), codegen
-
-
 @njit(nogil=True, cache=True)
 def _propose(user_offsets, user_items, item_offsets, item_edges, users, stream, before, companions, places):
     own = np.empty((BLOCK, 2), np.int64)  # the user's row
@@ -89,29 +64,29 @@ def _propose(user_offsets, user_items, item_offsets, item_edges, users, stream, 
     for base in range(0, len(users), BLOCK):
         size = min(BLOCK, len(users) - base)
         for k in range(size):
-            _fetch(user_offsets, users[base + k], users[base + k] + 1)
+            fetch(user_offsets, users[base + k], users[base + k] + 1)
         for k in range(size):
             user = users[base + k]
             own[k, 0], own[k, 1] = user_offsets[user], user_offsets[user + 1]
-            _fetch(user_items, own[k, 0], own[k, 1])
+            fetch(user_items, own[k, 0], own[k, 1])
         for k in range(size):
             for place in range(own[k, 0], own[k, 1]):
-                _fetch(item_offsets, user_items[place], user_items[place] + 1)
+                fetch(item_offsets, user_items[place], user_items[place] + 1)
         for k in range(size):
             start, stop, uniform = own[k, 0], own[k, 1], _uniform(stream, base + k, 0)
             if stop - start < 2:
                 top[k], met[k] = -1, -1
             else:
                 top[k], met[k] = _draw_edge(user_items, item_offsets, start, stop, uniform)
-            _fetch(item_edges, met[k], met[k] + 1)
+            fetch(item_edges, met[k], met[k] + 1)
         for k in range(size):
             peer = item_edges[met[k], 0] if met[k] >= 0 else users[base + k]
             companions[base + k] = peer
-            _fetch(user_offsets, peer, peer + 1)
+            fetch(user_offsets, peer, peer + 1)
         for k in range(size):
             peer = companions[base + k]
             row[k, 0], row[k, 1] = user_offsets[peer], user_offsets[peer + 1]
-            _fetch(user_items, row[k, 0], min(row[k, 0] + LINE, row[k, 1]))
+            fetch(user_items, row[k, 0], min(row[k, 0] + LINE, row[k, 1]))
         for k in range(size):
             peer = companions[base + k]
             companions[base + k] = -1
