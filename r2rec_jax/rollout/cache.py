@@ -47,14 +47,13 @@ def append(own: Prefix, k, v, alive_N) -> Prefix:
     Rows that are not alive stay as long as they are.
     """
 
+    @jax.vmap
+    def put(slots, place, token):
+        return slots.at[:, place].set(token, mode="drop")
+
     def write(layers, new):
-        # In place: every row has its own length, so one scatter a layer.
-        rows = jnp.arange(len(alive_N))
         return tuple(
-            constrain(
-                layer.at[rows, :, own.length].set(token[:, :, 0].astype(layer.dtype), mode="drop"),
-                *AXES[: layer.ndim],
-            )
+            constrain(put(layer, own.length, token[:, :, 0].astype(layer.dtype)), *AXES[: layer.ndim])
             for layer, token in zip(layers, new, strict=True)
         )
 
