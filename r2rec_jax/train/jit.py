@@ -19,6 +19,11 @@ def state_shardings(state: TrainState, mesh: Mesh):
     )
 
 
+def place_state(state: TrainState, mesh: Mesh) -> TrainState:
+    """A fresh state with its counters on the mesh too: else the second step would be compiled anew."""
+    return jax.device_put(state, state_shardings(state, mesh))
+
+
 def jit_step(step: Callable, state: TrainState, frozen, mesh: Mesh) -> Callable:
     """Compiles `step(state, frozen, batch) -> (state, metrics)`: batch split, state donated.
 
