@@ -32,9 +32,7 @@ SCRIPT = "grpo_trl.py"
 VARIANTS = [f"eager,{cache},{dtype}" for cache in ("dynamic", "static") for dtype in ("float32", "autocast")]
 VARIANTS += ["compiled,dynamic,float32", "compiled,dynamic,autocast"]
 NEVER = -1  # an end token that is never drawn
-SETTINGS = GRPOConfig(
-    clip_low=0.2, clip_high=0.2, beta=0.04, aggregation="sequence_mean", temperature=1.0
-)
+SETTINGS = GRPOConfig(clip_low=0.2, clip_high=0.2, beta=0.04, aggregation="sequence_mean", temperature=1.0)
 
 
 def run(peers: str | None, quick: bool) -> list[Row]:
@@ -84,6 +82,7 @@ def _steps(peers: str | None, folder: Path, B: int, G: int, P: int, R: int, repe
     np.savez(folder / "grpo.npz", prompts=completions.prompt, rows=completions.response, steps=repeats + 1)
     best = fastest(peers, SCRIPT, folder, VARIANTS)
     with serving(peers, SCRIPT, folder, best) as peer:
+        # TRL scores these rows before its trainer turns autocast on: float32 in every variant.
         require_equal("mean log-probability", batch.sampler_logprobs.mean(), peer.hello["mean_logprob"])
         seconds = paired_seconds(step, peer.ask, repeats)
     return [row(f"{name} ({best})", *seconds, "s", target)]
@@ -129,11 +128,15 @@ def _updates(folder: Path, P: int, R: int, G: int, repeats: int) -> list[Row]:
         return GRPOBatch(CompletionBatch(prompts, lengths, response_NR, mask_NR), advantage_N, sampler_NR)
 
     shared, unshared = batch(1), batch(G)
-    norms = [side.update(each)["train/grad_norm"] for side, each in zip(sides, (shared, unshared), strict=True)]
+    norms = [
+        side.update(each)["train/grad_norm"] for side, each in zip(sides, (shared, unshared), strict=True)
+    ]
     require_equal("norm of the gradient", *norms)
     seconds = paired_seconds(
         lambda: sides[0].update(shared), lambda: sides[1].update(unshared), repeats, warmup=0
     )
     bound = G * (P + R) / (P + G * R)
-    name = f"GRPO update, prompt of {P}, {G} samples of {R}, against its prompt {G} times (tokens: {bound:.2f}x)"
+    name = (
+        f"GRPO update, prompt of {P}, {G} samples of {R}, against its prompt {G} times (tokens: {bound:.2f}x)"
+    )
     return [row(name, *seconds, "s", 2.15)]

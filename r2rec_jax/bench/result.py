@@ -131,9 +131,7 @@ def serving(python: str | Path, script: str, *arguments: object) -> Iterator[Pee
     """
     with tempfile.TemporaryFile("w+") as errors:
         pipe = subprocess.PIPE
-        process = _start(
-            subprocess.Popen, python, script, arguments, stdin=pipe, stdout=pipe, stderr=errors
-        )
+        process = _start(subprocess.Popen, python, script, arguments, stdin=pipe, stdout=pipe, stderr=errors)
         with process:
             try:
                 yield Peer(process, f"peers/{script} by {python}", errors)
@@ -157,7 +155,9 @@ def fastest(python: str | Path, script: str, folder: str | Path, variants: Seque
         seconds[variant] = statistics.median(taken)
         logging.info("%s %s: %.3f s", script, variant, seconds[variant])
     if not seconds:
-        raise UserError(f"--peers={python}: no variant of peers/{script} runs; install what `make peers` does")
+        raise UserError(
+            f"--peers={python}: no variant of peers/{script} runs; install what `make peers` does"
+        )
     return min(seconds, key=seconds.get)
 
 

@@ -43,7 +43,9 @@ def run(peers: str | None, quick: bool) -> list[Row]:
         best = fastest(peers, SCRIPT, folder, VARIANTS)
         with serving(peers, SCRIPT, folder, best) as peer:
             tolerance = 1e-2 if "bfloat16" in best else 1e-3
-            require_equal("mean log-probability", rollout.logprobs.mean(), peer.hello["mean_logprob"], tolerance)
+            require_equal(
+                "mean log-probability", rollout.logprobs.mean(), peer.hello["mean_logprob"], tolerance
+            )
             seconds = paired_seconds(generate, peer.ask, repeats)
             assert peer.ask()["shape"] == [B * G, P + R]
         return [row(f"{name} ({best})", *seconds, "s", TARGET)]

@@ -2,8 +2,8 @@
 
 Both sides load one random base in float32 and one adapter on all seven linear layers, and train on one
 batch of full rows, the loss on responses; torch gets labels of -100 on prompts. Ours is float32. Torch is
-compared in the fastest of its variants, bfloat16 among them, and in eager float32. Losses and gradient
-norms of the first two steps must be equal before anything is timed.
+compared in the fastest of its variants, bfloat16 among them, and in eager float32. Loss and gradient
+norm of the first step must be equal before anything is timed.
 """
 
 import json
@@ -37,7 +37,9 @@ from r2rec_jax.train.sft import sft_step
 from r2rec_jax.train.state import TrainState
 
 SCRIPT, PLAIN = "sft_peft.py", "eager,float32"
-VARIANTS = [f"{mode},{dtype}" for mode in ("eager", "compiled") for dtype in ("float32", "bfloat16", "autocast")]
+VARIANTS = [
+    f"{mode},{dtype}" for mode in ("eager", "compiled") for dtype in ("float32", "bfloat16", "autocast")
+]
 COLD_S = 8.0
 REPEATS = 3  # of fresh processes
 
@@ -48,7 +50,9 @@ def run(peers: str | None, quick: bool) -> list[Row]:
         folder = Path(name)
         write_models(folder, config)
         np.savez(
-            folder / "batch.npz", prompt=random_tokens(config, B, P), response=random_tokens(config, B, R, seed=1)
+            folder / "batch.npz",
+            prompt=random_tokens(config, B, P),
+            response=random_tokens(config, B, R, seed=1),
         )
         rows = _steps(peers, folder, f"LoRA SFT step, {B} rows of {P} + {R} tokens", 3 if quick else 9)
         return rows + _first_steps(peers, folder, 1 if quick else REPEATS)
@@ -91,9 +95,9 @@ def _steps(peers: str | None, folder: Path, name: str, repeats: int) -> list[Row
     rows = []
     for variant, target, title in [(best, 1.1, f"at its best ({best})"), (PLAIN, 1.5, PLAIN)]:
         with serving(peers, SCRIPT, folder, variant) as peer:
-            if variant == PLAIN:
-                require_equal("loss of the first step", first["train/loss"], peer.hello["loss"])
-                require_equal("its gradient's norm", first["train/grad_norm"], peer.hello["norm"])
+            tolerance = 1e-3 if variant.endswith("float32") else 5e-2
+            require_equal("loss of the first step", first["train/loss"], peer.hello["loss"], tolerance)
+            require_equal("its gradient's norm", first["train/grad_norm"], peer.hello["norm"], tolerance)
             seconds = paired_seconds(step, peer.ask, repeats)
         rows.append(row(f"{name}, torch + peft {title}", *seconds, "s", target))
     return rows

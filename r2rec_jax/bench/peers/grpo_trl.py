@@ -1,8 +1,8 @@
 """The peer of bench/grpo.py: GRPO steps of TRL, run as `grpo_trl.py FOLDER VARIANT`.
 
-VARIANT is MODE,CACHE,DTYPE: eager or compiled (torch_compile of the trainer; TRL never compiles generation);
-dynamic or static; float32 or autocast (bf16=True). FOLDER/grpo.npz holds prompts, [B, P], rows [N, R] whose mean
-log-probability is the first answer, and `steps`, the most that will be asked for.
+VARIANT is MODE,CACHE,DTYPE: eager or compiled (torch_compile of the trainer; TRL never compiles
+generation); dynamic or static; float32 or autocast (bf16=True). FOLDER/grpo.npz holds prompts [B, P], rows
+[N, R] whose mean log-probability is the first answer, and `steps`, the most that will be asked for.
 
 A turn is one step of `GRPOTrainer.train`, from on_step_begin to on_step_end: generation by transformers,
 rewards, the reference's log-probabilities, loss, gradient and AdamW.

@@ -26,7 +26,9 @@ def make_step(folder: Path, mode: str, dtype: str) -> Callable[[], dict]:
     optimizer = torch.optim.AdamW(trained, lr=1e-4, weight_decay=0.0)
     forward = torch.compile(model) if mode == "compiled" else model
 
-    batch = {name: torch.tensor(value, dtype=torch.long) for name, value in np.load(folder / "batch.npz").items()}
+    batch = {
+        name: torch.tensor(value, dtype=torch.long) for name, value in np.load(folder / "batch.npz").items()
+    }
     tokens = torch.cat([batch["prompt"], batch["response"]], dim=1)
     labels = tokens.clone()
     labels[:, : batch["prompt"].shape[1]] = -100
