@@ -38,7 +38,7 @@ from r2rec_jax.train import loop
 from r2rec_jax.train.accumulate import check_parts, mapped
 from r2rec_jax.train.experience import Experience, gather
 from r2rec_jax.train.grpo import grpo_step
-from r2rec_jax.train.jit import jit_step, placed, to_devices
+from r2rec_jax.train.jit import jit_step, place_state, to_devices
 from r2rec_jax.train.objective import objective
 from r2rec_jax.train.optimizer import make_optimizer
 from r2rec_jax.train.scoring import Scorer, means
@@ -131,7 +131,7 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
         questions, batch_size=config.train.batch_size, seed=config.seed, shuffle=True, to_batch=list
     )
     # A copy: the state is donated to every step, the reference must outlive them all.
-    state = placed(TrainState.create(jax.tree.map(lambda x: x.copy(), reference), optimizer), mesh)
+    state = place_state(TrainState.create(jax.tree.map(lambda x: x.copy(), reference), optimizer), mesh)
     frozen = {"base": policy.frozen, "reference": reference}
     update = jit_step(
         lambda state, frozen, batch: grpo_step(
@@ -193,7 +193,7 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
 def _supervise(config: ConfigDict, workdir: Path, policy: Policy, examples, mesh, parts) -> TrainState:
     """Drives the cross-entropy step over an iterator of CompletionBatch."""
     optimizer = make_optimizer(config, config.train.steps)
-    state = placed(TrainState.create(policy.trainable, optimizer), mesh)
+    state = place_state(TrainState.create(policy.trainable, optimizer), mesh)
     step = jit_step(
         lambda state, frozen, batch: sft_step(
             policy.model, optimizer, state, frozen, batch, config.seed, parts

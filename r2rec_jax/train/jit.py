@@ -19,7 +19,7 @@ def state_shardings(state: TrainState, mesh: Mesh):
     )
 
 
-def placed(state: TrainState, mesh: Mesh) -> TrainState:
+def place_state(state: TrainState, mesh: Mesh) -> TrainState:
     """The state where a step returns it: a first one that lies elsewhere would compile the step twice."""
     return jax.device_put(state, state_shardings(state, mesh))
 
