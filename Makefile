@@ -5,9 +5,12 @@ PYTHON := $(VENV)/bin/python
 REQUIREMENTS := $(shell if nvidia-smi -L >/dev/null 2>&1; then echo requirements.txt; else echo requirements-cpu.txt; fi)
 # The stamp names the list it was made from, so a driver that appears later is noticed.
 STAMP := $(VENV)/installed-$(REQUIREMENTS)
+# The peers of the benchmarks (torch and theirs) live apart.
+PEERS := .peers
+SUITES := attention loss_head chains load sft rollout grpo
 
 .DEFAULT_GOAL := help
-.PHONY: help env quickstart test lint clean
+.PHONY: help env quickstart test lint peers bench clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +39,23 @@ lint: env ## ruff: rules and format
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-clean: ## remove the environment and caches; runs/ stays
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+peers: $(PEERS)/installed ## create .peers, the environment of the benchmarks' peers (torch, transformers, peft, trl)
+
+$(PEERS)/installed: requirements-peers.txt
+	@for python in python3 python3.12 python3.11; do \
+	  if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then echo "error: Python 3.11 or newer (with venv) is missing: install it and run make again" >&2; exit 2; fi; \
+	rm -f $@; \
+	$$found -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+bench: env peers ## every benchmark beside its peers, into bench/; an idle machine and an hour or two
+	@set -e; for suite in $(SUITES); do \
+	  $(PYTHON) -m launch.bench $$suite --peers=$(PEERS)/bin/python --overwrite; \
+	done
+
+clean: ## remove the environments and caches; runs/ and bench/ stay
+	rm -rf $(VENV) $(PEERS) .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -13,6 +13,7 @@ def base() -> ConfigDict:
     """MovieLens-1M, DeepSeek-R1-Distill-Llama-8B, adapters of rank 16 on all seven linear layers."""
     c = ConfigDict()
     c.seed = 0
+    c.restore = "latest"  # or "best": which checkpoint of another run is read (by train.init, systems, ...)
     c.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
 
     c.data = ConfigDict()
@@ -93,6 +94,10 @@ def base() -> ConfigDict:
     c.optimizer.weight_decay = 0.0
 
     c.train = ConfigDict({"log_every": 1, "checkpoint_every": 50, "evaluate_every": 50})
+    # Of what evaluations during training report, higher is better: that checkpoint is kept too. "": none.
+    c.train.best_metric = ""
+    c.train.patience = 0  # evaluations without a better one that end the run; 0: none do
+    c.train.stop_after_skipped = 5  # updates in a row that are not finite; 0: never
     c.train.micro_batches = 1  # parts in which a batch is taken, where it does not fit the memory whole
     c.profile = ConfigDict({"steps": ""})  # FIRST:LAST to trace a window
     return c
@@ -103,13 +108,23 @@ def sampling(c: ConfigDict) -> ConfigDict:
     c.rollout = ConfigDict()
     c.rollout.max_tokens = 1024
     c.rollout.temperature = 1.0
+    c.rollout.top_k = 0  # 0 keeps all tokens
     c.rollout.top_p = 1.0
-    c.rollout.chunk = 32
+    c.rollout.min_p = 0.0
+    c.rollout.stop = ()  # texts that end a completion
+    c.rollout.constrained = False  # True: answers are valid rankings, whatever the model would say
+    c.rollout.chunk = 32  # tokens decoded between two looks at which completions have ended
+    # What decodes: "adapter" beside the base, "merged" into a copy of it, or that copy in "int8".
+    c.rollout.weights = "adapter"
+    c.rollout.cache = ""  # "int8": keys and values in a quarter of float32's memory
     c.reward = ConfigDict()
     c.reward.step_weight = 1.0
     c.reward.rank_weight = 2.0
     c.reward.step_needs_valid_answer = False
     c.reward.statements = (3, 8)  # a suitable number of reasoning statements
+    c.reward.extra = ()  # functions of your own, "module:function": How to add, in BUILD.md
+    c.reward.workers = 4  # processes that judge and pay while the device decodes; 0: none, and no time limit
+    c.reward.timeout_s = 10.0  # for one completion; what takes longer, or raises, teaches nothing
     return c
 
 
@@ -125,6 +140,8 @@ def tiny(c: ConfigDict) -> ConfigDict:
     c.annotate.tasks = ("ranking",)
     c.annotate.max_tokens = 80
     c.annotate.folder = "runs/quickstart/annotate"
+    if "reward" in c:
+        c.reward.workers = 0  # its rollouts take less than a second
     return c
 
 

@@ -2,7 +2,8 @@
 
     python -m launch.reproduce --config=configs/reproduce.py:quickstart --workdir=runs/quickstart
 
-`quickstart`: generated data and the embedded tiny model; minutes on two CPU cores.
+`quickstart`: generated data and the embedded tiny model; minutes on two CPU cores. `figure5`: the same
+with as many GRPO steps from the bare model beside it, as in the paper's Figure 5.
 
     python -m launch.reproduce --config=configs/reproduce.py:ml1m_smoke --config.data.raw=data/ml-1m \
         --workdir=runs/ml1m_smoke
@@ -23,7 +24,7 @@ from r2rec_jax.runtime.errors import UserError
 
 
 def get_config(preset: str | None = None) -> ConfigDict:
-    known = ("quickstart", "ml1m_smoke", "ml1m")
+    known = ("quickstart", "figure5", "ml1m_smoke", "ml1m")
     if not preset:
         raise UserError(f"configs/reproduce.py needs a preset: one of {', '.join(known)}")
     embedded = preset_of(preset, known) != "ml1m"
@@ -32,6 +33,7 @@ def get_config(preset: str | None = None) -> ConfigDict:
     c.sft = sft.get_config(stage_preset)
     c.grpo = grpo.get_config(stage_preset)
     c.eval = evaluation.get_config(stage_preset)
+    c.grpo_alone = preset == "figure5"
     if preset == "ml1m_smoke":
         c.data.update({"source": "ml-1m", "raw": "data/ml-1m"})
         c.data.sizes = ConfigDict({"sft": 300, "grpo": 200, "validation": 40, "evaluation": 200})

@@ -87,7 +87,9 @@ def _teacher(config: ConfigDict, chat: Chat, catalog, words, workdir: Path, over
         policy = load_policy(config, make_mesh(**config.mesh), config.seed)
         adapter = policy.trainable
         if c.local.init:
-            adapter = restore_trainable(c.local.init, adapter, make_optimizer(config, steps=1))
+            adapter = restore_trainable(
+                c.local.init, adapter, make_optimizer(config, steps=1), config.restore
+            )
         return LocalTeacher(config, chat, policy.model, {**policy.frozen, **adapter})
     return TemplateTeacher(catalog, words, config.prompt)
 

@@ -23,6 +23,8 @@ from r2rec_jax.bench.result import Row
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.paths import write_atomic
 
+HELPERS = ("models", "result")  # modules of the folder that are no suites
+
 FLAGS = flags.FLAGS
 flags.DEFINE_string("peers", None, "python of the environment that holds the peers (torch and theirs)")
 flags.DEFINE_string("out", None, "JSON file to write; bench/SUITE.json if not given")
@@ -30,7 +32,8 @@ flags.DEFINE_bool("quick", False, "smallest sizes, to see that the suite runs")
 
 
 def main(arguments: list[str]) -> None:
-    known = [module.name for module in pkgutil.iter_modules(bench.__path__) if module.name != "result"]
+    modules = [module.name for module in pkgutil.iter_modules(bench.__path__)]
+    known = [name for name in modules if name not in HELPERS]
     if len(arguments) != 1 or arguments[0] not in known:
         raise UserError(f"name one suite of {', '.join(known)}: python -m launch.bench SUITE")
     suite = arguments[0]

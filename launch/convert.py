@@ -3,6 +3,7 @@
     python -m launch.convert --source=models/DeepSeek-R1-Distill-Llama-8B --target=models/8b-orbax
     python -m launch.convert --source=models/8b-orbax --target=models/8b-hf
     python -m launch.convert --adapter=runs/ml1m/sft --target=adapters/sft
+    python -m launch.convert --adapter=runs/ml1m/grpo --checkpoint=best --target=adapters/grpo
     python -m launch.convert --adapter=runs/ml1m/sft --merge --target=models/8b-sft
 
 The source says which way. `model.folder` of a config takes either form, `lora.folder` a PEFT folder.
@@ -30,11 +31,13 @@ from r2rec_jax.model.weights import is_orbax, read_weights, save_orbax
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.paths import new_folder
 from r2rec_jax.train.export import restore_adapter
+from r2rec_jax.train.state import WHICH
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("source", None, "model folder to read, either form")
 flags.DEFINE_string("adapter", None, "workdir of SFT or GRPO, whose adapter is written for PEFT")
 flags.DEFINE_bool("merge", False, "write --adapter's base model with the adapter in its weights")
+flags.DEFINE_enum("checkpoint", "latest", WHICH, "of --adapter's run")
 flags.DEFINE_string("target", None, "folder to write, in the other form")
 flags.DEFINE_enum("dtype", "bfloat16", ["bfloat16", "float16", "float32"], "of the weights written")
 
@@ -55,7 +58,7 @@ def main(arguments: list[str]) -> None:
     jax.config.update("jax_platforms", "cpu")
     target = Path(FLAGS.target)
     if FLAGS.adapter:
-        export(Path(FLAGS.adapter), target, FLAGS.merge, FLAGS.dtype, FLAGS.overwrite)
+        export(Path(FLAGS.adapter), target, FLAGS.merge, FLAGS.dtype, FLAGS.overwrite, which=FLAGS.checkpoint)
     else:
         convert(Path(FLAGS.source), target, FLAGS.dtype, FLAGS.overwrite)
 
@@ -80,13 +83,15 @@ def convert(source: Path, target: Path, dtype: str, overwrite: bool) -> None:
     print(f"{target}: {'Hugging Face safetensors' if to_hf else 'orbax'}, {dtype}")
 
 
-def export(workdir: Path, target: Path, merged: bool, dtype: str, overwrite: bool) -> None:
+def export(
+    workdir: Path, target: Path, merged: bool, dtype: str, overwrite: bool, which: str = "latest"
+) -> None:
     """Writes the adapter of a training run: a PEFT folder, float32, or its base with it merged, in `dtype`.
 
     Raises:
       UserError: no adapter in the workdir, no base model, or the target exists and `overwrite` is false.
     """
-    base, lora, adapter = restore_adapter(workdir)
+    base, lora, adapter = restore_adapter(workdir, which)
     if not merged:
         save_adapter(target, lora, adapter, base_model=base, overwrite=overwrite)
         print(f"{target}: PEFT adapter of rank {lora.rank} for {base}")

@@ -28,7 +28,7 @@ from r2rec_jax.runtime.mesh import make_mesh
 from r2rec_jax.runtime.paths import write_atomic
 from r2rec_jax.runtime.workdir import claim
 from r2rec_jax.train.optimizer import make_optimizer
-from r2rec_jax.train.rewards import reward, total
+from r2rec_jax.train.scoring import Scorer
 from r2rec_jax.train.state import restore_trainable
 
 METRICS, USERS = "metrics.json", "users.jsonl"
@@ -50,9 +50,12 @@ def evaluate(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, di
     policy = load_policy(config, mesh, config.seed)
     optimizer = make_optimizer(config, steps=1)
     adapters = {
-        name: restore_trainable(folder, policy.trainable, optimizer) if folder else policy.trainable
+        name: restore_trainable(folder, policy.trainable, optimizer, config.restore)
+        if folder
+        else policy.trainable
         for name, folder in config.systems.items()
     }
+    scorer = Scorer(config, chat)
     claim(workdir, config, overwrite)
 
     users = dataset.split.users["evaluation"]
@@ -63,23 +66,23 @@ def evaluate(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, di
         results[name] = _metrics(ranks, config.seed, candidates, truth)
     before = config.data.before_target_time
     prompts = RankingPrompts(dataset, users, chat, config.prompt, config.seed, before_target_time=before)
-    engine = Engine(policy.model, chat.end, SamplingConfig(**config.rollout), mesh)
+    sampling = SamplingConfig(**config.rollout, slots=config.evaluate.batch_size)
+    engine = Engine(policy.model, chat.end, sampling, mesh, chat.decode)
     ranks = {}
-    for name, adapter in adapters.items():
-        ranking = rank_users(
-            engine,
-            {**policy.frozen, **adapter},
-            prompts,
-            batch_size=config.evaluate.batch_size,
-            seed=config.seed,
-        )
-        judged = list(tqdm(ranking, desc=f"eval {name}", total=len(users), unit="user", mininterval=1.0))
-        ranks[name] = np.array([one.truth_rank for one in judged], np.int32)
-        rewards[name] = np.array([total(reward(one, config.reward), config.reward) for one in judged])
-        results[name] = _metrics(ranks[name], config.seed, candidates, truth) | summary(judged)
-        results[name]["reward"] = float(rewards[name].mean())
-        results[name]["ci95"]["reward"] = list(bootstrap_ci(rewards[name], config.seed))
-        lines += [_line(name, one, paid) for one, paid in zip(judged, rewards[name], strict=True)]
+    with scorer:
+        for name, adapter in adapters.items():
+            ranking = rank_users(engine, {**policy.frozen, **adapter}, prompts, seed=config.seed)
+            progress = tqdm(ranking, desc=f"eval {name}", total=len(users), unit="user", mininterval=1.0)
+            judged = [one for _, one in sorted(progress, key=lambda pair: pair[0])]
+            ranks[name] = np.array([one.truth_rank for one in judged], np.int32)
+            scored = scorer.pay(judged)
+            # Every system is compared on every user: here a reward that failed is none.
+            rewards[name] = np.array([0.0 if one.fault else one.reward for one in scored])
+            results[name] = _metrics(ranks[name], config.seed, candidates, truth) | summary(judged)
+            results[name]["failed_rewards"] = sum(bool(one.fault) for one in scored)
+            results[name]["reward"] = float(rewards[name].mean())
+            results[name]["ci95"]["reward"] = list(bootstrap_ci(rewards[name], config.seed))
+            lines += [_line(name, one, paid) for one, paid in zip(judged, rewards[name], strict=True)]
 
     names = list(adapters)
     differences = {
@@ -87,7 +90,7 @@ def evaluate(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, di
             "reward": list(paired_ci(rewards[later], rewards[earlier], config.seed)),
             "hr@1": list(paired_ci(ranks[later] == 1, ranks[earlier] == 1, config.seed)),
         }
-        for earlier, later in itertools.pairwise(names)
+        for earlier, later in itertools.combinations(names, 2)
     }
     report = {
         "users": len(users),

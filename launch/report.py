@@ -23,6 +23,7 @@ from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.paths import write_atomic
 
 CASES = 3
+GRPO_ALONE = "grpo_alone"  # folder of the run without SFT, where there is one
 
 
 def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
@@ -78,6 +79,9 @@ def _curves(workdir: Path) -> list[Curve]:
         "sampled in training": points("grpo", "train/reward"),
         "validation users": points("grpo", "validation/reward"),
     }
+    if (workdir / GRPO_ALONE).exists():
+        rewards["sampled, from the bare model"] = points(GRPO_ALONE, "train/reward")
+        rewards["validation users, from the bare model"] = points(GRPO_ALONE, "validation/reward")
     return [
         Curve("Reward during GRPO", "step", "mean reward", rewards),
         Curve("SFT loss", "step", "nats a token", {"train": points("sft", "train/loss")}),

@@ -35,6 +35,9 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
         config.data.folder, config.annotate.folder = str(data), str(traces)
         config.grpo.train.init = str(sft)
         config.eval.systems = {"base": "", "sft": str(sft), "sft+grpo": str(grpo)}
+        if config.grpo_alone:
+            alone = workdir / report.GRPO_ALONE
+            config.eval.systems = {"base": "", "grpo": str(alone), "sft": str(sft), "sft+grpo": str(grpo)}
         for stage in (config.sft, config.grpo, config.eval):
             stage.update({name: config[name] for name in (*SHARED, "annotate")})
 
@@ -42,6 +45,10 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     _stage("annotate", annotate.main, config, traces, traces / "traces.jsonl")
     _stage("sft", train.main, config.sft, sft)
     _stage("grpo", train.main, config.grpo, grpo)
+    if config.grpo_alone:
+        bare = config.grpo.copy_and_resolve_references()
+        bare.train.init = ""
+        _stage("grpo without sft", train.main, bare, alone)
     _stage("eval", evaluation.evaluate, config.eval, results, results / evaluation.METRICS)
     page = report.write(config, workdir)
     systems = json.loads((results / evaluation.METRICS).read_text(encoding="utf-8"))["systems"]

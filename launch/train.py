@@ -3,6 +3,7 @@
 Resumes what --workdir already holds. Each config file says what it needs and what to expect.
 """
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -14,6 +15,7 @@ from launch.inputs import require
 from r2rec_jax.chains.graph import build_graph
 from r2rec_jax.data import prepared
 from r2rec_jax.data.source import make_dataset
+from r2rec_jax.evaluate.metrics import summarise
 from r2rec_jax.evaluate.policy import rank_users, summary
 from r2rec_jax.model.completion import completion_logprobs
 from r2rec_jax.model.hf import save_params
@@ -36,10 +38,10 @@ from r2rec_jax.train import loop
 from r2rec_jax.train.accumulate import check_parts, mapped
 from r2rec_jax.train.experience import Experience, gather
 from r2rec_jax.train.grpo import grpo_step
-from r2rec_jax.train.jit import jit_step, to_devices
+from r2rec_jax.train.jit import jit_step, place_state, to_devices
 from r2rec_jax.train.objective import objective
 from r2rec_jax.train.optimizer import make_optimizer
-from r2rec_jax.train.rewards import reward, total
+from r2rec_jax.train.scoring import Scorer, means
 from r2rec_jax.train.sft import sft_step
 from r2rec_jax.train.state import TrainState, restore_trainable
 
@@ -119,9 +121,9 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     optimizer = make_optimizer(config, config.train.steps * config.grpo.updates_per_rollout)
     reference = policy.trainable
     if config.train.init:
-        reference = restore_trainable(config.train.init, policy.trainable, optimizer)
+        reference = restore_trainable(config.train.init, policy.trainable, optimizer, config.restore)
     c, parts = config.grpo, _parts(config, mesh)
-    settings = objective(config)
+    settings, scorer = objective(config), Scorer(config, chat)
     claim(workdir, config, overwrite)
 
     def prompts_of(group):
@@ -139,7 +141,7 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
         workers=config.data.workers,
     )
     # A copy: the state is donated to every step, the reference must outlive them all.
-    state = TrainState.create(jax.tree.map(lambda x: x.copy(), reference), optimizer)
+    state = place_state(TrainState.create(jax.tree.map(lambda x: x.copy(), reference), optimizer), mesh)
     frozen = {"base": policy.frozen, "reference": reference}
     update = jit_step(
         lambda state, frozen, batch: grpo_step(
@@ -157,39 +159,51 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
 
         return mapped(logprobs, batch, parts)
 
-    engine = Engine(policy.model, chat.end, SamplingConfig(**config.rollout), mesh)
+    sampling = SamplingConfig(**config.rollout, slots=c.slots)
+    engine = Engine(policy.model, chat.end, sampling, mesh, chat.decode)
+    # One completion of each validation user: other shapes, and other programs anyway.
+    one_each = dataclasses.replace(sampling, slots=config.evaluate.batch_size)
+    validator = Engine(policy.model, chat.end, one_each, mesh, chat.decode)
     phases, samples = Phases(), StepLog(workdir / SAMPLES)
 
     def advance(state, prompts, step):
         variables = {**policy.frozen, **state.trainable}
         seed = config.seed * 1_000_003 + step
-        got = gather(engine, variables, prompts, chat, config, phases, seed=seed)
-        _append_samples(samples, step, got, c.group)
+        got = gather(engine, variables, prompts, chat, scorer, config, phases, seed=seed)
         batch = to_devices(got.batch, mesh)
         with phases("update"):
             if c.updates_per_rollout > 1:
                 batch = batch.replace(old_logprobs=score(variables, batch.completions))
+            skipped = 0.0
             for _ in range(c.updates_per_rollout):
                 state, metrics = update(state, frozen, batch)
+                skipped += metrics["train/skipped"]
+            metrics["train/skipped"] = skipped
+            _append_samples(samples, step, got, c.group)
+            # Waited for, so that each phase's seconds are its own; the next prompts are being prepared by
+            # the iterator's threads, so all the device misses is a few milliseconds of handing them over.
             jax.block_until_ready(metrics)
-        return state, metrics | got.metrics
+        metrics |= got.metrics
+        metrics["update/tokens_per_s"] = phases.rate(
+            "update", c.updates_per_rollout * got.metrics["rollout/tokens"]
+        )
+        return state, metrics, batch
 
     def evaluate(state):
         variables = {**policy.frozen, **state.trainable}
-        judged = list(
-            rank_users(engine, variables, held_out, batch_size=config.evaluate.batch_size, seed=config.seed)
-        )
-        rewards = [total(reward(one, config.reward), config.reward) for one in judged]
-        rates = {f"validation/{name}": value for name, value in summary(judged).items()}
-        return rates | {"validation/reward": float(np.mean(rewards))}
+        judged = [one for _, one in rank_users(validator, variables, held_out, seed=config.seed)]
+        ranks = np.array([one.truth_rank for one in judged], np.int32)
+        rates = summary(judged) | summarise(ranks) | means(scorer.pay(judged))
+        return {f"validation/{name}": value for name, value in rates.items()}
 
-    loop.run(config, workdir, state, examples, advance, phases, evaluate, logs=(samples,))
+    with scorer:
+        loop.run(config, workdir, state, examples, advance, phases, evaluate, logs=(samples,))
 
 
 def _supervise(config: ConfigDict, workdir: Path, policy: Policy, examples, mesh, parts) -> TrainState:
     """Drives the cross-entropy step over an iterator of CompletionBatch on the devices."""
     optimizer = make_optimizer(config, config.train.steps)
-    state = TrainState.create(policy.trainable, optimizer)
+    state = place_state(TrainState.create(policy.trainable, optimizer), mesh)
     step = jit_step(
         lambda state, frozen, batch: sft_step(
             policy.model, optimizer, state, frozen, batch, config.seed, parts
@@ -202,7 +216,7 @@ def _supervise(config: ConfigDict, workdir: Path, policy: Policy, examples, mesh
 
     def advance(state, batch, _):
         with phases("update"):
-            return step(state, policy.frozen, batch)
+            return *step(state, policy.frozen, batch), batch
 
     return loop.run(config, workdir, state, examples, advance, phases)
 
@@ -226,15 +240,15 @@ def _corpus_tokenizer(corpus: Corpus, config: ConfigDict, workdir: Path) -> Chat
 
 def _append_samples(samples: StepLog, step: int, experience: Experience, group: int) -> None:
     """Adds the best and the worst completion of the step's first group: what learning looks like."""
-    first = experience.rewards[:group]
-    for row in (int(first.argmax()), int(first.argmin())):
-        judged = experience.judged[row]
+    paid = sorted((one for one in experience.scored[:group] if not one.fault), key=lambda one: -one.reward)
+    for one in paid[:1] + paid[-1:]:
         line = {
-            "user": judged.prompt.record.user,
-            "reward": round(float(first[row]), 4),
-            "truth_rank": judged.truth_rank,
-            "reasoning": judged.reasoning,
-            "answer": judged.answer,
+            "user": one.judged.prompt.record.user,
+            "reward": round(one.reward, 4),
+            "parts": {name: round(value, 4) for name, value in one.parts.items()},
+            "truth_rank": one.judged.truth_rank,
+            "reasoning": one.judged.reasoning,
+            "answer": one.judged.answer,
         }
         samples.append(step, line)
 

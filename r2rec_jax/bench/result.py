@@ -1,12 +1,16 @@
-"""What a suite returns, and the two ways it gets its numbers: a paired timer and a peer's process."""
+"""What a suite returns, and the ways it gets its numbers: a paired timer and processes of peers."""
 
+import contextlib
 import dataclasses
 import json
 import statistics
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+
+from absl import logging
 
 from r2rec_jax.runtime.errors import UserError
 
@@ -87,13 +91,93 @@ def run_peer(python: str | Path, script: str, *arguments: object) -> dict:
     Raises:
       UserError: there is no such Python, or the script failed; with the last line it wrote.
     """
-    try:
-        done = subprocess.run(
-            [str(python), str(PEERS / script), *map(str, arguments)], capture_output=True, text=True
+    done = _start(subprocess.run, python, script, arguments, capture_output=True)
+    if done.returncode:
+        raise _failed(f"peers/{script} by {python}", done.returncode, done.stderr)
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+class Peer:
+    """A peer's process that works when asked and rests in between, so that ours and its turns alternate.
+
+    It says once what it has computed before all timing, `hello`, and answers every `ask` with a JSON
+    object (peers/serving.py).
+    """
+
+    def __init__(self, process: subprocess.Popen, name: str, errors):
+        self._process, self._name, self._errors = process, name, errors
+        self.hello = self._read()
+
+    def ask(self) -> dict:
+        """One turn of the peer's work; returns when it is done."""
+        with contextlib.suppress(BrokenPipeError):  # it has died: there will be no reply
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
+        return self._read()
+
+    def _read(self) -> dict:
+        line = self._process.stdout.readline()
+        if line:
+            return json.loads(line)
+        code = self._process.wait()
+        self._errors.seek(0)
+        raise _failed(self._name, code, self._errors.read())
+
+
+@contextlib.contextmanager
+def serving(python: str | Path, script: str, *arguments: object) -> Iterator[Peer]:
+    """Starts peers/`script` by the peers' own Python and ends it when left.
+
+    Raises:
+      UserError: there is no such Python, or the script failed, be it while it is asked; with the last
+        line it wrote.
+    """
+    with tempfile.TemporaryFile("w+") as errors:
+        pipe = subprocess.PIPE
+        process = _start(subprocess.Popen, python, script, arguments, stdin=pipe, stdout=pipe, stderr=errors)
+        with process:
+            try:
+                yield Peer(process, f"peers/{script} by {python}", errors)
+            finally:
+                process.kill()
+
+
+def fastest(python: str | Path, script: str, folder: str | Path, variants: Sequence[str]) -> str:
+    """The variant of a peer with the least median of three turns, after one; all medians are logged.
+
+    A variant is an argument of `script`, after `folder`. One that fails is out.
+    """
+    seconds = {}
+    for variant in variants:
+        try:
+            with serving(python, script, folder, variant) as peer:
+                taken, _ = paired_seconds(peer.ask, lambda: None, repeats=3)
+        except UserError as error:
+            logging.warning("%s", error)
+            continue
+        seconds[variant] = statistics.median(taken)
+        logging.info("%s %s: %.3f s", script, variant, seconds[variant])
+    if not seconds:
+        raise UserError(
+            f"--peers={python}: no variant of peers/{script} runs; install what `make peers` does"
         )
+    return min(seconds, key=seconds.get)
+
+
+def require_equal(what: str, ours: float, theirs: float, tolerance: float = 1e-3) -> None:
+    """Two sides that compute different things are not compared: raises ValueError."""
+    if not abs(ours - theirs) <= tolerance * abs(theirs):
+        raise ValueError(f"{what}: ours computes {ours}, the peer {theirs}")
+
+
+def _start(start: Callable, python: str | Path, script: str, arguments: Sequence[object], **options):
+    command = [str(python), str(PEERS / script), *map(str, arguments)]
+    try:
+        return start(command, text=True, **options)
     except OSError as error:
         raise UserError(f"--peers={python}: {error.strerror}; name the peers' python") from None
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise UserError(f"peers/{script} by {python} ended with code {done.returncode}: {last}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def _failed(name: str, code: int, errors: str) -> UserError:
+    last = (errors.strip().splitlines() or ["no message"])[-1]
+    return UserError(f"{name} ended with code {code}: {last}")

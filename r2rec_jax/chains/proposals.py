@@ -6,8 +6,9 @@ the work. A peer p is met there in proportion to n, the number of those items it
 with probability 1/n if it shares two items altogether, so every companion is equally likely; then an
 ordered pair of distinct shared items is drawn. What follows a rejection is the caller's business.
 
-Nearly all time goes to waiting for memory. So proposals advance in blocks, stage by stage: the loads of a
-stage do not depend on one another and overlap, and no branch waits for one of them.
+Memory is what takes time. So proposals advance in blocks, stage by stage, and a stage asks for what the
+next one reads (`fetch`): by then it is there. Loads that merely overlap are fewer at a time, for the
+processor holds every instruction behind the eldest.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +16,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numba import njit
 
+from r2rec_jax.chains.fetch import fetch
 from r2rec_jax.chains.graph import MAX_SPAN, Graph
 
 BLOCK = 64
+LINE = 16  # items on a cache line
 SEARCH_FROM = 8  # of two rows, this many times longer than the other, the longer one is searched
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -54,34 +57,36 @@ def propose_companions(
 
 @njit(nogil=True, cache=True)
 def _propose(user_offsets, user_items, item_offsets, item_edges, users, stream, before, companions, places):
-    """Returns a sum of what the touching loads read, so that they are not optimised away."""
     own = np.empty((BLOCK, 2), np.int64)  # the user's row
     top = np.empty(BLOCK, np.int32)  # its item with most raters
     met = np.empty(BLOCK, np.int64)  # the drawn edge, -1 for none
     row = np.empty((BLOCK, 2), np.int64)  # the peer's row
-    touched = np.int64(0)
     for base in range(0, len(users), BLOCK):
         size = min(BLOCK, len(users) - base)
         for k in range(size):
+            fetch(user_offsets, users[base + k], users[base + k] + 1)
+        for k in range(size):
             user = users[base + k]
             own[k, 0], own[k, 1] = user_offsets[user], user_offsets[user + 1]
+            fetch(user_items, own[k, 0], own[k, 1])
         for k in range(size):
             for place in range(own[k, 0], own[k, 1]):
-                touched += item_offsets[user_items[place]]
+                fetch(item_offsets, user_items[place], user_items[place] + 1)
         for k in range(size):
             start, stop, uniform = own[k, 0], own[k, 1], _uniform(stream, base + k, 0)
             if stop - start < 2:
                 top[k], met[k] = -1, -1
             else:
                 top[k], met[k] = _draw_edge(user_items, item_offsets, start, stop, uniform)
+            fetch(item_edges, met[k], met[k] + 1)
         for k in range(size):
-            companions[base + k] = item_edges[met[k], 0] if met[k] >= 0 else users[base + k]
+            peer = item_edges[met[k], 0] if met[k] >= 0 else users[base + k]
+            companions[base + k] = peer
+            fetch(user_offsets, peer, peer + 1)
         for k in range(size):
             peer = companions[base + k]
             row[k, 0], row[k, 1] = user_offsets[peer], user_offsets[peer + 1]
-        for k in range(size):
-            if row[k, 0] < row[k, 1]:
-                touched += user_items[row[k, 0]]
+            fetch(user_items, row[k, 0], min(row[k, 0] + LINE, row[k, 1]))
         for k in range(size):
             peer = companions[base + k]
             companions[base + k] = -1
@@ -96,7 +101,6 @@ def _propose(user_offsets, user_items, item_offsets, item_edges, users, stream, 
             other = int(_uniform(stream, base + k, 3) * (shared - 1))
             other += other >= one
             _find(user_items, item_offsets, item_edges, bounds, peer, before, one, other, places[base + k])
-    return touched
 
 
 @njit(nogil=True, cache=True)

@@ -1,6 +1,6 @@
 """Ranking by a policy: prompts in batches through the rollout engine, completions read and judged."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -8,7 +8,10 @@ from ml_collections import ConfigDict
 from r2rec_jax.evaluate.judge import Judged, judge
 from r2rec_jax.pipeline.prompts import Prompt, RankingPrompts, pad_prompts
 from r2rec_jax.prompts.chat import Chat
-from r2rec_jax.rollout.engine import Engine, Rollout
+from r2rec_jax.rollout.constrain import Rankings, rankings
+from r2rec_jax.rollout.engine import Engine
+from r2rec_jax.rollout.queue import generate
+from r2rec_jax.rollout.slots import Rollout
 
 
 def complete(
@@ -20,35 +23,48 @@ def complete(
     *,
     samples: int,
     seed: int,
-) -> tuple[Rollout, list[Judged]]:
-    """Samples `samples` completions of each prompt and judges them, rows as in Rollout.
+    receive: Callable[[int, Rollout], None] | None = None,
+) -> Rollout:
+    """Samples `samples` completions of each prompt.
 
-    `config` is the `prompt` section.
+    `config` is the `prompt` section; `receive` gets (k, prompt k's completions) as soon as they have ended.
     """
     tokens_BP, length_B = pad_prompts(prompts, config.buckets)
-    ids = np.array([prompt.record.user for prompt in prompts], np.int32)
-    rollout = engine(variables, tokens_BP, length_B, samples=samples, seed=seed, prompt_ids=ids)
-    judged = [
-        judge(prompts[row // samples], tokens[:length], bool(truncated), chat, config)
-        for row, (tokens, length, truncated) in enumerate(
-            zip(rollout.tokens, rollout.length, rollout.truncated, strict=True)
-        )
-    ]
-    return rollout, judged
+    return engine(
+        variables,
+        tokens_BP,
+        length_B,
+        samples=samples,
+        seed=seed,
+        prompt_ids=_ids(prompts),
+        possible=_possible(engine, prompts, chat, config),
+        receive=receive,
+    )
 
 
 def rank_users(
-    engine: Engine, variables: dict, prompts: RankingPrompts, *, batch_size: int, seed: int
-) -> Iterator[Judged]:
-    """One completion for every user of `prompts`, in order.
+    engine: Engine, variables: dict, prompts: RankingPrompts, *, seed: int
+) -> Iterator[tuple[int, Judged]]:
+    """(k, one judged completion) for every user k of `prompts`, in the order in which they end."""
+    chat, config = prompts.chat, prompts.config
+    asked = [prompts[k] for k in range(len(prompts))]
+    rows, possible = [prompt.tokens for prompt in asked], _possible(engine, asked, chat, config)
+    ended = generate(engine, variables, rows, _ids(asked), config.buckets, seed=seed, possible=possible)
+    for k, rollout in ended:
+        said, truncated = rollout.tokens[0, : rollout.length[0]], bool(rollout.truncated[0])
+        yield k, judge(asked[k], said, truncated, chat, config)
 
-    The last batch is filled up with its first prompt, so that one program serves all.
-    """
-    for start in range(0, len(prompts), batch_size):
-        batch = [prompts[k] for k in range(start, min(start + batch_size, len(prompts)))]
-        filled = batch + [batch[0]] * (batch_size - len(batch))
-        _, judged = complete(engine, variables, filled, prompts.chat, prompts.config, samples=1, seed=seed)
-        yield from judged[: len(batch)]
+
+def _ids(prompts: list[Prompt]) -> np.ndarray:
+    return np.array([prompt.record.user for prompt in prompts], np.int32)
+
+
+def _possible(engine: Engine, prompts: list[Prompt], chat: Chat, config: ConfigDict) -> Rankings | None:
+    if not engine.sampling.constrained:
+        return None
+    titles = [prompt.titles for prompt in prompts]
+    c = config
+    return rankings(chat, titles, answer=c.answer, places=c.places, reasoning=c.reasoning)
 
 
 def summary(judged: list[Judged]) -> dict[str, float]:

@@ -23,15 +23,26 @@ LARGEST_HEAD = 128  # of cuDNN's flash attention on every GPU since Ampere
 
 @flax.struct.dataclass
 class Prefix:
-    """Keys and values of B prompts, each shared by the G rows sampled from it.
+    """Keys and values that precede a pass: of B prompts, each shared by G rows, or of each row itself.
 
-    `k`, `v`: [B, K, P, A] inside a layer, [L, B, K, P, A] for the whole model, rotated, right-padded.
-    `length`: int32 [B] (or [L, B]), valid tokens of each prompt.
+    `k`, `v`: [B, K, P, A] inside a layer, rotated, right-padded. For the whole model either [L, B, K, P, A]
+    or, of an unrolled one, a tuple of L such arrays.
+    `length`: int32 [B], valid tokens of each; [L, B] where `k` and `v` are stacked.
+    `k_scale`, `v_scale`: where `k` and `v` are int8, their units, float32, shaped as they are without A.
     """
 
     k: jax.Array
     v: jax.Array
     length: jax.Array
+    k_scale: jax.Array | None = None
+    v_scale: jax.Array | None = None
+
+    def layer(self, number: int) -> "Prefix":
+        """What layer `number` of an unrolled model sees."""
+        k, v, k_scale, v_scale = (
+            None if x is None else x[number] for x in (self.k, self.v, self.k_scale, self.v_scale)
+        )
+        return Prefix(k, v, self.length, k_scale, v_scale)
 
 
 def choose_attention(name: str, head_dim: int, dtype) -> str:
@@ -103,13 +114,15 @@ def _unfold(x_BKQ, N: int, J: int):
     return x_BKQ.reshape(B, K, G, J, Q // (G * J), *rest).swapaxes(1, 2).reshape(N, K, J, -1, *rest)
 
 
-def _scores(q_NKJTA, k_BKSA, length_B=None, start=0):
+def _scores(q_NKJTA, k_BKSA, length_B=None, start=0, scale_BKS=None):
     """Scores [B, K, G J T, S] in float32, -inf where a query may not look: past a length, or among own
     keys past its position, the first query's being `start`."""
     T, S = q_NKJTA.shape[3], k_BKSA.shape[2]
     q = _fold(q_NKJTA, len(k_BKSA))
-    scores = jnp.einsum("bkqa,bksa->bkqs", q, k_BKSA, preferred_element_type=jnp.float32)
+    scores = jnp.einsum("bkqa,bksa->bkqs", q, k_BKSA.astype(q.dtype), preferred_element_type=jnp.float32)
     scores *= q.shape[-1] ** -0.5
+    if scale_BKS is not None:
+        scores *= scale_BKS[:, :, None]
     if length_B is None:
         valid = start + jnp.arange(q.shape[2])[:, None] % T >= jnp.arange(S)
     else:
@@ -154,6 +167,8 @@ def _forward(cudnn, q_NKJTA, k_NKTA, v_NKTA, pasts):
     if cudnn:
         return _forward_merged(q_NKJTA, k_NKTA, v_NKTA, pasts)
     T = q_NKJTA.shape[3]
+    if T <= BLOCK:
+        return _forward_block(q_NKJTA, 0, k_NKTA, v_NKTA, pasts)
     q = _blocked(q_NKJTA)
     starts = jnp.arange(len(q)) * q.shape[4]
     outs, lses = [], []
@@ -169,15 +184,22 @@ def _forward(cudnn, q_NKJTA, k_NKTA, v_NKTA, pasts):
 
 def _forward_block(q_NKJTA, start, k_NKSA, v_NKSA, pasts):
     N, _, J, _, _ = q_NKJTA.shape
-    parts = [(_scores(q_NKJTA, past.k, past.length), past.v) for past in pasts]
-    parts.append((_scores(q_NKJTA, k_NKSA, start=start), v_NKSA))
+    parts = [
+        (_scores(q_NKJTA, past.k, past.length, scale_BKS=past.k_scale), past.v, past.v_scale)
+        for past in pasts
+    ]
+    parts.append((_scores(q_NKJTA, k_NKSA, start=start), v_NKSA, None))
     # Finite: every query sees at least its own key.
-    largest = functools.reduce(jnp.maximum, [_unfold(s.max(axis=-1), N, J) for s, _ in parts])
-    total, out = 0.0, 0.0
-    for scores, v in parts:
+    largest = functools.reduce(jnp.maximum, [_unfold(s.max(axis=-1), N, J) for s, *_ in parts])
+    total, out, dtype = 0.0, 0.0, q_NKJTA.dtype
+    for scores, v, scale in parts:
         weights = jnp.exp(scores - _fold(largest, len(v))[..., None])
         total += _unfold(weights.sum(axis=-1), N, J)
-        each = jnp.einsum("bkqs,bksa->bkqa", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+        if scale is not None:
+            weights *= scale[:, :, None]
+        each = jnp.einsum(
+            "bkqs,bksa->bkqa", weights.astype(dtype), v.astype(dtype), preferred_element_type=jnp.float32
+        )
         out += _unfold(each, N, J)
     return (out / total[..., None]).astype(q_NKJTA.dtype), largest + jnp.log(total)
 

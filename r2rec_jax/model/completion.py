@@ -39,7 +39,9 @@ def prefill(model: Llama, variables: dict, prompt_BP, prompt_length_B, rngs=None
     last_B = jnp.take_along_axis(prompt_BP, prompt_length_B[:, None] - 1, axis=1)[:, 0]
     with jax.named_scope("prefill"):
         _, (k, v) = model.apply(variables, prompt_BP, rngs=rngs)
-    length = jnp.broadcast_to(prompt_length_B - 1, (k.shape[0], *prompt_length_B.shape))
+    length = prompt_length_B - 1
+    if not model.unrolled:
+        length = jnp.broadcast_to(length, (len(k), *length.shape))
     return Prefix(k, v, length), last_B
 
 
@@ -59,12 +61,13 @@ def completion_logprobs(
         prompt_rngs, response_rngs = ({"dropout": key} for key in jax.random.split(dropout_key))
     if batch.prompt.shape[1] > 1:
         prefix, last_B = prefill(model, variables, batch.prompt, batch.prompt_length, prompt_rngs)
+        pasts = (prefix,)
     else:
-        prefix, last_B = None, batch.prompt[:, 0]
+        pasts, last_B = (), batch.prompt[:, 0]
     inputs_NR = jnp.concatenate([jnp.repeat(last_B, G)[:, None], batch.response[:, :-1]], axis=1)
     with jax.named_scope("completions"):
         start_N = jnp.repeat(batch.prompt_length - 1, G)
-        hidden_NRD, _ = model.apply(variables, inputs_NR, start_N, prefix, rngs=response_rngs)
+        hidden_NRD, _ = model.apply(variables, inputs_NR, start_N, *pasts, rngs=response_rngs)
     with jax.named_scope("loss_head"):
         score = by_rows(functools.partial(token_logprobs, temperature=temperature), (True, False, True, True))
         logprobs, entropy = score(

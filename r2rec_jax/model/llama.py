@@ -6,7 +6,6 @@ once for its whole group, in training (gradients flow back through its keys and 
 """
 
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
@@ -19,7 +18,6 @@ from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import constrain, gathered
 
 RESIDUAL = ("batch", "length", "hidden")
-CACHE = ("layers", "batch", "kv_heads", "length", "head_dim")
 REMAT = ("none", "dots", "block", "offload")
 
 
@@ -55,35 +53,6 @@ def remat_policy(name: str):
     )
 
 
-@flax.struct.dataclass
-class Cache:
-    """Own keys and values of N rows while decoding.
-
-    `k`, `v`: [N, K, S, A] inside a layer, [L, N, K, S, A] for the model. `position` (int32, [] or [L]):
-    the slots filled so far, the same for every row.
-    """
-
-    k: jax.Array
-    v: jax.Array
-    position: jax.Array
-
-    def append(self, k, v) -> "Cache":
-        """The model's cache after a pass that returned keys and values `k`, `v`, [L, N, K, T, A].
-
-        Layers only read the cache: one write for all of them, at the end of a step, is done in
-        place, where a scan that handed the cache from layer to layer would copy it every token.
-        """
-
-        def write(slots, new):
-            written = jax.lax.dynamic_update_slice_in_dim(
-                slots, new.astype(slots.dtype), self.position[0], axis=3
-            )
-            # Where it was: a donated buffer is only used again for an output placed alike.
-            return constrain(written, *CACHE)
-
-        return Cache(write(self.k, k), write(self.v, v), self.position + k.shape[3])
-
-
 class RMSNorm(nn.Module):
     eps: float
 
@@ -104,7 +73,7 @@ class Attention(nn.Module):
     implementation: str
 
     @nn.compact
-    def __call__(self, x_NTD, positions_NT, prefix, cache):
+    def __call__(self, x_NTD, positions_NT, pasts):
         c = self.config
         N, T, D = x_NTD.shape
         rows = x_NTD.reshape(N * T, D)
@@ -117,9 +86,6 @@ class Attention(nn.Module):
         k_NTKA = rotate(project("k_proj", c.num_key_value_heads, "kv_heads"), positions_NT, c)
         v_NTKA = project("v_proj", c.num_key_value_heads, "kv_heads")
         k, v = k_NTKA.swapaxes(1, 2), v_NTKA.swapaxes(1, 2)
-        pasts = [] if prefix is None else [prefix]
-        if cache is not None:
-            pasts.append(Prefix(cache.k, cache.v, jnp.broadcast_to(cache.position, (N,))))
         out = attend(q_NTHA, k, v, *pasts, implementation=self.implementation)
         out = out.reshape(N * T, c.num_attention_heads * c.head_dim)
         o_proj = Linear(D, ("heads", "embed"), self.lora, self.int8, name="o_proj")
@@ -145,7 +111,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """One decoder layer; `prefix` and `cache` are this layer's slices, as nn.scan hands them out."""
+    """One decoder layer; `pasts` are this layer's."""
 
     config: LlamaConfig
     lora: LoRAConfig | None
@@ -153,12 +119,12 @@ class Block(nn.Module):
     attention: str
 
     @nn.compact
-    def __call__(self, x_NTD, positions_NT, prefix, cache):
+    def __call__(self, x_NTD, positions_NT, pasts):
         x_NTD = checkpoint_name(x_NTD, "block_input")
         with jax.named_scope("attention"):
             normed = RMSNorm(self.config.rms_norm_eps, name="input_layernorm")(x_NTD)
             attention = Attention(self.config, self.lora, self.int8, self.attention, name="self_attn")
-            mixed, kv = attention(normed, positions_NT, prefix, cache)
+            mixed, kv = attention(normed, positions_NT, pasts)
             x_NTD = constrain(x_NTD + mixed, *RESIDUAL)
         with jax.named_scope("mlp"):
             normed = RMSNorm(self.config.rms_norm_eps, name="post_attention_layernorm")(x_NTD)
@@ -173,6 +139,9 @@ class Llama(nn.Module):
     `remat`: what the backward pass computes again, see `remat_policy`. `dtype` is that of activations;
     parameters keep their own. `int8`: the linear layers' kernels are int8 with a scale for each output.
     `attention`: its implementation, see `choose_attention`.
+    `unrolled`: layers are written out one by one, each with parameters, keys and values of its own. A scan
+    over stacked ones copies a layer's slice before using it: nothing beside a training step, much beside
+    the one token of a decoding step.
     """
 
     config: LlamaConfig
@@ -181,19 +150,20 @@ class Llama(nn.Module):
     remat: str = "none"
     int8: bool = False
     attention: str = "xla"
+    unrolled: bool = False
 
     @nn.compact
-    def __call__(self, tokens_NT, start=0, prefix: Prefix | None = None, cache: Cache | None = None):
+    def __call__(self, tokens_NT, start=0, *pasts: Prefix):
         """Runs rows of tokens.
 
         Args:
           tokens_NT: int32, right-padded.
           start: position of column 0, scalar or int32 [N] (a shared prompt's length, plus what is decoded).
-          prefix: keys and values of shared prompts, [L, B, K, P, A].
-          cache: own keys and values of earlier passes; None in a full forward.
+          pasts: keys and values of what precedes these tokens: shared prompts, a row's own earlier ones.
 
         Returns:
-          (hidden [N, T, D] after the last norm, (k, v) of these tokens, each [L, N, K, T, A]).
+          (hidden [N, T, D] after the last norm, (k, v) of these tokens, each [L, N, K, T, A], or tuples
+          of L arrays if unrolled).
         """
         c = self.config
         embed_init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed"))
@@ -206,21 +176,32 @@ class Llama(nn.Module):
         N, T = tokens_NT.shape
         positions_NT = jnp.broadcast_to(start, (N,))[:, None] + jnp.arange(T)
 
-        block = Block
+        block, settings = Block, (c, self.lora, self.int8, self.attention)
         if self.remat != "none":
             block = nn.remat(Block, prevent_cse=False, policy=remat_policy(self.remat))
-        layers = nn.scan(
-            block,
-            variable_axes={"params": 0, "lora": 0},
-            split_rngs={"params": True, "lora": True, "dropout": True},
-            in_axes=(nn.broadcast, 0, 0),
-            length=c.num_hidden_layers,
-            metadata_params={nn.PARTITION_NAME: "layers"},
-        )
-        x_NTD, kv = layers(c, self.lora, self.int8, self.attention, name="layers")(
-            x_NTD, positions_NT, prefix, cache
-        )
+        if self.unrolled:
+            each = []
+            for number in range(c.num_hidden_layers):
+                layer = block(*settings, name=layer_name(number))
+                x_NTD, kv = layer(x_NTD, positions_NT, tuple(past.layer(number) for past in pasts))
+                each.append(kv)
+            kv = tuple(zip(*each, strict=True))
+        else:
+            layers = nn.scan(
+                block,
+                variable_axes={"params": 0, "lora": 0},
+                split_rngs={"params": True, "lora": True, "dropout": True},
+                in_axes=(nn.broadcast, 0),
+                length=c.num_hidden_layers,
+                metadata_params={nn.PARTITION_NAME: "layers"},
+            )
+            x_NTD, kv = layers(*settings, name="layers")(x_NTD, positions_NT, pasts)
         return RMSNorm(c.rms_norm_eps, name="norm")(x_NTD), kv
+
+
+def layer_name(number: int) -> str:
+    """Of the parameters of an unrolled model's layer."""
+    return f"layer_{number}"
 
 
 def head(params) -> jax.Array:

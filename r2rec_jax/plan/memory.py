@@ -22,8 +22,8 @@ HEAD_CHUNK = 512  # rows of logits that model/logprobs.py holds at once
 @dataclasses.dataclass(frozen=True)
 class Memory:
     """Bytes of one device. `optimizer`: both moments. `gradients`: of what trains. `reference`: GRPO's
-    frozen adapter. `activations`: of the update. `kv_cache`: prompts and completions of the rollout, with
-    `prefill` the activations of filling it."""
+    frozen adapter. `activations`: of the update. `decoder`: the rollout's copy of the weights. `kv_cache`:
+    prompts and completions of the rollout, with `prefill` the activations of filling it."""
 
     base: int
     adapter: int
@@ -31,6 +31,7 @@ class Memory:
     gradients: int
     reference: int = 0
     activations: int = 0
+    decoder: int = 0
     kv_cache: int = 0
     prefill: int = 0
 
@@ -44,7 +45,7 @@ class Memory:
 
     @property
     def rollout(self) -> int:
-        return self.resident + self.kv_cache + self.prefill
+        return self.resident + self.decoder + self.kv_cache + self.prefill
 
     @property
     def peak(self) -> int:
@@ -59,12 +60,21 @@ def device_bytes(tree) -> int:
     )
 
 
-def estimate(policy: Policy, mesh, shapes: Shapes, *, grpo: bool, scores: bool, chunk: int) -> Memory:
-    """The memory of a training step of these shapes, with `chunk` the decoded tokens a program.
+def estimate(
+    policy: Policy,
+    mesh,
+    shapes: Shapes,
+    *,
+    scores: bool,
+    decoder: dict | None = None,
+    int8_cache: bool = False,
+) -> Memory:
+    """The memory of a training step of these shapes.
 
-    `scores`: attention computes blocks of scores in memory ('xla'); cuDNN's kernels hold none.
+    `decoder`: the weights that GRPO's rollout decodes with; None for a stage without. `scores`: attention
+    computes blocks of scores in memory ('xla'); cuDNN's kernels hold none.
     """
-    trained = device_bytes(policy.trainable)
+    trained, grpo = device_bytes(policy.trainable), decoder is not None
     return Memory(
         base=device_bytes(policy.frozen),
         adapter=trained,
@@ -72,7 +82,8 @@ def estimate(policy: Policy, mesh, shapes: Shapes, *, grpo: bool, scores: bool, 
         gradients=trained,
         reference=trained if grpo else 0,
         activations=update_activations(policy.model, mesh, shapes, scores=scores),
-        kv_cache=kv_cache_bytes(policy.model, mesh, shapes, chunk) if grpo else 0,
+        decoder=device_bytes(decoder) if grpo else 0,
+        kv_cache=kv_cache_bytes(policy.model, mesh, shapes, int8=int8_cache) if grpo else 0,
         prefill=prefill_activations(policy.model, mesh, shapes, scores=scores) if grpo else 0,
     )
 
@@ -169,9 +180,9 @@ def prefill_activations(model: Llama, mesh, shapes: Shapes, *, scores: bool) -> 
     return layer + scores * _block_scores(w, prompts, shapes.P, shapes.P) // 2
 
 
-def kv_cache_bytes(model: Llama, mesh, shapes: Shapes, chunk: int) -> int:
-    """Keys and values while decoding: a prompt's once for its group, whole chunks of slots a completion."""
+def kv_cache_bytes(model: Llama, mesh, shapes: Shapes, *, int8: bool = False) -> int:
+    """Keys and values while decoding: a prompt's once for its group, R slots a completion."""
     w, split = _widths(model, mesh), _rows(mesh)
-    slots = -(-shapes.R // chunk) * chunk
     prompts, rows = -(-shapes.B // split), -(-shapes.N // split)
-    return w.L * (prompts * shapes.P + rows * slots) * w.KV * w.bytes
+    of_token = w.KV + w.KV // model.config.head_dim * 4 if int8 else w.KV * w.bytes
+    return w.L * (prompts * shapes.P + rows * shapes.R) * of_token

@@ -42,9 +42,10 @@ def memory_of(config: ConfigDict, policy: Policy, mesh: Mesh, shapes: Shapes) ->
         and jnp.dtype(policy.model.dtype).itemsize == 2
         and policy.model.config.head_dim <= LARGEST_HEAD
     )
-    grpo = config.stage == "grpo"
-    chunk = config.rollout.chunk if grpo else 1
-    return estimate(policy, mesh, shapes, grpo=grpo, scores=not flash, chunk=chunk)
+    if config.stage != "grpo":
+        return estimate(policy, mesh, shapes, scores=not flash)
+    decoder, int8 = programs.decoder_weights(config, policy, mesh), config.rollout.cache == "int8"
+    return estimate(policy, mesh, shapes, scores=not flash, decoder=decoder, int8_cache=int8)
 
 
 def largest_batch(config: ConfigDict, policy: Policy, mesh: Mesh, shapes: Shapes, device: str) -> int:
@@ -82,7 +83,7 @@ def prefill_roofline(
     """Of filling the cache with all prompts."""
     prompts = dataclasses.replace(shapes, G=0)
     flops = cost.forward_flops(policy.model.config, prompts) / mesh.size
-    traffic = memory.base * mesh.shape["fsdp"] + memory.kv_cache
+    traffic = memory.decoder + memory.kv_cache
     return cost.roofline(DEVICES[device], flops=flops, traffic=traffic, wire=wire)
 
 
@@ -94,8 +95,9 @@ def decode_roofline(
     c = policy.model.config
     forward = 2 * (cost.layer_parameters(c) + c.hidden_size * c.vocab_size) * shapes.N * shapes.R
     attention = cost.attention_flops(c, shapes) - cost.attention_flops(c, dataclasses.replace(shapes, G=0))
-    prompts_only = kv_cache_bytes(policy.model, mesh, dataclasses.replace(shapes, G=0), config.rollout.chunk)
-    read = memory.base * mesh.shape["fsdp"] + (memory.kv_cache + prompts_only) / 2
+    prompts = dataclasses.replace(shapes, G=0)
+    prompts_only = kv_cache_bytes(policy.model, mesh, prompts, int8=config.rollout.cache == "int8")
+    read = memory.decoder + (memory.kv_cache + prompts_only) / 2
     chunks = -(-shapes.R // config.rollout.chunk)
     return cost.roofline(
         DEVICES[device],

@@ -1,6 +1,7 @@
 """The programs of a run, built from its config on shapes alone: what training compiles, nothing allocated."""
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import jax
@@ -14,7 +15,8 @@ from r2rec_jax.model.completion import CompletionBatch
 from r2rec_jax.model.config import LlamaConfig, load_config, parse_config
 from r2rec_jax.model.llama import Llama, abstract_variables
 from r2rec_jax.model.policy import Policy, lora_config
-from r2rec_jax.rollout.engine import Engine, SamplingConfig
+from r2rec_jax.rollout.engine import Engine, Prompts, SamplingConfig
+from r2rec_jax.rollout.weights import decoder_shardings, decoder_variables
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import batch_sharding, replicated, shardings
 from r2rec_jax.train.grpo import GRPOBatch, grpo_step
@@ -155,15 +157,22 @@ def completions(shapes: Shapes, mesh: Mesh) -> CompletionBatch:
     )
 
 
+def decoder_weights(config: ConfigDict, policy: Policy, mesh: Mesh) -> dict:
+    """The weights that the rollout decodes with."""
+    weights = config.rollout.weights
+    copy = functools.partial(decoder_variables, policy.model, weights)
+    return _placed(jax.eval_shape(copy, policy.variables), decoder_shardings(policy.model, weights, mesh))
+
+
 def prefill(config: ConfigDict, policy: Policy, mesh: Mesh, shapes: Shapes) -> jax.stages.Lowered:
     """The rollout's first program: prompts in, their keys and values and an empty cache out."""
     rows = _rows_on(mesh)
-    return _engine(config, policy, mesh)._begin.lower(
-        policy.variables,
-        rows((shapes.B, shapes.P), jnp.int32),
-        rows((shapes.B,), jnp.int32),
+    of_prompt = rows((shapes.B,), jnp.int32)
+    return _engine(config, policy, mesh)._fill.lower(
+        decoder_weights(config, policy, mesh),
+        Prompts(rows((shapes.B, shapes.P), jnp.int32), of_prompt, of_prompt),
+        of_prompt,
         jax.eval_shape(lambda: jax.random.key(0)),
-        rows((shapes.B,), jnp.int32),
         samples=shapes.G,
     )
 
@@ -172,12 +181,16 @@ def decode(
     config: ConfigDict, policy: Policy, mesh: Mesh, prefilled: jax.stages.Compiled
 ) -> jax.stages.Lowered:
     """The rollout's second program, a chunk of tokens, on what the compiled `prefill` leaves where."""
-    prefix, state = jax.tree.map(
-        lambda out, sharding: jax.ShapeDtypeStruct(out.shape, out.dtype, sharding=sharding),
-        prefilled.out_info,
-        prefilled.output_shardings,
+    state = _placed(prefilled.out_info, prefilled.output_shardings)
+    return _engine(config, policy, mesh)._decode.lower(decoder_weights(config, policy, mesh), state)
+
+
+def _placed(shapes, shardings):
+    return jax.tree.map(
+        lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding),
+        shapes,
+        shardings,
     )
-    return _engine(config, policy, mesh)._decode.lower(policy.variables, prefix, state)
 
 
 def _engine(config: ConfigDict, policy: Policy, mesh: Mesh) -> Engine:

@@ -32,6 +32,7 @@ def render(plan: dict) -> str:
         "reference": "reference adapter",
         "gradients": "gradients",
         "activations": "activations of the update",
+        "decoder": "the rollout's copy of the weights",
         "kv_cache": "KV cache of the rollout",
         "prefill": "activations of the prefill",
     }

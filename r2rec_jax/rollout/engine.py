@@ -1,8 +1,10 @@
-"""Batched generation: a prompt is prefilled once, then its G samples decode from its keys."""
+"""Batched generation: a prompt is prefilled once, its G samples decode from its keys, and when the last of
+them has ended, the next prompt in the queue takes their slot.
+"""
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import flax.struct
 import jax
@@ -11,76 +13,97 @@ import numpy as np
 
 from r2rec_jax.model.attention import Prefix
 from r2rec_jax.model.completion import prefill
-from r2rec_jax.model.llama import CACHE, Cache, Llama, head
-from r2rec_jax.rollout.sampling import sample
-from r2rec_jax.runtime.errors import UserError
-from r2rec_jax.runtime.mesh import batch_sharding, constrain, working_on
+from r2rec_jax.model.llama import Llama, head
+from r2rec_jax.rollout import cache, constrain
+from r2rec_jax.rollout.constrain import Progress, Rankings
+from r2rec_jax.rollout.sampling import logprob, sample
+from r2rec_jax.rollout.slots import Rollout, Slots
+from r2rec_jax.rollout.weights import decoder, decoder_shardings, decoder_variables
+from r2rec_jax.runtime.mesh import batch_sharding, working_on
 
 
 @dataclasses.dataclass(frozen=True)
 class SamplingConfig:
-    """`max_tokens` R of a response, `temperature` (0: greedy), `top_p` (1: off), and the tokens
-    decoded on the device between two looks of the host at which rows have ended (`chunk`)."""
+    """How completions are drawn, and what the device does between two looks of the host.
+
+    max_tokens: R of a response. temperature (0: greedy), top_k (0: off), top_p (1: off), min_p (0: off):
+      see sampling.py. stop: texts that end a response with the token that completes one.
+    constrained: answers are valid rankings, whatever the model would say; see constrain.py.
+    chunk: tokens decoded between two looks of the host at which rows have ended. slots: prompts decoded at
+      once, 0 for all of a call. weights: what decodes, see weights.py. cache: '', or 'int8' keys and values.
+    """
 
     max_tokens: int
     temperature: float
-    top_p: float
+    top_p: float = 1.0
     chunk: int = 16
+    top_k: int = 0
+    min_p: float = 0.0
+    stop: tuple[str, ...] = ()
+    constrained: bool = False
+    slots: int = 0
+    weights: str = "adapter"
+    cache: str = ""
 
 
-@dataclasses.dataclass
-class Rollout:
-    """Sampled responses, N = B * G; sample g of prompt b is row b * G + g.
+@flax.struct.dataclass
+class Prompts:
+    """Of a call. tokens: int32 [B, P], right-padded. length: int32 [B], at least 1. id: int32 [B]; a response
+    is a function of seed, its prompt's id and its index within the group, whatever else is decoded with it.
+    possible: what answers may be; None leaves them free."""
 
-    tokens: int32 [N, R], zero after the end token. length: int32 [N], the end token included.
-    truncated: bool [N], no end token within R. logprobs: float32 [N, R] under
-    softmax(logits / temperature) before top-p, zero after the end.
-    """
-
-    tokens: np.ndarray
-    length: np.ndarray
-    truncated: np.ndarray
-    logprobs: np.ndarray
-
-    def group(self, b: int, samples: int) -> "Rollout":
-        """The rows of prompt b."""
-        rows = slice(b * samples, (b + 1) * samples)
-        return Rollout(self.tokens[rows], self.length[rows], self.truncated[rows], self.logprobs[rows])
-
-
-# (index of a prompt in the call, its G rows), as soon as the last of them has ended.
-Receive = Callable[[int, Rollout], None]
+    tokens: jax.Array
+    length: jax.Array
+    id: jax.Array
+    possible: Rankings | None = None
 
 
 @flax.struct.dataclass
 class State:
-    """What decoding carries from token to token.
+    """What decoding carries from token to token: S slots of G rows each, N = S * G.
 
-    token: int32 [N], the newest, not yet in the cache. start: int32 [N], position of the row's
-    first token. keys: PRNG key of each row. step: int32 [], response tokens drawn so far.
-    alive: bool [N], rows that have not drawn the end token.
+    prompt: keys and values of the slots' prompts. own: those of the rows' responses; its length, int32 [N],
+    is also the number of tokens drawn. token: int32 [N], the newest, not yet in the cache. keys: PRNG key of
+    each row. alive: bool [N], rows that go on. possible, progress: see constrain.py.
     """
 
-    cache: Cache
+    prompt: Prefix
+    own: Prefix
     token: jax.Array
-    start: jax.Array
     keys: jax.Array
-    step: jax.Array
     alive: jax.Array
+    possible: Rankings | None
+    progress: Progress | None
 
 
 class Engine:
-    """Generates with one model and one way of sampling; every batch shape compiles once."""
+    """Generates with one model and one way of sampling; every batch shape compiles once.
+
+    utilisation: of the last call, tokens drawn by those that its rows had time for.
+    """
 
     def __init__(
-        self, model: Llama, end_token: int, sampling: SamplingConfig, mesh: jax.sharding.Mesh | None = None
+        self,
+        model: Llama,
+        end_token: int,
+        sampling: SamplingConfig,
+        mesh: jax.sharding.Mesh | None = None,
+        decode_text: Callable[[list[int]], str] | None = None,
     ):
-        """On a `mesh` the prompts of a call, with their samples, are split over `data` and `fsdp`."""
-        self.model = model
-        self.end_token = end_token
-        self.sampling = sampling
-        self.mesh = mesh
-        self._begin = jax.jit(self._placed(self._begin_impl), static_argnames="samples")
+        """On a `mesh` the slots are split over `data` and `fsdp`. `decode_text` is needed for
+        `sampling.stop`."""
+        self.end_token, self.sampling, self.mesh, self.decode_text = end_token, sampling, mesh, decode_text
+        cache.check(sampling.cache)
+        self.decoder = decoder(model, sampling.weights)
+        self.utilisation = 1.0
+        self._copy = jax.jit(
+            functools.partial(decoder_variables, model, sampling.weights),
+            out_shardings=None if mesh is None else decoder_shardings(model, sampling.weights, mesh),
+        )
+        self._fill = jax.jit(self._placed(self._fill_impl), static_argnames="samples")
+        self._refill = jax.jit(
+            self._placed(self._refill_impl), static_argnames="samples", donate_argnames="state"
+        )
         self._decode = jax.jit(self._placed(self._decode_impl), donate_argnames="state")
 
     def _placed(self, program):
@@ -97,102 +120,157 @@ class Engine:
         prompt_BP,
         prompt_length_B,
         *,
-        samples,
-        seed,
+        samples: int,
+        seed: int,
         prompt_ids,
-        receive: Receive | None = None,
+        possible: Rankings | None = None,
+        receive: Callable[[int, Rollout], None] | None = None,
     ) -> Rollout:
-        """Samples `samples` responses to each prompt.
+        """Samples G = `samples` responses to each prompt: a Rollout of B * G rows, on the host.
 
-        Args:
-          variables: of the model, adapters included when it has them.
-          prompt_BP: int32, right-padded. prompt_length_B: int32, at least 1.
-          samples: G.
-          seed, prompt_ids (int32 [B]): a response is a function of seed, its prompt's id and its
-            index within the group, whatever else is in the batch.
-          receive: is called once a prompt.
-
-        Returns:
-          A Rollout of B * G rows, on the host.
+        `variables` are the model's, adapters included when it has them; the prompts are told of in
+        `Prompts`. `receive` gets (index of a prompt, its G rows) as soon as the last of them has ended.
         """
-        if self.mesh is not None:
-            devices = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
-            if len(prompt_BP) % devices:
-                raise UserError(
-                    f"{len(prompt_BP)} prompts a batch do not divide over the {devices} devices of the data "
-                    "and fsdp axes: choose a batch_size that does"
-                )
-            prompt_BP, prompt_length_B, prompt_ids = jax.device_put(
-                (prompt_BP, prompt_length_B, prompt_ids), batch_sharding(self.mesh)
-            )
-        prefix, state = self._begin(
-            variables, prompt_BP, prompt_length_B, jax.random.key(seed), prompt_ids, samples=samples
-        )
-        R = self.sampling.max_tokens
-        tokens_NR = np.zeros((state.token.shape[0], R), np.int32)
-        logprobs_NR = np.zeros(tokens_NR.shape, np.float32)
-        for column in range(0, R, self.sampling.chunk):
-            state, tokens_CN, logprobs_CN = self._decode(variables, prefix, state)
-            width = min(self.sampling.chunk, R - column)
-            tokens_NR[:, column : column + width] = np.asarray(tokens_CN)[:width].T
-            logprobs_NR[:, column : column + width] = np.asarray(logprobs_CN)[:width].T
-            if not np.any(state.alive):
-                break
-        ended_NR = tokens_NR == self.end_token
-        truncated = ~ended_NR.any(axis=1)
-        length = np.where(truncated, R, ended_NR.argmax(axis=1) + 1).astype(np.int32)
-        rollout = Rollout(tokens_NR, length, truncated, logprobs_NR)
-        if receive is not None:
-            for b in range(len(tokens_NR) // samples):
-                receive(b, rollout.group(b, samples))
-        return rollout
+        whole = Rollout.empty(len(prompt_BP) * samples, self.sampling.max_tokens)
+        prompts = Prompts(prompt_BP, prompt_length_B, prompt_ids, possible)
+        for b, group in self.groups(variables, prompts, samples=samples, seed=seed):
+            whole[b * samples : (b + 1) * samples] = group
+            if receive is not None:
+                receive(b, group)
+        return whole
 
-    def _begin_impl(self, variables, prompt_BP, prompt_length_B, key, prompt_ids_B, samples):
-        prefix, last_B = prefill(self.model, variables, prompt_BP, prompt_length_B)
-        L, B, K, _, A = prefix.k.shape
-        chunk = self.sampling.chunk
-        # Whole chunks, so that one program serves all; what the last draws past R is dropped.
-        slots = -(-self.sampling.max_tokens // chunk) * chunk
-        empty = constrain(jnp.zeros((L, B * samples, K, slots, A), prefix.k.dtype), *CACHE)
+    def groups(
+        self, variables, prompts: Prompts, *, samples: int, seed: int
+    ) -> Iterator[tuple[int, Rollout]]:
+        """As a call, prompt by prompt in the order in which their last rows end; the device goes on with
+        the others meanwhile."""
+        c, B = self.sampling, len(prompts.tokens)
+        if prompts.possible is not None:
+            constrain.check_budget(prompts.possible, c.max_tokens)
+        devices = 1 if self.mesh is None else self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+        S = -(-(c.slots or B) // devices) * devices
+        # Several at a time: one prompt makes a poor batch, many keep the other slots waiting.
+        refill = -(-S // (8 * devices)) * devices
+        slots = Slots(S, samples, B, c.max_tokens, self.end_token)
+        weights, key = self._copy(variables), jax.random.key(seed)
+
+        def take(count: int):
+            """The next `count` prompts of the queue and their slots; where it ends, slot S, which is none."""
+            pairs = slots.fill(count)
+            pairs += [(S, 0)] * (count - len(pairs))
+            chosen = np.array([prompt for _, prompt in pairs])
+            batch = jax.tree.map(lambda x: np.asarray(x)[chosen], prompts)
+            return self._on_devices((batch, np.array([slot for slot, _ in pairs], np.int32)))
+
+        with jax.profiler.TraceAnnotation("prefill"):
+            state = self._fill(weights, *take(S), key, samples=samples)
+        chunk = self._decode(weights, state)
+        while chunk is not None:
+            with jax.profiler.TraceAnnotation("decode"):
+                state, drawn = chunk
+                slots.record(*jax.device_get((*drawn, state.own.length)))
+            if c.stop and (stopped_N := slots.stop(c.stop, self.decode_text)).any():
+                state = state.replace(alive=state.alive & ~self._on_devices(stopped_N))
+            ended = slots.harvest()
+            if slots.waiting and (slots.free >= refill or not slots.busy):
+                with jax.profiler.TraceAnnotation("prefill"):
+                    state = self._refill(weights, *take(refill), key, state=state, samples=samples)
+            chunk = self._decode(weights, state) if slots.busy else None
+            yield from ended
+        self.utilisation = slots.utilisation
+
+    def _on_devices(self, tree):
+        return tree if self.mesh is None else jax.device_put(tree, batch_sharding(self.mesh))
+
+    def _fill_impl(self, weights, prompts: Prompts, slot_W, key, samples: int) -> State:
+        """W slots, their prompts prefilled; where slot_W says W or more, the slot has none and rests."""
+        prefix, last_W = prefill(self.decoder, weights, prompts.tokens, prompts.length)
+        prompt = cache.of_prompts(prefix, self.sampling.cache)
+        W = len(slot_W)
         fold_in = jax.random.fold_in
-        of_prompt_B = jax.vmap(fold_in, (None, 0))(key, prompt_ids_B)
-        keys_BG = jax.vmap(jax.vmap(fold_in, (None, 0)), (0, None))(of_prompt_B, jnp.arange(samples))
-        state = State(
-            cache=Cache(empty, empty, jnp.zeros(L, jnp.int32)),
-            token=jnp.repeat(last_B, samples),
-            start=jnp.repeat(prompt_length_B - 1, samples).astype(jnp.int32),
-            keys=keys_BG.reshape(B * samples),
-            step=jnp.int32(0),
-            alive=jnp.ones(B * samples, bool),
+        of_prompt_W = jax.vmap(fold_in, (None, 0))(key, prompts.id)
+        keys_WG = jax.vmap(jax.vmap(fold_in, (None, 0)), (0, None))(of_prompt_W, jnp.arange(samples))
+        possible = prompts.possible
+        return State(
+            prompt=prompt,
+            own=cache.empty(prompt, W * samples, self.sampling.max_tokens),
+            token=jnp.repeat(last_W, samples),
+            keys=keys_WG.reshape(W * samples),
+            alive=jnp.repeat(slot_W < W, samples),
+            possible=possible,
+            progress=None if possible is None else constrain.begin(possible, W * samples),
         )
-        return prefix, state
 
-    def _decode_impl(self, variables, prefix: Prefix, state: State):
-        def one_token(state, _):
-            state, token, logprob = self._next(variables, prefix, state)
-            return state, (token, logprob)
+    def _refill_impl(self, weights, prompts: Prompts, slot_W, key, state: State, samples: int) -> State:
+        """`state` with the prompts in slots slot_W; where there is no such slot, they are dropped."""
+        new = self._fill_impl(weights, prompts, jnp.zeros_like(slot_W), key, samples)
 
-        state, (tokens_CN, logprobs_CN) = jax.lax.scan(one_token, state, length=self.sampling.chunk)
-        return state, tokens_CN, logprobs_CN
+        def put(old, new):
+            """Into the slots, whether an array has an entry for each slot or for each row."""
+            W = len(slot_W)
+            by_slot = old.reshape(-1, len(new) // W, *old.shape[1:])
+            placed = by_slot.at[slot_W].set(new.reshape(W, -1, *new.shape[1:]), mode="drop")
+            return placed.reshape(old.shape)
 
-    def _next(self, variables, prefix: Prefix, state: State):
+        # What rows said before stays in their caches: a length of 0 hides it.
+        own = state.own.replace(length=put(state.own.length, new.own.length))
+        return jax.tree.map(put, state.replace(own=None), new.replace(own=None)).replace(own=own)
+
+    def _decode_impl(self, weights, state: State):
+        """A chunk of tokens: (state, (tokens, logprobs, forced), [C, N] each)."""
+        projection = head(weights["params"]).astype(self.decoder.dtype)
+
+        def one_token(changing, _):
+            changing, drawn = self._next(weights, projection, state.replace(**changing))
+            return changing, drawn
+
+        names = ("own", "token", "alive", "progress")
+        changing = {name: getattr(state, name) for name in names}
+        changing, drawn = jax.lax.scan(one_token, changing, length=self.sampling.chunk)
+        return state.replace(**changing), drawn
+
+    def _next(self, weights, projection_DV, state: State):
+        """(what changes in the state, (token, logprob, forced), [N] each)."""
+        c = self.sampling
+        samples = len(state.token) // len(state.prompt.length)
         with jax.named_scope("decode"):
-            hidden_N1D, (k, v) = self.model.apply(
-                variables, state.token[:, None], state.start + state.step, prefix, state.cache
+            start_N = jnp.repeat(state.prompt.length, samples) + state.own.length
+            hidden_N1D, (k, v) = self.decoder.apply(
+                weights, state.token[:, None], start_N, state.prompt, state.own
             )
-            projection = head(variables["params"]).astype(hidden_N1D.dtype)
-            logits_NV = hidden_N1D[:, 0] @ projection
+            logits_NV = hidden_N1D[:, 0] @ projection_DV
         with jax.named_scope("sample"):
-            keys = jax.vmap(jax.random.fold_in, (0, None))(state.keys, state.step)
-            token, logprob = sample(
-                logits_NV, keys, temperature=self.sampling.temperature, top_p=self.sampling.top_p
+            keys = jax.vmap(jax.random.fold_in)(state.keys, state.own.length)
+            draw = functools.partial(
+                sample,
+                keys_N=keys,
+                temperature=c.temperature,
+                top_k=c.top_k,
+                top_p=c.top_p,
+                min_p=c.min_p,
             )
-            token = jnp.where(state.alive, token, 0)
-            logprob = jnp.where(state.alive, logprob, 0.0)
-        state = state.replace(
-            cache=state.cache.append(k, v),
-            token=token,
-            step=state.step + 1,
-            alive=state.alive & (token != self.end_token),
-        )
-        return state, token, logprob
+            forced, progress = jnp.zeros(len(keys), bool), state.progress
+            if state.possible is None:
+                token = draw(logits_NV)
+            else:
+                # Reasoning ends in an answer, not in the end token.
+                is_end_V = jnp.arange(logits_NV.shape[1]) == self.end_token
+                token = draw(jnp.where(is_end_V, -jnp.inf, logits_NV))
+                choice_NC, open_NC, constrained = constrain.choices(
+                    state.possible, progress, state.own.length, c.max_tokens
+                )
+                # Only the tokens that may be said are looked at: the vocabulary needs no mask.
+                among_NC = jnp.take_along_axis(logits_NV, jnp.maximum(choice_NC, 0), axis=1)
+                picked = draw(jnp.where(open_NC, among_NC, -jnp.inf))[:, None]
+                token = jnp.where(constrained, jnp.take_along_axis(choice_NC, picked, axis=1)[:, 0], token)
+                forced = constrained & (open_NC.sum(axis=1) == 1)
+                progress = constrain.advance(state.possible, progress, token)
+            said = jnp.where(state.alive, logprob(logits_NV, token, c.temperature), 0.0)
+        own = cache.append(state.own, k, v, state.alive)
+        changing = {
+            "own": own,
+            "token": jnp.where(state.alive, token, 0),
+            "alive": state.alive & (token != self.end_token) & (own.length < c.max_tokens),
+            "progress": progress,
+        }
+        return changing, (changing["token"], said, forced)

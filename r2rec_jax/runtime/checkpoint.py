@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
+from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from r2rec_jax.runtime.errors import UserError
 
 
 class Checkpointer:
-    """The last `keep` checkpoints of a run, one folder a step.
+    """The last `keep` checkpoints of a run and its best one, one folder a step.
 
     A step's folder takes its final name only once everything in it is written, so a run killed at
     any moment finds whole checkpoints alone. Use as a context manager, or call `close`.
@@ -23,19 +24,24 @@ class Checkpointer:
 
     def __init__(self, folder: str | Path, keep: int = 2):
         self._folder = Path(folder).absolute()  # orbax refuses relative paths
+        self._kept = _Kept(keep)
         self._manager = ocp.CheckpointManager(
             self._folder,
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=self._kept, cleanup_tmp_directories=True
+            ),
         )
 
-    def save(self, step: int, state: Any, data: dict) -> None:
+    def save(self, step: int, state: Any, data: dict, best: int | None = None) -> None:
         """Starts writing; returns once `state` is copied, so its buffers may be donated.
 
         Args:
           step: steps done. A step that is already there is left alone.
           state: pytree of arrays (named tuples, e.g. optax states, included); PRNG keys as uint32.
           data: JSON-able: iterator state, config, code version.
+          best: the step that is kept besides the last ones, if any.
         """
+        self._kept.best = best
         if step in self._manager.all_steps():
             return
         self._manager.save(
@@ -68,7 +74,7 @@ class Checkpointer:
         """
         where = self._folder / str(step)
         if step not in self._manager.all_steps():
-            raise UserError(f"no checkpoint at {where}: train first, or name another folder")
+            raise _absent(where)
         try:
             restored = self._manager.restore(
                 step,
@@ -84,6 +90,15 @@ class Checkpointer:
             raise _unusable(where, "its checksum differs")
         return _rehome(restored.state), restored.data
 
+    def data(self, step: int) -> dict:
+        """The JSON of one step, without its state. Raises UserError as `restore` does."""
+        if step not in self._manager.all_steps():
+            raise _absent(self._folder / str(step))
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(data=ocp.args.JsonRestore())).data
+        except Exception as error:
+            raise _unusable(self._folder / str(step), str(error.__cause__ or error)) from error
+
     def wait(self) -> None:
         """Blocks until what was saved is on disk; raises what went wrong in the background."""
         self._manager.wait_until_finished()
@@ -97,6 +112,22 @@ class Checkpointer:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class _Kept(preservation_policy.PreservationPolicy):
+    """The last `latest` steps, and the step `best`."""
+
+    def __init__(self, latest: int):
+        self._latest, self.best = latest, None
+
+    def should_preserve(self, checkpoints, *, context):
+        del context
+        newest = {one.step for one in checkpoints[-self._latest :]}
+        return [one.step in newest or one.step == self.best for one in checkpoints]
+
+
+def _absent(where: Path) -> UserError:
+    return UserError(f"no checkpoint at {where}: train first, or name another folder")
 
 
 def _unusable(where: Path, cause: str) -> UserError:

@@ -34,6 +34,10 @@ class Phases:
             elapsed = time.perf_counter() - start
             self._seconds[name] = self._seconds.get(name, 0.0) + elapsed
 
+    def rate(self, name: str, amount: float) -> float:
+        """`amount` a second of what phase `name` has taken since the last drain."""
+        return amount / max(self._seconds[name], 1e-9)
+
     def drain(self) -> dict[str, float]:
         """{"time/NAME_s": seconds} since the last drain; empties the counters."""
         drained = {f"time/{name}_s": seconds for name, seconds in self._seconds.items()}

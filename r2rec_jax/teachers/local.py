@@ -4,10 +4,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from r2rec_jax.model.llama import Llama
-from r2rec_jax.pipeline.batches import pad
 from r2rec_jax.pipeline.prompts import open_turn
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.rollout.engine import Engine, SamplingConfig
+from r2rec_jax.rollout.queue import generate
 from r2rec_jax.teachers.ask import Ask, Receive, Reply
 from r2rec_jax.teachers.question import TASKS
 
@@ -24,37 +24,24 @@ class LocalTeacher:
     def __init__(self, config: ConfigDict, chat: Chat, model: Llama, variables: dict):
         self.config, self.chat, self.variables = config, chat, variables
         c = config.annotate
-        sampling = SamplingConfig(c.max_tokens, c.temperature, c.top_p, c.local.chunk)
+        slots, chunk = c.local.batch_size, c.local.chunk
+        sampling = SamplingConfig(c.max_tokens, c.temperature, c.top_p, chunk=chunk, slots=slots)
         self.engine = Engine(model, chat.end, sampling)
 
     def __call__(self, asks: list[Ask], receive: Receive) -> None:
-        size = self.config.annotate.local.batch_size
-        for start in range(0, len(asks), size):
-            batch = asks[start : start + size]
-            for ask, reply in zip(batch, self._replies(batch, size), strict=True):
-                receive(ask, reply)
-
-    def _replies(self, batch: list[Ask], size: int) -> list[Reply]:
-        hint = self.config.annotate.hint
-        rows = [np.array(open_turn(self.chat, ask.text, not hint), np.int32) for ask in batch]
-        filled = rows + [rows[0]] * (size - len(rows))  # so that one program serves all
+        c, hint = self.config, self.config.annotate.hint
+        rows = [np.array(open_turn(self.chat, ask.text, not hint), np.int32) for ask in asks]
         longest = max(len(row) for row in rows)
-        widths = (*self.config.prompt.buckets, -(-longest // MULTIPLE) * MULTIPLE)
-        ids = [ask.question.record.user * len(TASKS) + TASKS.index(ask.question.task) for ask in batch]
-        rollout = self.engine(
-            self.variables,
-            pad(filled, widths),
-            np.array([len(row) for row in filled], np.int32),
-            samples=1,
-            seed=self.config.seed * 1_000_003 + max(ask.attempt for ask in batch),
-            prompt_ids=np.array(ids + [ids[0]] * (size - len(ids)), np.int32),
-        )
-        replies = []
-        for row, tokens, length, truncated in zip(
-            rows, rollout.tokens, rollout.length, rollout.truncated, strict=False
-        ):
-            said = tokens[:length].tolist()
+        widths = (*c.prompt.buckets, -(-longest // MULTIPLE) * MULTIPLE)
+        ids = [self._id(ask) for ask in asks]
+        for k, rollout in generate(self.engine, self.variables, rows, ids, widths, seed=c.seed):
+            said = rollout.tokens[0, : rollout.length[0]].tolist()
             reasoning, answer = self.chat.split([self.chat.end_think, *said] if hint else said)
-            fault = "truncated" if truncated else None
-            replies.append(Reply("\n".join(filter(None, (reasoning, answer))), fault, len(row), int(length)))
-        return replies
+            text = "\n".join(filter(None, (reasoning, answer)))
+            fault = "truncated" if rollout.truncated[0] else None
+            receive(asks[k], Reply(text, fault, len(rows[k]), len(said)))
+
+    def _id(self, ask: Ask) -> int:
+        """Another for each user, task and attempt: what a reply depends on besides the seed."""
+        question = ask.question.record.user * len(TASKS) + TASKS.index(ask.question.task)
+        return question * (self.config.annotate.attempts + 1) + ask.attempt

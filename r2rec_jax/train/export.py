@@ -16,8 +16,10 @@ from r2rec_jax.train.optimizer import make_optimizer
 from r2rec_jax.train.state import restore_trainable
 
 
-def restore_adapter(workdir: str | Path) -> tuple[str, LoRAConfig, dict]:
-    """(folder of the base model, adapter's config, its `lora` tree on one device) of the newest checkpoint.
+def restore_adapter(workdir: str | Path, which: str = "latest") -> tuple[str, LoRAConfig, dict]:
+    """(folder of the base model, adapter's config, its `lora` tree on one device) of a checkpoint.
+
+    `which` as in `restore_trainable`.
 
     Raises UserError when `workdir` is not that of an adapter's training.
     """
@@ -33,5 +35,5 @@ def restore_adapter(workdir: str | Path) -> tuple[str, LoRAConfig, dict]:
         raise UserError(f"{workdir} trained a model, not an adapter: it is in {workdir}/model")
     lora = lora_config(config.lora)
     abstract = meta.unbox(abstract_variables(Llama(load_config(base), lora)))["lora"]
-    tree = restore_trainable(workdir, {"lora": abstract}, make_optimizer(config, steps=1))
+    tree = restore_trainable(workdir, {"lora": abstract}, make_optimizer(config, steps=1), which)
     return base, lora, jax.device_get(tree["lora"])

@@ -19,12 +19,17 @@ def state_shardings(state: TrainState, mesh: Mesh):
     )
 
 
+def place_state(state: TrainState, mesh: Mesh) -> TrainState:
+    """The state where a step returns it: a first one that lies elsewhere would compile the step twice."""
+    return jax.device_put(state, state_shardings(state, mesh))
+
+
 def jit_step(step: Callable, state: TrainState, frozen, mesh: Mesh) -> Callable:
     """Compiles `step(state, frozen, batch) -> (state, metrics)`: batch split, state donated.
 
     `state` and `frozen` are arrays or jax.ShapeDtypeStructs that carry their shardings.
     """
-    placed = state_shardings(state, mesh)
+    of_state = state_shardings(state, mesh)
     where = functools.partial(jax.tree.map, lambda leaf: leaf.sharding)
 
     def placed_step(state, frozen, batch):
@@ -33,8 +38,8 @@ def jit_step(step: Callable, state: TrainState, frozen, mesh: Mesh) -> Callable:
 
     return jax.jit(
         placed_step,
-        in_shardings=(placed, where(frozen), batch_sharding(mesh)),
-        out_shardings=(placed, replicated(mesh)),
+        in_shardings=(of_state, where(frozen), batch_sharding(mesh)),
+        out_shardings=(of_state, replicated(mesh)),
         donate_argnums=0,
     )
 

@@ -2,8 +2,10 @@
 
 import contextlib
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import grain
 import jax
@@ -12,12 +14,14 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from r2rec_jax.runtime.checkpoint import Checkpointer
+from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.metrics import MetricWriter, StepLog
 from r2rec_jax.runtime.profiler import Phases, trace_window
 from r2rec_jax.train.state import CHECKPOINTS, TrainState
+from r2rec_jax.train.watch import Watch, save_batch
 
-# (state, batch, step) -> (state, metrics): a jitted step, or a rollout and its update.
-Advance = Callable[[TrainState, object, int], tuple[TrainState, dict]]
+# (state, batch, step) -> (state, metrics, what the update was given): a step, or a rollout and its update.
+Advance = Callable[[TrainState, object, int], tuple[TrainState, dict, object]]
 
 
 def run(
@@ -33,58 +37,102 @@ def run(
     """Trains for `config.train.steps` steps in all, going on from the newest checkpoint in `workdir`.
 
     Metrics are read one step late, so that the device is never waited for. SIGINT and SIGTERM finish
-    the step, write a checkpoint and leave; the same command goes on from there.
+    the step, write a checkpoint and leave; the same command goes on from there. The checkpoint of the best
+    evaluation (`config.train.best_metric`) is kept, and `config.train.patience` evaluations without a better
+    one end the run.
 
     Args:
       batches: closed at the end, however that comes.
       evaluate: called before the first step, every `config.train.evaluate_every` steps and at the end.
       logs: what `advance` writes besides; like the metrics they lose the steps that will be done again.
+
+    Raises:
+      UserError: `config.train.stop_after_skipped` updates in a row were not finite.
     """
     c = config.train
-    writer = MetricWriter(workdir)
+    writer, watch = MetricWriter(workdir), Watch(c)
     with (
         Checkpointer(workdir / CHECKPOINTS) as checkpoints,
         contextlib.closing(batches),
         trace_window(config.profile.steps, workdir / "trace") as tracing,
         _stop_signal() as stopped,
     ):
-        done = checkpoints.latest_step() or 0
-        if done:
+        done = checkpoints.latest_step()
+        if done is not None:
             state, data = checkpoints.restore(done, state)
             batches.set_state(data["batches"])
+            watch.resume(data["watch"])
             logging.info("resuming %s at step %d", workdir, done)
-        if done < c.steps:
+        if (done or 0) < c.steps and not watch.gave_up:
             batches.start_prefetch()
         for log in (writer, *logs):
-            log.truncate_after(done)
+            log.truncate_after(-1 if done is None else done)
+        # Of the step before: (step, metrics, the update's batch, when it began, when it ended if it has).
+        late, ended = None, 0.0
 
-        def save(step: int):
-            checkpoints.save(step, state, {"batches": batches.get_state(), "config": config.to_dict()})
+        def read(every: bool = False) -> None:
+            """Reads what is late and writes it, if `every` or if it is its turn."""
+            nonlocal late, ended
+            if late is None:
+                return
+            (step, metrics, batch, began, end), late = late, None
+            metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
+            # Steps follow each other on the device: one begins when the one before has ended.
+            began, ended = max(began, ended), end or time.perf_counter()
+            metrics["time/step_s"] = ended - began
+            if "train/tokens" in metrics:
+                metrics["train/tokens_per_s"] = metrics["train/tokens"] / metrics["time/step_s"]
+            if every or step % c.log_every == 0:
+                writer.write(step, metrics)
+                _show(progress, metrics)
+            watch.update(metrics)
+            if watch.broken:
+                _give_up(workdir, checkpoints, step, batch, c.stop_after_skipped)
 
-        if evaluate and not done:
-            writer.write(0, evaluate(state))
-        late = None
-        with tqdm(total=c.steps, initial=done, desc=config.stage, unit="step", mininterval=1.0) as progress:
-            for step in range(done + 1, c.steps + 1):
+        def judge(step: int) -> bool:
+            """Writes an evaluation; True when it is the best so far."""
+            values = evaluate(state)
+            writer.write(step, values)
+            return watch.evaluation(step, values)
+
+        def save(step: int) -> None:
+            data = {"batches": batches.get_state(), "config": config.to_dict(), "watch": watch.state()}
+            checkpoints.save(step, state, data, best=watch.best_step)
+
+        if evaluate and done is None and judge(0):
+            save(0)
+        first, last = (done or 0) + 1, c.steps
+        if watch.gave_up:
+            last = done
+        with tqdm(
+            total=c.steps, initial=first - 1, desc=config.stage, unit="step", mininterval=1.0
+        ) as progress:
+            for step in range(first, last + 1):
                 tracing(step)
+                began = time.perf_counter()
                 with phases("input"):
                     batch = next(batches)
-                state, metrics = advance(state, batch, step)
-                if late and late[0] % c.log_every == 0:
-                    _report(writer, progress, *late)
-                late = (step, metrics | phases.drain())
+                state, metrics, batch = advance(state, batch, step)
+                end = time.perf_counter() if _ready(metrics) else None
+                read()
+                late = step, metrics | phases.drain(), batch, began, end
                 progress.update()
-                if evaluate and (step % c.evaluate_every == 0 or step == c.steps):
-                    _report(writer, progress, *late)
-                    late = None
-                    writer.write(step, evaluate(state))
                 planned = step % c.checkpoint_every == 0 or step == c.steps
+                if evaluate and (step % c.evaluate_every == 0 or step == c.steps):
+                    read(every=True)
+                    planned |= judge(step) or watch.gave_up
                 if planned or stopped():
                     # An interruption adds no line that the uninterrupted run would not have.
-                    if late and (planned or step % c.log_every == 0):
-                        _report(writer, progress, *late)
-                    late = None
+                    read(every=planned)
                     save(step)
+                if watch.gave_up:
+                    logging.info(
+                        "no better %s since step %d: stopped after step %d",
+                        c.best_metric,
+                        watch.best_step,
+                        step,
+                    )
+                    break
                 if stopped() and step < c.steps:
                     checkpoints.wait()
                     logging.warning("stopped after step %d; the same command goes on from there", step)
@@ -92,9 +140,24 @@ def run(
     return state
 
 
-def _report(writer: MetricWriter, progress: tqdm, step: int, metrics: dict) -> None:
-    metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
-    writer.write(step, metrics)
+def _ready(metrics: dict) -> bool:
+    return all(value.is_ready() for value in metrics.values() if isinstance(value, jax.Array))
+
+
+def _give_up(workdir: Path, checkpoints: Checkpointer, step: int, batch, skipped: int) -> NoReturn:
+    share = f"-{jax.process_index()}" if jax.process_count() > 1 else ""
+    path = workdir / f"skipped-{step}{share}.npz"
+    save_batch(path, batch)
+    checkpoints.wait()
+    newest = checkpoints.latest_step()
+    good = "there is no checkpoint yet" if newest is None else f"the last good checkpoint is of step {newest}"
+    raise UserError(
+        f"{skipped} updates in a row were not finite, the last at step {step}; its batch is in {path}, "
+        f"{good}: look at what the batch holds, or lower optimizer.learning_rate in another --workdir"
+    )
+
+
+def _show(progress: tqdm, metrics: dict[str, float]) -> None:
     shown = {
         name.removeprefix("train/"): metrics[name]
         for name in ("train/loss", "train/reward")

@@ -67,11 +67,16 @@ def objective(config: ConfigDict) -> GRPOConfig:
 def group_advantages(reward_BG: np.ndarray, scale_by_std: bool) -> tuple[np.ndarray, float]:
     """(reward - group mean) / group std, float32 [B, G], and the fraction of groups with equal rewards.
 
-    Such a group says nothing about its members: its advantages are 0, not noise over a tiny std.
+    Such a group says nothing about its members: its advantages are 0, not noise over a tiny std. A reward
+    of nan is not known: it is not in the mean, and its advantage is 0.
     """
-    centred = reward_BG - reward_BG.mean(axis=1, keepdims=True)
-    flat = np.ptp(reward_BG, axis=1, keepdims=True) < 1e-6
-    scale = np.where(flat, 1.0, reward_BG.std(axis=1, keepdims=True)) if scale_by_std else 1.0
+    known = ~np.isnan(reward_BG)
+    count_B1 = np.maximum(known.sum(axis=1, keepdims=True), 1)
+    mean_B1 = np.where(known, reward_BG, 0.0).sum(axis=1, keepdims=True) / count_B1
+    centred = np.where(known, reward_BG - mean_B1, 0.0)
+    flat = np.ptp(centred, axis=1, keepdims=True) < 1e-6
+    std_B1 = np.sqrt(np.square(centred).sum(axis=1, keepdims=True) / count_B1)
+    scale = np.where(flat, 1.0, std_B1) if scale_by_std else 1.0
     return np.where(flat, 0.0, centred / scale).astype(np.float32), float(flat.mean())
 
 

@@ -1,10 +1,17 @@
-"""The paper's rewards: plain functions of a judged completion, summed with weights."""
+"""Rewards: plain functions of a prompt's record and a completion; named parts, summed with weights."""
 
+import importlib
 import math
+from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
 from r2rec_jax.evaluate.judge import Judged
+from r2rec_jax.prompts.ranking import RankingRecord
+from r2rec_jax.runtime.errors import UserError
+
+# (record, completion, the config's `reward` section) -> parts by name, before weighting.
+Reward = Callable[[RankingRecord, Judged, ConfigDict], dict[str, float]]
 
 
 def step_reward(statements: int, fewest: int, most: int) -> float:
@@ -19,19 +26,59 @@ def rank_reward(truth_rank: int) -> float:
     return 1.0 / math.log2(1 + truth_rank) if truth_rank else 0.0
 
 
-def reward(judged: Judged, config: ConfigDict) -> dict[str, float]:
-    """The parts by name, before weighting; `config` is the `reward` section.
+def paper(_: RankingRecord, said: Judged, config: ConfigDict) -> dict[str, float]:
+    """The paper's two parts.
 
     With `step_needs_valid_answer`, statements that lead to no valid answer earn nothing: otherwise
     reasoning alone, without end or answer, is a way to be paid.
     """
-    pays = judged.ranking.valid or not config.step_needs_valid_answer
+    pays = said.ranking.valid or not config.step_needs_valid_answer
     return {
-        "step": step_reward(judged.statements, *config.statements) if pays else 0.0,
-        "rank": rank_reward(judged.truth_rank),
+        "step": step_reward(said.statements, *config.statements) if pays else 0.0,
+        "rank": rank_reward(said.truth_rank),
     }
 
 
+def functions(config: ConfigDict) -> list[Reward]:
+    """The paper's function and those of `config.extra`, each named "module:function".
+
+    Raises:
+      UserError: a name that nothing can be imported by.
+    """
+    return [paper, *map(_imported, config.extra)]
+
+
+def reward(pay: list[Reward], said: Judged, config: ConfigDict) -> dict[str, float]:
+    """The parts of every function, by name.
+
+    Raises:
+      ValueError: a part is no finite number, or two functions give one of the same name.
+    """
+    parts = {}
+    for function in pay:
+        for name, value in function(said.prompt.record, said, config).items():
+            if name in parts:
+                raise ValueError(f"two functions give a part {name!r}")
+            parts[name] = float(value)
+            if not math.isfinite(parts[name]):
+                raise ValueError(f"part {name!r} is {parts[name]}")
+    return parts
+
+
 def total(parts: dict[str, float], config: ConfigDict) -> float:
-    """R = step_weight * R_step + rank_weight * R_rank."""
-    return sum(config[f"{name}_weight"] * value for name, value in parts.items())
+    """The weighted sum: part X has the weight `config.X_weight`, 1 where there is no such field."""
+    return sum(config.get(f"{name}_weight", 1.0) * value for name, value in parts.items())
+
+
+def _imported(name: str) -> Reward:
+    module, _, function = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"reward.extra {name!r}: {error}; name a function as module:function, of a module that Python "
+            "finds from here"
+        ) from error
+    if not callable(found):
+        raise UserError(f"reward.extra {name!r} is no function")
+    return found

@@ -6,11 +6,13 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from absl import logging
 
 from r2rec_jax.runtime.checkpoint import Checkpointer
 from r2rec_jax.runtime.errors import UserError
 
 CHECKPOINTS = "checkpoints"  # in a training run's workdir
+WHICH = ("latest", "best")
 
 
 @flax.struct.dataclass
@@ -39,12 +41,17 @@ class TrainState:
         return jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, self)
 
 
-def restore_trainable(workdir: str | Path, like: dict, optimizer: optax.GradientTransformation) -> dict:
-    """The newest `trainable` of a training run, placed as `like` is.
+def restore_trainable(
+    workdir: str | Path, like: dict, optimizer: optax.GradientTransformation, which: str = "latest"
+) -> dict:
+    """The `trainable` of a training run, placed as `like` is.
 
-    `optimizer` only tells what else the checkpoint holds; its settings need not be the run's own.
+    `optimizer` only tells what else the checkpoint holds; its settings need not be the run's own. `which`
+    is "latest", or "best": that of the run's best evaluation, the latest of a run that had none.
     Raises UserError when `workdir` holds no checkpoint, or one of another model.
     """
+    if which not in WHICH:
+        raise UserError(f"restore {which!r} is unknown: use one of {', '.join(WHICH)}")
     folder = Path(workdir) / CHECKPOINTS
     if not folder.is_dir():
         raise UserError(f"no checkpoints in {workdir}: train into that --workdir first")
@@ -52,6 +59,10 @@ def restore_trainable(workdir: str | Path, like: dict, optimizer: optax.Gradient
         step = checkpoints.latest_step()
         if step is None:
             raise UserError(f"no finished checkpoint in {folder}: train into that --workdir first")
+        if which == "best":
+            best = checkpoints.data(step).get("watch", {}).get("best_step")
+            step = step if best is None else best
         abstract = jax.eval_shape(lambda trainable: TrainState.create(trainable, optimizer), like)
         state, _ = checkpoints.restore(step, abstract.replace(trainable=like))
+        logging.info("%s: step %d, the %s", workdir, step, which)
         return state.trainable

@@ -60,3 +60,56 @@ def test_a_peer_that_fails_is_named(peers):
         result.run_peer(sys.executable, "peer.py")
     with pytest.raises(UserError, match=r"--peers=.*nowhere"):
         result.run_peer(peers / "nowhere", "peer.py")
+
+
+SERVER = """
+import sys
+print('{"loss": 2}', flush=True)
+for line in sys.stdin:
+    print('{"turn": "%s"}' % sys.argv[2], flush=True)
+    if sys.argv[2] == "tired":
+        sys.exit("no more")
+"""
+
+
+def test_a_serving_peer_takes_turns(peers):
+    (peers / "peer.py").write_text(SERVER)
+    with result.serving(sys.executable, "peer.py", "folder", "a") as peer:
+        assert peer.hello == {"loss": 2}
+        assert peer.ask() == peer.ask() == {"turn": "a"}
+        process = peer._process
+    assert process.poll() is not None
+
+
+def test_a_serving_peer_that_dies_is_named(peers):
+    (peers / "peer.py").write_text(SERVER)
+    with (
+        result.serving(sys.executable, "peer.py", "folder", "tired") as peer,
+        pytest.raises(UserError, match=r"peers/peer\.py by .* ended with code 1: no more"),
+    ):
+        peer.ask()
+        peer.ask()
+    with (
+        pytest.raises(UserError, match=r"--peers=.*nowhere"),
+        result.serving(peers / "nowhere", "peer.py"),
+    ):
+        pass
+
+
+def test_the_fastest_variant_that_runs(peers):
+    (peers / "peer.py").write_text(
+        "import sys, time\nprint('{}', flush=True)\n"
+        "for line in sys.stdin:\n    time.sleep(float(sys.argv[2]))\n    print('{}', flush=True)\n"
+    )
+    variants = ["0.2", "0.01", "not a number"]
+    assert result.fastest(sys.executable, "peer.py", "folder", variants) == "0.01"
+    with pytest.raises(UserError, match=r"no variant of peers/peer\.py runs"):
+        result.fastest(sys.executable, "peer.py", "folder", variants[2:])
+
+
+def test_sides_that_compute_different_things_are_not_compared():
+    result.require_equal("loss", 1.0005, 1.0)
+    with pytest.raises(ValueError, match=r"loss: ours computes 1\.002, the peer 1\.0"):
+        result.require_equal("loss", 1.002, 1.0)
+    with pytest.raises(ValueError, match="nan"):
+        result.require_equal("loss", float("nan"), 1.0)

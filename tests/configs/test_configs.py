@@ -17,7 +17,7 @@ PRESETS = {
     "sft": (None, "quickstart"),
     "grpo": (None, "quickstart"),
     "eval": (None, "quickstart"),
-    "reproduce": ("quickstart", "ml1m_smoke", "ml1m"),
+    "reproduce": ("quickstart", "figure5", "ml1m_smoke", "ml1m"),
 }
 BUILDS = [(name, preset) for name, presets in PRESETS.items() for preset in presets]
 BASE = ("seed", "mesh", "data", "prompt", "model", "lora", "annotate")
@@ -50,7 +50,7 @@ def test_an_unknown_preset_is_refused(name):
 
 
 def test_reproduce_asks_for_a_preset():
-    with pytest.raises(UserError, match="quickstart, ml1m_smoke, ml1m"):
+    with pytest.raises(UserError, match="quickstart, figure5, ml1m_smoke, ml1m"):
         build("reproduce")
 
 

@@ -11,13 +11,15 @@ from ml_collections import ConfigDict
 from r2rec_jax.data.generate import generate
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.data.protocol import split
+from r2rec_jax.evaluate.judge import Judged, judge
 from r2rec_jax.evaluate.policy import complete, rank_users, summary
 from r2rec_jax.model.config import LlamaConfig
 from r2rec_jax.model.llama import Llama, init_variables
 from r2rec_jax.pipeline.prompts import RankingPrompts
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
-from r2rec_jax.rollout.engine import Engine, Rollout, SamplingConfig
+from r2rec_jax.rollout.engine import Engine, SamplingConfig
+from r2rec_jax.rollout.slots import Rollout
 
 CONFIG = ConfigDict(
     {
@@ -51,8 +53,10 @@ class Teller:
     def __init__(self, prompts):
         self.prompts = {p.record.user: p for p in prompts}
         self.chat, self.calls = prompts.chat, []
+        self.sampling = SamplingConfig(120, 1.0)
 
-    def __call__(self, _, prompt_BP, prompt_length_B, *, samples, seed, prompt_ids):
+    def __call__(self, _, prompt_BP, prompt_length_B, *, samples, seed, prompt_ids, possible, receive=None):
+        assert possible is None
         self.calls.append(
             types.SimpleNamespace(tokens=prompt_BP, length=prompt_length_B, ids=prompt_ids, seed=seed)
         )
@@ -68,12 +72,29 @@ class Teller:
         length = np.array([len(ids) for ids in rows], np.int32)
         truncated = np.zeros(len(rows), bool)
         truncated[-1] = True
-        return Rollout(tokens, length, truncated, np.zeros(tokens.shape, np.float32))
+        rollout = Rollout.empty(*tokens.shape)
+        rollout.tokens, rollout.length, rollout.truncated = tokens, length, truncated
+        if receive is not None:
+            receive(0, rollout[:samples])
+        return rollout
 
 
-def test_completions_are_judged_with_the_prompt_they_continue(prompts):
-    teller, batch = Teller(prompts), [prompts[k] for k in (4, 1, 3)]
-    rollout, judged = complete(teller, {}, batch, prompts.chat, CONFIG, samples=2, seed=9)
+def judged_of(chat, prompts, rollout, samples) -> list[Judged]:
+    return [
+        judge(prompts[row // samples], tokens[:length], bool(truncated), chat, CONFIG)
+        for row, (tokens, length, truncated) in enumerate(
+            zip(rollout.tokens, rollout.length, rollout.truncated, strict=True)
+        )
+    ]
+
+
+def test_completions_continue_their_prompts(prompts):
+    teller, batch, received = Teller(prompts), [prompts[k] for k in (4, 1, 3)], []
+    rollout = complete(
+        teller, {}, batch, prompts.chat, CONFIG, samples=2, seed=9, receive=lambda *got: received.append(got)
+    )
+    assert [(k, len(group.tokens)) for k, group in received] == [(0, 2)]
+    judged = judged_of(prompts.chat, batch, rollout, 2)
     assert len(judged) == len(rollout.tokens) == 6
     assert [one.prompt for one in judged] == [p for p in batch for _ in range(2)]
     for row, one in enumerate(judged):
@@ -90,34 +111,43 @@ def test_completions_are_judged_with_the_prompt_they_continue(prompts):
         assert not row[length:].any()
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 7, 10])
-def test_one_result_a_user_in_order_and_the_last_batch_filled(prompts, batch_size):
-    teller = Teller(prompts)
-    judged = list(rank_users(teller, {}, prompts, batch_size=batch_size, seed=0))
-    assert [one.prompt.record.user for one in judged] == prompts.users.tolist()
-    assert all(call.tokens.shape == (batch_size, 160) for call in teller.calls)
-    assert len(teller.calls) == -(-7 // batch_size)
-
-
-def test_samples_do_not_depend_on_the_batch_size(prompts):
+@pytest.fixture(scope="module")
+def model(prompts) -> tuple[Llama, dict]:
     vocabulary = prompts.chat.tokenizer.get_vocab_size()
     model = Llama(LlamaConfig(vocabulary, 16, 24, 1, 2, 1, 8, 1e-5, 1000.0, None, 256, False))
-    variables = jax.jit(lambda: init_variables(model, 0))()
-    engine = Engine(model, prompts.chat.end, SamplingConfig(6, 1.0, 0.9, chunk=6))
-    said = [
-        [one.reasoning for one in rank_users(engine, variables, prompts, batch_size=size, seed=5)]
-        for size in (7, 3)
-    ]
-    assert said[0] == said[1]
-    assert len(set(said[0])) == 7
-    other = [one.reasoning for one in rank_users(engine, variables, prompts, batch_size=3, seed=6)]
-    assert other != said[0]
+    return model, jax.jit(lambda: init_variables(model, 0))()
+
+
+def ranked(prompts, model, *, seed=5, **how) -> dict[int, Judged]:
+    engine = Engine(model[0], prompts.chat.end, SamplingConfig(40, 1.0, 0.9, **how))
+    pairs = list(rank_users(engine, model[1], prompts, seed=seed))
+    assert sorted(k for k, _ in pairs) == list(range(7))
+    return dict(pairs)
+
+
+def test_what_a_user_gets_depends_neither_on_slots_nor_on_buckets(prompts, model):
+    whole = ranked(prompts, model, slots=7)
+    assert [whole[k].prompt.record.user for k in range(7)] == prompts.users.tolist()
+    said = [whole[k].reasoning for k in range(7)]
+    assert len(set(said)) == 7
+    lengths = sorted(len(prompts[k].tokens) for k in range(7))
+    wide = prompts.config.copy_and_resolve_references()
+    wide.buckets = (lengths[3], 160)
+    bucketed = RankingPrompts(prompts.dataset, prompts.users, prompts.chat, wide, 0)
+    for other in (ranked(prompts, model, slots=3), ranked(bucketed, model, slots=2)):
+        assert [other[k].reasoning for k in range(7)] == said
+    assert [ranked(prompts, model, seed=6)[k].reasoning for k in range(7)] != said
+
+
+def test_constrained_answers_are_valid_where_free_ones_are_not(prompts, model):
+    assert not any(one.ranking.valid for one in ranked(prompts, model).values())
+    assert all(one.ranking.valid for one in ranked(prompts, model, constrained=True).values())
 
 
 def test_summary_is_over_all_completions(prompts):
-    _, judged = complete(
-        Teller(prompts), {}, [prompts[0], prompts[1]], prompts.chat, CONFIG, samples=2, seed=0
-    )
+    batch = [prompts[0], prompts[1]]
+    rollout = complete(Teller(prompts), {}, batch, prompts.chat, CONFIG, samples=2, seed=0)
+    judged = judged_of(prompts.chat, batch, rollout, 2)
     judged[0] = dataclasses.replace(judged[0], prompt=dataclasses.replace(prompts[0], dropped_chains=2))
     rates = {"valid_rate": 1.0, "truncation_rate": 0.25, "statements": 1.0}
     assert summary(judged) == rates | {"dropped_chains": 0.5, "dropped_likes": 0.0}

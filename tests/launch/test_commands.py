@@ -1,7 +1,9 @@
 """The commands from ratings to metrics on a random model, and what they say when something is missing."""
 
+import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,11 +26,13 @@ from r2rec_jax.model.config import LlamaConfig, load_config
 from r2rec_jax.model.hf import save_params
 from r2rec_jax.model.llama import Llama, init_variables
 from r2rec_jax.model.lora import LoRAConfig
+from r2rec_jax.pipeline.batches import collate
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.corpus import Corpus
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.metrics import read
+from r2rec_jax.runtime.profiler import Phases
 from r2rec_jax.train.experience import gather
 from r2rec_jax.train.optimizer import make_optimizer
 from r2rec_jax.train.state import restore_trainable
@@ -112,6 +116,7 @@ def test_sft_writes_checkpoints_and_metrics(road):
     written = read(road.at("sft"))
     assert [row["step"] for row in written] == [1, 2, 3]
     assert all(np.isfinite(row["train/loss"]) for row in written)
+    assert all(0 < row["train/tokens_per_s"] < 1e9 for row in written)
     assert Path(road.at("sft"), "checkpoints", "3").is_dir()
 
 
@@ -122,7 +127,9 @@ def test_grpo_writes_rewards_samples_and_validation(road):
     names = "train/reward train/kl train/entropy train/sampler_gap train/grad_norm train/skipped "
     names += "train/clip_fraction_low train/clip_fraction_high "
     names += "reward/step reward/rank reward/flat_groups rollout/valid_rate rollout/truncation_rate "
-    names += "rollout/statements rollout/length rollout/tokens time/rollout_s time/update_s"
+    names += "reward/failed rollout/statements rollout/length rollout/length_p10 rollout/length_p50 "
+    names += "rollout/length_p90 rollout/length_max rollout/tokens rollout/tokens_per_s update/tokens_per_s "
+    names += "time/input_s time/rollout_s time/reward_s time/update_s time/step_s"
     assert set(names.split()) <= set(steps[0])
     assert steps[0]["train/kl"] == pytest.approx(0, abs=1e-6)  # it starts at the SFT adapter
     assert steps[0]["train/sampler_gap"] < 1e-3  # sampler and trainer agree
@@ -130,6 +137,10 @@ def test_grpo_writes_rewards_samples_and_validation(road):
     assert validation == [0, 2]
     samples = lines(road.at("grpo"), "samples.jsonl")
     assert [sample["step"] for sample in samples] == [1, 1, 2, 2]
+    assert set(samples[0]) == {"step", "user", "reward", "parts", "truth_rank", "reasoning", "answer"}
+    assert {"reward", "hr@1", "ndcg@3", "step", "rank", "failed", "valid_rate"} <= {
+        name.removeprefix("validation/") for name in written[0]
+    }
 
 
 def test_grpo_interrupted_and_resumed_is_uninterrupted(road, tmp_path, monkeypatch):
@@ -154,8 +165,116 @@ def test_grpo_interrupted_and_resumed_is_uninterrupted(road, tmp_path, monkeypat
     jax.tree.map(np.testing.assert_array_equal, *states)
 
 
+def test_sft_that_is_not_finite_ends_with_its_batch(road, tmp_path, monkeypatch):
+    config = road.sft.copy_and_resolve_references()
+    config.train.update({"steps": 9, "stop_after_skipped": 2})
+
+    def spoilt(*args):
+        batch = collate(*args)
+        batch.response_mask[0, 0] = np.nan
+        return batch
+
+    monkeypatch.setattr(train, "collate", spoilt)
+    refused(train.main, config, tmp_path, "skipped-2.npz", "no checkpoint yet")
+    with np.load(tmp_path / "skipped-2.npz") as saved:
+        assert {*saved} == {"prompt", "prompt_length", "response", "response_mask"}
+        assert np.isnan(saved["response_mask"]).sum() == 1
+
+
+def test_grpo_that_is_not_finite_ends_with_its_batch(road, tmp_path, monkeypatch):
+    config = road.grpo.copy_and_resolve_references()
+    config.train.update({"steps": 9, "stop_after_skipped": 2, "evaluate_every": 100, "checkpoint_every": 2})
+    given = []
+
+    def spoilt(*args, **kwargs):
+        got = gather(*args, **kwargs)
+        got.batch.advantage[1] = np.nan if len(given) > 1 else 0
+        given.append(got.batch)
+        return got
+
+    monkeypatch.setattr(train, "gather", spoilt)
+    refused(train.main, config, tmp_path, f"batch is in {tmp_path}/skipped-4.npz", "checkpoint is of step 2")
+    assert [row["train/skipped"] for row in read(tmp_path) if "train/loss" in row] == [0, 0, 1, 1]
+    with np.load(tmp_path / "skipped-4.npz") as saved:
+        np.testing.assert_array_equal(saved["advantage"], given[3].advantage)
+        np.testing.assert_array_equal(saved["sampler_logprobs"], given[3].sampler_logprobs)
+        for name in ("prompt", "prompt_length", "response", "response_mask"):
+            np.testing.assert_array_equal(saved[f"completions.{name}"], getattr(given[3].completions, name))
+
+
 def untimed(workdir) -> list[dict]:
-    return [{name: row[name] for name in row if not name.startswith("time/")} for row in read(workdir)]
+    timed = re.compile("time/.*|.*_per_s")
+    return [{name: row[name] for name in row if not timed.fullmatch(name)} for row in read(workdir)]
+
+
+def test_grpo_pays_the_same_in_workers_and_a_function_of_ones_own(road, tmp_path, monkeypatch):
+    (tmp_path / "own_lengths.py").write_text(
+        "def chars(record, said, config):\n    return {'chars': len(said.reasoning)}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    config = road.grpo.copy_and_resolve_references()
+    config.reward.update({"workers": 2, "timeout_s": 60.0})
+    train.main(config, tmp_path / "run", False)
+    assert untimed(tmp_path / "run") == untimed(road.at("grpo"))
+    config.reward.extra = ("own_lengths:chars",)
+    config.train.steps = 1
+    train.main(config, tmp_path / "own", False)
+    before, step, after = read(tmp_path / "own")
+    assert before["validation/chars"] > 0 and after["validation/chars"] > 0
+    paid = step["reward/step"] + 2 * step["reward/rank"] + step["reward/chars"]
+    assert step["train/reward"] == pytest.approx(paid) and step["reward/failed"] == 0
+
+
+@pytest.mark.parametrize("stage", ["sft", "grpo"])
+def test_nothing_is_compiled_after_the_first_step(road, tmp_path, monkeypatch, stage):
+    """Nor after the first step of a resumed run."""
+    config = getattr(road, stage).copy_and_resolve_references()
+    config.train.update({"steps": 5, "evaluate_every": 2, "checkpoint_every": 2})
+    if stage == "grpo":
+        config.grpo.updates_per_rollout = 2
+    compiled: list[list[str]] = []  # names of programs; before the first step, in the first step, ...
+    interrupt_at = 3
+
+    class Noted(Phases):
+        def __call__(self, name):
+            if name == "input":
+                compiled.append([])
+                if len(compiled) == interrupt_at + 1:
+                    os.kill(os.getpid(), signal.SIGTERM)
+            return super().__call__(name)
+
+    def note(event, _, *, fun_name="", **__):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled[-1].append(fun_name)
+
+    def compiles():
+        compiled[:] = [[]]
+        with contextlib.suppress(KeyboardInterrupt):
+            train.main(config, tmp_path, False)
+        return compiled
+
+    monkeypatch.setattr(train, "Phases", Noted)
+    jax.monitoring.register_event_duration_secs_listener(note)
+    try:
+        _, first, *later = compiles()
+        assert first.count("jit(placed_step)") == 1 and later == [[], []]
+        interrupt_at = 99
+        _, first, *later = compiles()
+        assert first.count("jit(placed_step)") == 1 and later == [[]]
+    finally:
+        jax.monitoring.unregister_event_duration_listener(note)
+
+
+def test_a_trace_shows_the_phases(road, tmp_path):
+    config = road.grpo.copy_and_resolve_references()
+    config.profile.steps = "2:3"
+    train.main(config, tmp_path, False)
+    (path,) = tmp_path.glob("trace/**/*.xplane.pb")
+    planes = jax.profiler.ProfileData.from_file(str(path)).planes
+    events = {event.name for plane in planes for line in plane.lines for event in line.events}
+    assert {"input", "rollout", "reward", "update"} <= events
+    content = path.read_bytes()
+    assert all(scope in content for scope in (b"prefill", b"decode", b"loss_and_gradient"))
 
 
 @pytest.mark.slow
@@ -185,7 +304,7 @@ def test_metrics_hold_every_system_on_every_user(road):
         assert shared <= set(row) and row["users"] == SIZES["evaluation"]
         policy = {"valid_rate", "truncation_rate", "statements", "reward"} & set(row)
         assert len(policy) == (0 if name in road.eval.baselines else 4)
-    assert list(report["paired_ci95"]) == ["sft - base", "sft+grpo - sft"]
+    assert list(report["paired_ci95"]) == ["sft - base", "sft+grpo - base", "sft+grpo - sft"]
     assert set(report["paired_ci95"]["sft - base"]) == {"reward", "hr@1"}
 
 

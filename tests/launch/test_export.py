@@ -96,3 +96,24 @@ def test_what_is_no_adapters_run_is_refused(run, tmp_path):
     with pytest.raises(UserError, match="no workdir of"):
         export(Path(other), tmp_path / "out", False, "float32", False)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_best_checkpoint_if_asked(run, tmp_path):
+    workdir, _, adapter = run
+    config = json.loads((workdir / "config.json").read_text())
+    other = tmp_path / "grpo"
+    other.mkdir()
+    (other / "config.json").write_text(json.dumps(config))
+    with Checkpointer(other / CHECKPOINTS) as checkpoints:
+        for step, factor in ((3, 1.0), (6, 2.0)):
+            scaled = jax.tree.map(lambda leaf, factor=factor: jax.numpy.asarray(factor * leaf), adapter)
+            state = TrainState.create(
+                {"lora": scaled}, make_optimizer(sft_config.get_config("quickstart"), 5)
+            )
+            checkpoints.save(step, state, {"watch": {"best_step": 3}}, best=3)
+    for which, factor in (("latest", 2), ("best", 1)):
+        export(other, tmp_path / which, False, "bfloat16", False, which)
+        _, read = peft.load_adapter(tmp_path / which, ARCHITECTURE)
+        jax.tree.map(
+            lambda got, one, factor=factor: np.testing.assert_array_equal(got, factor * one), read, adapter
+        )

@@ -9,43 +9,50 @@ import numpy as np
 import pytest
 from flax.linen import meta
 
+from r2rec_jax.model.attention import Prefix
 from r2rec_jax.model.completion import prefill
 from r2rec_jax.model.llama import (
     REMAT,
-    Cache,
     Llama,
     abstract_variables,
     head,
     init_variables,
+    layer_name,
     remat_policy,
 )
 from r2rec_jax.model.lora import LoRAConfig
 from r2rec_jax.runtime.errors import UserError
 
 
-def test_decoding_over_a_shared_prompt_equals_the_full_forward(config, assert_close):
+def test_an_unrolled_model_over_two_pasts_equals_the_full_forward(config, assert_close):
+    """A shared prompt, then a part of each row's response, then the rest of it."""
     model = Llama(config)
     variables = init_variables(model, seed=0)
+    unrolled = model.clone(unrolled=True)
+    layers = {name: leaf for name, leaf in variables["params"].items() if name != "layers"}
+    for number in range(config.num_hidden_layers):
+        stacked = variables["params"]["layers"]
+        layers[layer_name(number)] = jax.tree.map(lambda leaf, at=number: leaf[at], stacked)
     rng = np.random.default_rng(0)
     lengths, P, G, R = np.array([9, 5]), 9, 3, 6
     N = 2 * G
     prompt = rng.integers(0, 53, (2, P)).astype(np.int32)
     response = rng.integers(0, 53, (N, R)).astype(np.int32)
-    prefix, last = prefill(model, variables, prompt, lengths)
-    shape = (config.num_hidden_layers, N, config.num_key_value_heads, R, config.head_dim)
-    cache = Cache(*jnp.zeros((2, *shape)), jnp.zeros(config.num_hidden_layers, jnp.int32))
+    prefix, last = prefill(unrolled, {"params": layers}, prompt, lengths)
     start = np.repeat(lengths - 1, G)
+    inputs = np.concatenate([np.repeat(last, G)[:, None], response[:, :-1]], axis=1)
 
     @jax.jit
-    def step(tokens, column, cache):
-        hidden, kv = model.apply(variables, tokens[:, None], start + column, prefix, cache)
-        return hidden, cache.append(*kv)
+    def run(tokens, start, *pasts):
+        return unrolled.apply({"params": layers}, tokens, start, *pasts)
 
-    decoded = []
-    for column in range(R):
-        tokens = response[:, column - 1] if column else np.repeat(last, G)
-        hidden, cache = step(tokens, column, cache)
-        decoded.append(hidden[:, 0])
+    # Rows of different lengths: what a padded part leaves behind is not looked at.
+    early, own = np.array([4, 2, 3, 4, 1, 2]), []
+    first, (k, v) = run(inputs[:, :4], start, prefix)
+    rest = np.stack([np.resize(inputs[n, early[n] :], 3) for n in range(N)])
+    second, _ = run(rest, start + early, prefix, Prefix(k, v, early))
+    for n in range(N):
+        own.append(np.concatenate([first[n, : early[n]], second[n]])[: early[n] + 2])
 
     rows = np.zeros((N, P + R), np.int32)
     for n in range(N):
@@ -53,7 +60,8 @@ def test_decoding_over_a_shared_prompt_equals_the_full_forward(config, assert_cl
         rows[n, :length] = prompt[n // G, :length]
         rows[n, length : length + R] = response[n]
     full, _ = jax.jit(model.apply)(variables, rows)
-    assert_close(np.stack(decoded, 1), full[np.arange(N)[:, None], start[:, None] + np.arange(R)])
+    for n in range(N):
+        assert_close(own[n], full[n, start[n] : start[n] + early[n] + 2])
 
 
 def loss_and_gradients(config, remat):

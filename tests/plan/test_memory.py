@@ -76,20 +76,31 @@ def test_what_rests_on_a_device(make):
     assert memory.optimizer == 2 * memory.adapter
     # Keys and values, 4 bytes: 8 prompts of 4096 tokens once, 64 completions of 1024.
     assert memory.kv_cache == 4 * 2 * 2 * 64 * 4 * (8 * 4096 + 64 * 1024)
+    assert memory.decoder == memory.base + memory.adapter
     assert memory.peak == max(memory.update, memory.rollout)
     sft, policy, mesh = make("sft")
     assert memory_of(sft, policy, mesh, programs.shapes_of(sft)).kv_cache == 0
 
 
-def test_the_cache_is_what_the_engine_allocates(make):
+@pytest.mark.parametrize("kind", ["", "int8"])
+def test_the_cache_is_what_the_engine_allocates(make, kind):
     config, policy, mesh = make("grpo")
-    config.rollout.update({"max_tokens": 40, "chunk": 32})
+    config.rollout.update({"max_tokens": 40, "cache": kind})
     shapes = Shapes(B=2, G=3, P=24, R=40)
-    prefix, state = programs.prefill(config, policy, mesh, shapes).out_info
-    allocated = sum(
-        leaf.size * leaf.dtype.itemsize for leaf in (prefix.k, prefix.v, state.cache.k, state.cache.v)
-    )
-    assert kv_cache_bytes(policy.model, mesh, shapes, chunk=32) == allocated
+    state = programs.prefill(config, policy, mesh, shapes).out_info
+    kept = [(past.k, past.v, past.k_scale, past.v_scale) for past in (state.prompt, state.own)]
+    allocated = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept))
+    assert kv_cache_bytes(policy.model, mesh, shapes, int8=bool(kind)) == allocated
+
+
+def test_the_decoders_copy_is_whole_along_fsdp(make):
+    config, _, _ = make("grpo")
+    config.rollout.weights = "merged"
+    mesh = jax.sharding.AbstractMesh((1, 4, 2), ("data", "fsdp", "tensor"))
+    policy = programs.abstract_policy(config, mesh)
+    split = 2 * 1024 * 256 + 4 * 256 * (2 * 256 + 2 * 128 + 3 * 512)
+    whole = (2 * 4 + 1) * 256
+    assert device_bytes(programs.decoder_weights(config, policy, mesh)) == 4 * (split // 2 + whole)
 
 
 def test_largest_batch_is_the_last_that_fits(make):
@@ -99,7 +110,7 @@ def test_largest_batch_is_the_last_that_fits(make):
     assert most > 1
     for batch, fits in ((most, True), (most + 1, False)):
         at = Shapes(batch, 1, shapes.P, shapes.R)
-        peak = estimate(policy, mesh, at, grpo=False, scores=True, chunk=1).peak
+        peak = estimate(policy, mesh, at, scores=True).peak
         assert (peak <= 40e9) == fits
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 
 import jax
@@ -12,6 +13,8 @@ from r2rec_jax.model.config import LlamaConfig
 from r2rec_jax.model.llama import Llama, head, init_variables
 from r2rec_jax.model.lora import LoRAConfig
 from r2rec_jax.rollout.engine import Engine, SamplingConfig
+from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.mesh import make_mesh
 
 NEVER = -1  # an end token that no vocabulary holds
 
@@ -172,9 +175,140 @@ def test_decoding_stops_with_the_last_row(model, variables, monkeypatch):
 
 
 def test_programs_compile_once_a_shape(model, variables):
-    engine = Engine(model, 4, SamplingConfig(6, 1.0, 0.9, chunk=2))
+    engine = Engine(model, 4, SamplingConfig(6, 1.0, 0.9, chunk=2, slots=2))
     for seed in range(3):
-        generate(engine, variables, (seed, 0), seed=seed)
-    assert (engine._begin._cache_size(), engine._decode._cache_size()) == (1, 1)
-    generate(engine, variables, (0, 1, 2))
-    assert (engine._begin._cache_size(), engine._decode._cache_size()) == (2, 2)
+        generate(engine, variables, (seed, 0, 1), seed=seed)
+    programs = (engine._copy, engine._fill, engine._refill, engine._decode)
+    assert [program._cache_size() for program in programs] == [1, 1, 1, 1]
+    generate(engine, variables, (0, 1, 2), samples=3)
+    assert [program._cache_size() for program in programs] == [1, 2, 2, 2]
+
+
+@pytest.mark.parametrize("slots", [1, 2, 5])
+@pytest.mark.parametrize("chunk", [1, 4])
+def test_refilled_slots_say_what_fixed_ones_do(model, variables, slots, chunk):
+    rng = np.random.default_rng(2)
+    prompts, lengths = rng.integers(1, 20, (9, 6)).astype(np.int32), rng.integers(1, 7, 9).astype(np.int32)
+    ids = np.arange(9, dtype=np.int32)
+
+    def run(**how):
+        engine, order = Engine(model, 4, SamplingConfig(12, 1.0, **how)), []
+        rollout = engine(
+            variables,
+            prompts,
+            lengths,
+            samples=2,
+            seed=0,
+            prompt_ids=ids,
+            receive=lambda b, group: order.append((b, group)),
+        )
+        return engine, rollout, order
+
+    _, fixed, _ = run()
+    engine, refilled, order = run(slots=slots, chunk=chunk)
+    assert len(set(fixed.length)) > 3, "this seed should end rows at many lengths"
+    for field in dataclasses.fields(fixed):
+        ours, theirs = getattr(refilled, field.name), getattr(fixed, field.name)
+        np.testing.assert_allclose(ours, theirs, atol=1e-5, err_msg=field.name)
+    assert sorted(b for b, _ in order) == list(range(9))
+    for b, group in order:
+        np.testing.assert_array_equal(group.tokens, fixed.tokens[2 * b : 2 * b + 2])
+    # By hand: a prompt holds its slot for whole chunks, until the longer of its two rows has ended.
+    if slots == 1:
+        chunks = sum(-(-fixed.length[2 * b : 2 * b + 2].max() // chunk) for b in range(9))
+        assert engine.utilisation == pytest.approx(fixed.length.sum() / (2 * chunk * chunks))
+
+
+def test_refilling_wastes_less_than_waiting_for_the_batch(model, variables):
+    prompts, lengths = np.tile(PROMPT, (8, 1)), np.tile(LENGTH, 8)
+    ids = np.arange(24, dtype=np.int32)
+
+    def utilisation(slots, calls):
+        engine, drawn = Engine(model, 4, SamplingConfig(40, 3.0, chunk=1, slots=slots)), []
+        for rows in np.split(np.arange(24), calls):
+            engine(variables, prompts[rows], lengths[rows], samples=1, seed=0, prompt_ids=ids[rows])
+            drawn.append(engine.utilisation)
+        return np.mean(drawn)
+
+    assert utilisation(slots=4, calls=1) > utilisation(slots=0, calls=6) + 0.05
+
+
+def test_stop_texts_end_a_row_with_the_token_that_completes_one(model, variables):
+    letters = "abcdefghijklmnopqrstuvwxyz"
+
+    def text(ids):
+        return "".join(letters[k] for k in ids)
+
+    free = generate(Engine(model, NEVER, SamplingConfig(10, 1.0, chunk=3)), variables, samples=6)
+    said = [text(row) for row in free.tokens.tolist()]
+    pair, letter = said[0][3:5], said[1][2]
+    sampling = SamplingConfig(10, 1.0, chunk=3, stop=(pair, letter))
+    stopped = generate(Engine(model, NEVER, sampling, decode_text=text), variables, samples=6)
+    for row, whole in enumerate(said):
+        ends = [whole.index(stop) + len(stop) for stop in (pair, letter) if stop in whole]
+        length = min(ends, default=10)
+        assert stopped.length[row] == length and stopped.truncated[row] == (not ends)
+        assert text(stopped.tokens[row, :length].tolist()) == whole[:length]
+        assert not stopped.tokens[row, length:].any() and not stopped.logprobs[row, length:].any()
+    assert 0 < stopped.truncated.sum() < 18, "this seed should show both endings"
+
+
+def forced_gap(model, variables, rollout) -> float:
+    """The mean difference between the sampler's log-probabilities and the trainer's."""
+    mask = np.ones(rollout.tokens.shape, np.float32)
+    batch = CompletionBatch(PROMPT, LENGTH, rollout.tokens, mask)
+    return float(np.abs(rollout.logprobs - completion_logprobs(model, variables, batch)[0]).mean())
+
+
+@pytest.mark.parametrize(
+    ("how", "least", "most"),
+    [
+        ({"weights": "adapter"}, 0, 1e-5),
+        ({"weights": "merged"}, 0, 1e-5),
+        ({"weights": "int8"}, 1e-4, 3e-2),
+        ({"cache": "int8"}, 1e-4, 3e-2),
+    ],
+)
+def test_what_the_samplers_copy_changes_shows_in_its_logprobs(how, least, most):
+    model = make_model(lora=LoRAConfig(rank=2, alpha=4.0))
+    variables = make_variables(model)
+    rollout = generate(Engine(model, NEVER, SamplingConfig(8, 1.0, **how)), variables, samples=4)
+    assert least <= forced_gap(model, variables, rollout) <= most
+
+
+@pytest.mark.parametrize("how", [{"weights": "int4"}, {"cache": "fp8"}])
+def test_unknown_copies_are_refused(model, how):
+    with pytest.raises(UserError, match=next(iter(how.values()))):
+        Engine(model, 4, SamplingConfig(8, 1.0, **how))
+
+
+def test_nothing_can_be_merged_into_an_int8_base(model):
+    with pytest.raises(UserError, match="weights=adapter"):
+        Engine(model.clone(int8=True), 4, SamplingConfig(8, 1.0, weights="merged"))
+
+
+@pytest.mark.eight_devices
+@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2), (1, 4, 2)])
+def test_a_mesh_says_what_one_device_does(sizes):
+    model = make_model(vocab=32, lora=LoRAConfig(rank=2, alpha=4.0))
+    variables = make_variables(model)
+    rng = np.random.default_rng(2)
+    prompts, ids = rng.integers(1, 20, (11, 6)).astype(np.int32), np.arange(11, dtype=np.int32)
+    lengths = rng.integers(1, 7, 11).astype(np.int32)
+
+    def run(mesh, **how):
+        sampling = SamplingConfig(8, 1.0, chunk=2, **how)
+        return Engine(model, 4, sampling, mesh)(
+            variables, prompts, lengths, samples=2, seed=0, prompt_ids=ids
+        )
+
+    mesh = make_mesh(**dict(zip(("data", "fsdp", "tensor"), sizes, strict=True)))
+    alone = run(None)
+    for how in ({}, {"slots": 8, "weights": "merged"}):
+        many = run(mesh, **how)
+        np.testing.assert_array_equal(many.tokens, alone.tokens)
+        np.testing.assert_allclose(many.logprobs, alone.logprobs, atol=1e-4)
+
+
+def test_on_eight_devices(run_on_eight_devices):
+    run_on_eight_devices()

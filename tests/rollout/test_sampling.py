@@ -5,7 +5,7 @@ import pytest
 import scipy.special
 import scipy.stats
 
-from r2rec_jax.rollout.sampling import draw, nucleus, sample
+from r2rec_jax.rollout.sampling import draw, largest, logprob, nucleus, sample
 
 
 def brute_force_nucleus(logits: np.ndarray, top_p: float) -> set[int]:
@@ -57,25 +57,53 @@ def test_draws_follow_a_wide_vocabulary():
     assert scipy.stats.chisquare(seen, expected).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("top_p", [1.0, 0.7])
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
-def test_draws_follow_the_softmax_and_logprobs_ignore_the_truncation(temperature, top_p):
+def kept_by_hand(p: np.ndarray, top_k: int, top_p: float, min_p: float) -> np.ndarray:
+    """The distribution p with top-k, then top-p of what is left, then min-p; normalised."""
+    order = np.argsort(-p)
+    kept = np.zeros(len(p), bool)
+    kept[order[: top_k or len(p)]] = True
+    q = np.where(kept, p, 0) / p[kept].sum()
+    before = np.concatenate([[0], np.cumsum(q[order])[:-1]])
+    kept[order[before >= top_p]] = False
+    kept &= p >= min_p * p.max()
+    q = np.where(kept, p, 0)
+    return q / q.sum()
+
+
+@pytest.mark.parametrize(
+    ("temperature", "top_k", "top_p", "min_p"),
+    [(0.5, 0, 1.0, 0.0), (2.0, 0, 0.7, 0.0), (1.0, 3, 1.0, 0.0), (1.0, 4, 0.8, 0.0), (1.5, 0, 1.0, 0.5)],
+)
+def test_draws_follow_the_truncated_softmax(temperature, top_k, top_p, min_p):
     draws = 20_000
-    logits = np.array([0.3, 1.4, -0.8, 0.9, 0.2], np.float32)
+    logits = np.array([0.3, 1.4, -0.8, 0.9, 0.2, -0.1], np.float32)
     keys = jax.random.split(jax.random.key(0), draws)
-    token, logprob = sample(jnp.tile(logits, (draws, 1)), keys, temperature=temperature, top_p=top_p)
-    exact = scipy.special.log_softmax(logits.astype(np.float64) / temperature)
-    np.testing.assert_allclose(logprob, exact[token], rtol=1e-5)
-    kept = sorted(brute_force_nucleus(logits / temperature, top_p))
-    seen = np.bincount(token, minlength=5)
-    assert set(np.flatnonzero(seen)) == set(kept)
-    expected = scipy.special.softmax(exact[kept]) * draws
-    assert scipy.stats.chisquare(seen[kept], expected).pvalue > 1e-3
+    how = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+    token = sample(jnp.tile(logits, (draws, 1)), keys, **how)
+    p = kept_by_hand(scipy.special.softmax(logits.astype(np.float64) / temperature), top_k, top_p, min_p)
+    seen = np.bincount(token, minlength=6)
+    assert not seen[p == 0].any()
+    assert scipy.stats.chisquare(seen[p > 0], p[p > 0] * draws).pvalue > 1e-3
 
 
-def test_greedy_takes_the_argmax_and_records_temperature_one():
+@pytest.mark.parametrize("k", [1, 7, 50])
+def test_largest_keeps_k_and_ties(k):
+    weight = weights(np.random.default_rng(4).normal(size=(20, 50)).astype(np.float32))
+    np.testing.assert_array_equal((np.asarray(largest(weight, k)) > 0).sum(axis=1), k)
+    tied = jnp.array([[1.0, 0.5, 0.5, 0.25]])
+    np.testing.assert_array_equal(largest(tied, 2), [[1.0, 0.5, 0.5, 0.0]])
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.5, 2.0])
+def test_logprobs_are_of_the_whole_distribution(temperature):
+    logits = np.random.default_rng(2).normal(size=(6, 9)).astype(np.float32)
+    token = np.arange(6)
+    exact = scipy.special.log_softmax(logits.astype(np.float64) / (temperature or 1.0), axis=1)
+    np.testing.assert_allclose(logprob(logits, token, temperature), exact[token, token], rtol=1e-5)
+
+
+def test_greedy_takes_the_argmax():
     logits = np.random.default_rng(2).normal(size=(6, 9)).astype(np.float32)
     keys = jax.random.split(jax.random.key(0), 6)
-    token, logprob = sample(jnp.asarray(logits), keys, temperature=0.0, top_p=0.5)
+    token = sample(jnp.asarray(logits), keys, temperature=0.0, top_p=0.5)
     np.testing.assert_array_equal(token, logits.argmax(axis=1))
-    np.testing.assert_allclose(logprob, scipy.special.log_softmax(logits, axis=1).max(1), rtol=1e-5)

@@ -58,6 +58,21 @@ def test_the_last_two_are_kept_and_a_second_save_of_a_step_changes_nothing(tmp_p
             assert data == {"step": step}
 
 
+def test_the_best_is_kept_besides_and_its_json_read_alone(tmp_path):
+    with Checkpointer(tmp_path, keep=2) as checkpointer:
+        for step, best in ((1, 1), (2, 1), (5, 5), (6, 5), (7, 5), (8, 5)):
+            checkpointer.save(step, make_state(step), {"step": step}, best=best)
+        checkpointer.wait()
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["5", "7", "8"]
+        assert checkpointer.data(5) == {"step": 5}
+        with pytest.raises(UserError, match=f"no checkpoint at {tmp_path}/6"):
+            checkpointer.data(6)
+    with Checkpointer(tmp_path, keep=2) as checkpointer:  # a run that goes on
+        checkpointer.save(9, make_state(9), {}, best=5)
+        checkpointer.wait()
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["5", "8", "9"]
+
+
 def test_restored_onto_the_sharding_asked_for(tmp_path):
     sharding = NamedSharding(make_mesh(), PartitionSpec("data"))
     with Checkpointer(tmp_path) as checkpointer:

@@ -14,6 +14,7 @@ def test_phases_accumulate_until_drained(monkeypatch):
             pass
     with pytest.raises(RuntimeError), phases("update"):
         raise RuntimeError
+    assert phases.rate("rollout", 60) == 20.0
     assert phases.drain() == {"time/rollout_s": 3.0, "time/update_s": 4.0}
     assert phases.drain() == {}
 

@@ -1,12 +1,11 @@
 """This repository's model as a teacher: what it says is passed on as it is."""
 
 import jax
-import numpy as np
 import pytest
 
 from r2rec_jax.model.config import LlamaConfig
 from r2rec_jax.model.llama import Llama, init_variables
-from r2rec_jax.rollout.engine import Rollout
+from r2rec_jax.rollout.slots import Rollout
 from r2rec_jax.teachers.ask import Ask
 from r2rec_jax.teachers.local import LocalTeacher
 from r2rec_jax.teachers.question import questions
@@ -43,7 +42,7 @@ def said(teacher, asks) -> dict:
 
 def test_every_ask_is_answered_in_batches_that_need_not_be_full(teacher, asks, chat):
     replies = said(teacher(), asks)
-    assert list(replies) == [ask.question.key for ask in asks]
+    assert set(replies) == {ask.question.key for ask in asks}
     for ask in asks:
         reply = replies[ask.question.key]
         assert reply.prompt_tokens == len(chat.prompt(ask.text)) + 1  # the think block is closed
@@ -68,15 +67,17 @@ def test_with_a_hint_all_is_answer_without_one_the_policy_reasons_first(
     whole = chat.completion("One hop.\nTwo hops.", "Rating: 4")
     if hint:
         whole = [*chat.encode("One hop.\nTwo hops.\nRating: 4"), chat.end]
-    tokens = np.tile(np.array(whole, np.int32), (3, 1))
     opened = []
 
-    def engine(_, prompts, lengths, **sampling):
-        assert sampling["samples"] == 1
-        opened.extend(row[:n].tolist() for row, n in zip(prompts, lengths, strict=True))
-        return Rollout(tokens, np.full(3, len(whole), np.int32), np.zeros(3, bool), np.zeros(tokens.shape))
+    def groups(_, prompts, *, samples, seed):
+        assert (samples, seed) == (1, teacher.config.seed)
+        opened.extend(row[:n].tolist() for row, n in zip(prompts.tokens, prompts.length, strict=True))
+        for b in range(len(prompts.tokens)):
+            rollout = Rollout.empty(1, len(whole))
+            rollout.tokens[:], rollout.length[:] = whole, len(whole)
+            yield b, rollout
 
-    monkeypatch.setattr(teacher, "engine", engine)
+    monkeypatch.setattr(teacher.engine, "groups", groups)
     replies = said(teacher, asks[:2])
     assert {reply.text for reply in replies.values()} == {"One hop.\nTwo hops.\nRating: 4"}
     closed = [chat.end_think] if hint else []

@@ -1,5 +1,8 @@
 """A round of experience from an engine whose completions, and so rewards, are known."""
 
+import sys
+import types
+
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -9,13 +12,16 @@ from r2rec_jax.pipeline.prompts import Prompt
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.ranking import RankingRecord
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
-from r2rec_jax.rollout.engine import Rollout
+from r2rec_jax.rollout.engine import SamplingConfig
+from r2rec_jax.rollout.slots import Rollout
 from r2rec_jax.runtime.profiler import Phases
 from r2rec_jax.train.experience import gather
+from r2rec_jax.train.scoring import Scorer
 
 TITLES = ["Amber", "Birch", "Cedar", "Dune"]
 STEPS = "One plain short step.\nAnother plain short step.\nThe last short step."
 R = 150
+FORCED = 2  # a token of the first completion
 
 
 @pytest.fixture(scope="module")
@@ -49,30 +55,37 @@ REWARDS = np.array([3.0, 1 + 2 / np.log2(3), 0.0, 1.0, 1.0, 1.0])
 
 
 def engine_of(chat, truncated=(0,) * 6):
-    def engine(_, prompt_BP, prompt_length_B, *, samples, seed, prompt_ids):
+    def engine(_, prompt_BP, prompt_length_B, *, samples, seed, prompt_ids, possible, receive):
+        assert possible is None
         assert (samples, seed, prompt_ids.tolist()) == (3, 17, [5, 9])
         assert prompt_BP.shape == (2, 16) and prompt_length_B.tolist() == [4, 11]
         rows = [chat.completion(*answer) for answer in ANSWERS]
-        tokens, logprobs = np.zeros((6, R), np.int32), np.zeros((6, R), np.float32)
+        rollout = Rollout.empty(6, R)
         for row, ids in enumerate(rows):
-            tokens[row, : len(ids)] = ids
-            logprobs[row, : len(ids)] = -1 - row
-        return Rollout(
-            tokens, np.array([len(ids) for ids in rows], np.int32), np.array(truncated, bool), logprobs
-        )
+            rollout.tokens[row, : len(ids)] = ids
+            rollout.logprobs[row, : len(ids)] = -1 - row
+            rollout.length[row] = len(ids)
+        rollout.truncated[:] = truncated
+        rollout.forced[0, FORCED] = True
+        for b in (1, 0):  # in the order in which they end
+            receive(b, rollout[3 * b : 3 * b + 3])
+        return rollout
 
+    engine.sampling, engine.utilisation = SamplingConfig(R, 1.0), 0.75
     return engine
 
 
-def run(chat, **changes):
-    phases = Phases()
-    got = gather(engine_of(chat), {}, PROMPTS, chat, make_config(**changes), phases, seed=17)
+def run(chat, truncated=(0,) * 6, extra=(), **changes):
+    phases, config = Phases(), make_config(**changes)
+    config.reward.update({"workers": 0, "extra": extra})
+    with Scorer(config, chat) as scorer:
+        got = gather(engine_of(chat, truncated), {}, PROMPTS, chat, scorer, config, phases, seed=17)
     return got, phases.drain()
 
 
 def test_rewards_and_advantages_of_known_completions(chat):
     got, _ = run(chat)
-    np.testing.assert_allclose(got.rewards, REWARDS, rtol=1e-6)
+    np.testing.assert_allclose([one.reward for one in got.scored], REWARDS, rtol=1e-6)
     group = REWARDS[:3]
     np.testing.assert_allclose(got.batch.advantage[:3], (group - group.mean()) / group.std(), rtol=1e-5)
     assert not got.batch.advantage[3:].any()
@@ -87,20 +100,37 @@ def test_the_batch_holds_what_was_sampled(chat):
     lengths = [len(chat.completion(*answer)) for answer in ANSWERS]
     for row, (n, answer) in enumerate(zip(lengths, ANSWERS, strict=True)):
         assert completions.response[row, :n].tolist() == chat.completion(*answer)
-        # The end token is learnt, what is beyond it is not.
-        assert completions.response_mask[row].tolist() == [1.0] * n + [0.0] * (R - n)
+        # The end token is learnt, what is beyond it is not, nor what left no choice.
+        learnt = [1.0] * n + [0.0] * (R - n)
+        if row == 0:
+            learnt[FORCED] = 0.0
+        assert completions.response_mask[row].tolist() == learnt
         assert set(got.batch.sampler_logprobs[row, :n]) == {-1.0 - row}
     assert got.batch.old_logprobs is None
     assert completions.response_mask.dtype == got.batch.advantage.dtype == np.float32
 
 
 def test_a_completion_without_end_teaches_nothing_if_asked(chat):
-    engine = engine_of(chat, truncated=(0, 1, 0, 0, 0, 0))
     for mask_truncated in (False, True):
-        config = make_config(mask_truncated=mask_truncated)
-        got = gather(engine, {}, PROMPTS, chat, config, Phases(), seed=17)
+        got, _ = run(chat, truncated=(0, 1, 0, 0, 0, 0), mask_truncated=mask_truncated)
         learnt = got.batch.completions.response_mask.any(axis=1)
         assert learnt.tolist() == [True, not mask_truncated, True, True, True, True]
+
+
+def fails_on_birch_first(_, said, __):
+    if said.answer == "Order: Birch > Amber":
+        raise ValueError("birch")
+    return {}
+
+
+def test_a_reward_that_fails_costs_its_completion_only(chat, monkeypatch):
+    monkeypatch.setitem(sys.modules, "own", types.SimpleNamespace(fails=fails_on_birch_first))
+    got, _ = run(chat, extra=("own:fails",))
+    assert got.batch.completions.response_mask.any(axis=1).tolist() == [True, False, True, True, True, True]
+    # The other two of its group are compared with each other.
+    np.testing.assert_allclose(got.batch.advantage, [1, 0, -1, 0, 0, 0], atol=1e-6)
+    assert got.metrics["reward/failed"] == 1
+    assert got.metrics["train/reward"] == pytest.approx(REWARDS[[0, 2, 3, 4, 5]].mean())
 
 
 def test_metrics(chat):
@@ -111,13 +141,21 @@ def test_metrics(chat):
         "reward/step": 5 / 6,
         "reward/rank": (1 + 1 / np.log2(3)) / 6,
         "reward/flat_groups": 0.5,
+        "reward/failed": 0,
         "rollout/valid_rate": 1.0,
         "rollout/truncation_rate": 0.0,
         "rollout/statements": 15 / 6,
         "rollout/dropped_chains": 0.0,
         "rollout/dropped_likes": 0.0,
         "rollout/length": np.mean(lengths),
+        "rollout/length_p10": np.percentile(lengths, 10),
+        "rollout/length_p50": np.median(lengths),
+        "rollout/length_p90": np.percentile(lengths, 90),
+        "rollout/length_max": max(lengths),
         "rollout/tokens": sum(lengths),
+        "rollout/utilisation": 0.75,
     }
+    rate = got.metrics.pop("rollout/tokens_per_s")
+    assert rate == pytest.approx(sum(lengths) / seconds["time/rollout_s"])
     assert got.metrics == pytest.approx(expected)
     assert set(seconds) == {"time/rollout_s", "time/reward_s"}

@@ -16,7 +16,7 @@ from r2rec_jax.model.lora import LoRAConfig
 from r2rec_jax.plan.hlo import collectives
 from r2rec_jax.runtime.mesh import make_mesh, shardings
 from r2rec_jax.train.grpo import GRPOBatch, grpo_step
-from r2rec_jax.train.jit import jit_step, to_devices
+from r2rec_jax.train.jit import jit_step, place_state, to_devices
 from r2rec_jax.train.objective import GRPOConfig
 from r2rec_jax.train.sft import sft_step
 from r2rec_jax.train.state import TrainState
@@ -96,6 +96,21 @@ def one_device():
         state, metrics = step(state, frozen, batch)
         results[stage] = jax.device_get((metrics, state.trainable))
     return results
+
+
+def test_a_fresh_state_that_is_placed_compiles_once():
+    mesh, traced = make_mesh(data=1), []
+    _, state, frozen, batch = make_step("sft", mesh)
+    state = place_state(state, mesh)
+
+    def step(state, frozen, batch):
+        traced.append(batch)
+        return sft_step(MODEL, OPTIMIZER, state, frozen, batch)
+
+    compiled = jit_step(step, state, frozen, mesh)
+    for _ in range(2):
+        state, _ = compiled(state, frozen, batch)
+    assert len(traced) == 1
 
 
 @pytest.mark.eight_devices

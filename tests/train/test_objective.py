@@ -255,3 +255,16 @@ def test_advantages_ignore_shift_and_scale_of_the_reward():
     np.testing.assert_allclose(one, other, atol=1e-4)
     np.testing.assert_allclose(one.mean(axis=1), 0, atol=1e-6)
     np.testing.assert_allclose(one.std(axis=1), 1, rtol=1e-5)
+
+
+def test_a_reward_that_is_not_known_is_no_part_of_its_group():
+    nan = np.nan
+    rewards = np.array(
+        [[1.0, nan, 3.0, 5.0], [nan, nan, nan, 2.0], [nan] * 4, [2.0, nan, 2.0, 2.0]], np.float32
+    )
+    for scale in (True, False):
+        advantage, flat = group_advantages(rewards, scale)
+        alone, _ = group_advantages(rewards[:1, [0, 2, 3]], scale)
+        np.testing.assert_allclose(advantage[0, [0, 2, 3]], alone[0], rtol=1e-6)
+        assert advantage[0, 1] == 0 and not advantage[1:].any()
+        assert flat == 0.75

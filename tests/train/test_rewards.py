@@ -7,7 +7,7 @@ import pytest
 from configs import grpo
 from r2rec_jax.evaluate.judge import Judged
 from r2rec_jax.prompts.answer import Ranking
-from r2rec_jax.train.rewards import rank_reward, reward, step_reward, total
+from r2rec_jax.train.rewards import paper, rank_reward, step_reward, total
 
 REWARD = grpo.get_config().reward
 
@@ -58,13 +58,13 @@ def test_the_truth_higher_is_never_paid_less():
     [(5, 1, 3.0), (5, 0, 1.0), (0, 1, 2.0), (0, 0, 0.0), (12, 3, 1.5), (1, 7, 1.0)],
 )
 def test_the_papers_sum(statements, rank, paid):
-    parts = reward(judged(statements, rank), REWARD)
+    parts = paper(None, judged(statements, rank), REWARD)
     assert set(parts) == {"step", "rank"}
     assert total(parts, REWARD) == pytest.approx(paid)
 
 
 def test_weights_scale_their_own_part():
-    parts = reward(judged(12, 3), REWARD)
+    parts = paper(None, judged(12, 3), REWARD)
     config = REWARD.copy_and_resolve_references()
     config.step_weight, config.rank_weight = 10.0, 0.0
     assert total(parts, config) == pytest.approx(5.0)

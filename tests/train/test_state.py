@@ -42,6 +42,17 @@ def test_the_newest_adapter_is_restored(workdir):
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, 2 * b), restored, TRAINABLE)
 
 
+def test_best_is_what_the_run_says(workdir):
+    best = [restore_trainable(workdir, zeros(), OPTIMIZER, "best")["lora"]["b"].tolist()]
+    with Checkpointer(workdir / CHECKPOINTS) as checkpoints:
+        state = TrainState.create(zeros(), OPTIMIZER)
+        checkpoints.save(6, state, {"watch": {"best_step": 2}}, best=2)
+    best.append(restore_trainable(workdir, zeros(), OPTIMIZER, "best")["lora"]["b"].tolist())
+    assert best == [[2.0] * 3, [1.0] * 3]  # of a run without evaluations: the latest
+    with pytest.raises(UserError, match=r"'first'.*latest, best"):
+        restore_trainable(workdir, zeros(), OPTIMIZER, "first")
+
+
 def test_the_optimizers_settings_need_not_be_the_runs_own(workdir):
     restored = restore_trainable(str(workdir), zeros(), optax.adam(0.7, b1=0.5))
     assert restored["lora"]["b"].tolist() == [2.0] * 3

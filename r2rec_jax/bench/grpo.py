@@ -1,0 +1,142 @@
+"""A whole GRPO step beside TRL's, and its update with shared prompts beside the same without.
+
+The step: 8 samples for each of 2 prompts from the adapter, random rewards, the update with the KL from
+the frozen adapter. Both sides load one random base in float32 and one adapter, sample at temperature 1,
+and no row ends early; TRL generates with transformers and is compared in its fastest variant. What both
+compute as the log-probabilities of the same rows must be equal.
+
+The update: `grpo_step` with one prompt for its group, and with a copy of it for each completion, a group of
+its own; the least ratio by tokens alone is G (P + R) / (P + G R).
+"""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from r2rec_jax.bench.models import LLAMA_5M, LLAMA_25M, SMALLEST, random_tokens, run_config, write_models
+from r2rec_jax.bench.result import Row, fastest, paired_seconds, require_equal, row, serving
+from r2rec_jax.model.completion import CompletionBatch
+from r2rec_jax.model.policy import load_policy
+from r2rec_jax.rollout.engine import Engine, SamplingConfig
+from r2rec_jax.runtime.mesh import make_mesh
+from r2rec_jax.train.grpo import GRPOBatch, grpo_step
+from r2rec_jax.train.jit import jit_step, place_state, to_devices
+from r2rec_jax.train.objective import GRPOConfig, group_advantages
+from r2rec_jax.train.optimizer import make_optimizer
+from r2rec_jax.train.state import TrainState
+
+SCRIPT = "grpo_trl.py"
+VARIANTS = [f"eager,{cache},{dtype}" for cache in ("dynamic", "static") for dtype in ("float32", "autocast")]
+VARIANTS += ["compiled,dynamic,float32", "compiled,dynamic,autocast"]
+NEVER = -1  # an end token that is never drawn
+SETTINGS = GRPOConfig(clip_low=0.2, clip_high=0.2, beta=0.04, aggregation="sequence_mean", temperature=1.0)
+
+
+def run(peers: str | None, quick: bool) -> list[Row]:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        step, update = folder / "step", folder / "update"
+        write_models(step, SMALLEST if quick else LLAMA_5M)
+        write_models(update, SMALLEST if quick else LLAMA_25M)
+        rows = _steps(peers, step, *((2, 2, 12, 4) if quick else (2, 8, 512, 128)), 3 if quick else 5)
+        return rows + _updates(update, *((12, 4, 2) if quick else (2250, 1000, 8)), 2 if quick else 3)
+
+
+class Trainer:
+    """The policy of a folder, its state, and the compiled update."""
+
+    def __init__(self, folder: Path, remat: str = "none"):
+        config = run_config(folder, remat=remat)
+        self.mesh = make_mesh()
+        self.policy = load_policy(config, self.mesh, seed=0)
+        model, optimizer = self.policy.model, make_optimizer(config, 1)
+        reference = self.policy.trainable
+        self.frozen = {"base": self.policy.frozen, "reference": reference}
+        # A copy: the state is donated to every step, the reference must outlive them all.
+        self.state = TrainState.create(jax.tree.map(lambda x: x.copy(), reference), optimizer)
+        self.state = place_state(self.state, self.mesh)
+        self._update = jit_step(
+            lambda state, frozen, batch: grpo_step(model, optimizer, SETTINGS, state, frozen, batch),
+            self.state,
+            self.frozen,
+            self.mesh,
+        )
+
+    def update(self, batch: GRPOBatch) -> dict:
+        self.state, metrics = self._update(self.state, self.frozen, to_devices(batch, self.mesh))
+        return jax.device_get(metrics)
+
+
+def _steps(peers: str | None, folder: Path, B: int, G: int, P: int, R: int, repeats: int) -> list[Row]:
+    step = make_step(folder, B, G, P, R)
+    name, target = f"GRPO step, {B} prompts of {P} tokens x {G} samples of {R}, against TRL", 5
+    batch = step()
+    if peers is None:
+        ours, _ = paired_seconds(step, lambda: None, repeats)
+        return [row(name, ours, None, "s", target)]
+    completions = batch.completions
+    # One step to begin with and one turn of warm-up, then those that are timed.
+    np.savez(folder / "grpo.npz", prompts=completions.prompt, rows=completions.response, steps=repeats + 1)
+    best = fastest(peers, SCRIPT, folder, VARIANTS)
+    with serving(peers, SCRIPT, folder, best) as peer:
+        # TRL scores these rows before its trainer turns autocast on: float32 in every variant.
+        require_equal("mean log-probability", batch.sampler_logprobs.mean(), peer.hello["mean_logprob"])
+        seconds = paired_seconds(step, peer.ask, repeats)
+    return [row(f"{name} ({best})", *seconds, "s", target)]
+
+
+def make_step(folder: Path, B: int, G: int, P: int, R: int) -> Callable[[], GRPOBatch]:
+    """A function that samples from the policy, pays at random and updates it; returns its experience."""
+    trainer = Trainer(folder)
+    model = trainer.policy.model
+    engine = Engine(model, NEVER, SamplingConfig(R, temperature=1.0, top_p=1.0, chunk=32), trainer.mesh)
+    length_B, mask_NR = np.full(B, P, np.int32), np.ones((B * G, R), np.float32)
+    rng, calls = np.random.default_rng(0), 0
+
+    def step() -> GRPOBatch:
+        nonlocal calls
+        calls += 1
+        prompt_BP = random_tokens(model.config, B, P, seed=calls)
+        variables = {**trainer.policy.frozen, **trainer.state.trainable}
+        ids_B = np.arange(B, dtype=np.int32)
+        rollout = engine(variables, prompt_BP, length_B, samples=G, seed=calls, prompt_ids=ids_B)
+        assert rollout.length.min() == R
+        advantage_BG, _ = group_advantages(rng.normal(size=(B, G)), scale_by_std=True)
+        completions = CompletionBatch(prompt_BP, length_B, rollout.tokens, mask_NR)
+        batch = GRPOBatch(completions, advantage_BG.reshape(-1), rollout.logprobs)
+        trainer.update(batch)
+        return batch
+
+    return step
+
+
+def _updates(folder: Path, P: int, R: int, G: int, repeats: int) -> list[Row]:
+    """One group of `G`, its prompt once and `G` times; remat as on the 8B, where both must fit."""
+    sides = [Trainer(folder, remat="block") for _ in range(2)]
+    config = sides[0].policy.model.config
+    prompt_1P, response_NR = random_tokens(config, 1, P), random_tokens(config, G, R, seed=1)
+    mask_NR = np.ones((G, R), np.float32)
+    advantage_N = np.random.default_rng(2).normal(size=G).astype(np.float32)
+    sampler_NR = np.full((G, R), -np.log(config.vocab_size), np.float32)
+
+    def batch(copies: int) -> GRPOBatch:
+        prompts = np.repeat(prompt_1P, copies, axis=0)
+        lengths = np.full(copies, P, np.int32)
+        return GRPOBatch(CompletionBatch(prompts, lengths, response_NR, mask_NR), advantage_N, sampler_NR)
+
+    shared, unshared = batch(1), batch(G)
+    norms = [
+        side.update(each)["train/grad_norm"] for side, each in zip(sides, (shared, unshared), strict=True)
+    ]
+    require_equal("norm of the gradient", *norms)
+    seconds = paired_seconds(
+        lambda: sides[0].update(shared), lambda: sides[1].update(unshared), repeats, warmup=0
+    )
+    bound = G * (P + R) / (P + G * R)
+    name = (
+        f"GRPO update, prompt of {P}, {G} samples of {R}, against its prompt {G} times (tokens: {bound:.2f}x)"
+    )
+    return [row(name, *seconds, "s", 2.15)]

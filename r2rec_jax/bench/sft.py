@@ -1,0 +1,139 @@
+"""A LoRA SFT step beside torch + peft, and the time from a process's start to the end of its first step.
+
+Both sides load one random base in float32 and one adapter on all seven linear layers, and train on one
+batch of full rows, the loss on responses; torch gets labels of -100 on prompts. Ours is float32. Torch is
+compared in the fastest of its variants, bfloat16 among them, and in eager float32. Loss and gradient
+norm of the first step must be equal before anything is timed.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from r2rec_jax.bench.models import LLAMA_25M, SMALLEST, random_tokens, run_config, write_models
+from r2rec_jax.bench.result import (
+    Row,
+    fastest,
+    paired_seconds,
+    require_equal,
+    row,
+    run_peer,
+    serving,
+)
+from r2rec_jax.model.completion import CompletionBatch
+from r2rec_jax.model.policy import load_policy
+from r2rec_jax.runtime.mesh import make_mesh
+from r2rec_jax.train.jit import jit_step, place_state, to_devices
+from r2rec_jax.train.optimizer import make_optimizer
+from r2rec_jax.train.sft import sft_step
+from r2rec_jax.train.state import TrainState
+
+SCRIPT, PLAIN = "sft_peft.py", "eager,float32"
+VARIANTS = [
+    f"{mode},{dtype}" for mode in ("eager", "compiled") for dtype in ("float32", "bfloat16", "autocast")
+]
+COLD_S = 8.0
+REPEATS = 3  # of fresh processes
+
+
+def run(peers: str | None, quick: bool) -> list[Row]:
+    config, (B, P, R) = (SMALLEST, (2, 12, 4)) if quick else (LLAMA_25M, (4, 384, 128))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_models(folder, config)
+        np.savez(
+            folder / "batch.npz",
+            prompt=random_tokens(config, B, P),
+            response=random_tokens(config, B, R, seed=1),
+        )
+        rows = _steps(peers, folder, f"LoRA SFT step, {B} rows of {P} + {R} tokens", 3 if quick else 9)
+        return rows + _first_steps(peers, folder, 1 if quick else REPEATS)
+
+
+def make_step(folder: Path) -> Callable[[], dict]:
+    """A function that makes one step and returns its metrics."""
+    config, mesh = run_config(folder), make_mesh()
+    policy = load_policy(config, mesh, seed=0)
+    optimizer = make_optimizer(config, 1)
+    state = place_state(TrainState.create(policy.trainable, optimizer), mesh)
+    update = jit_step(
+        lambda state, frozen, batch: sft_step(policy.model, optimizer, state, frozen, batch),
+        state,
+        policy.frozen,
+        mesh,
+    )
+    prompt, response = (np.load(folder / "batch.npz")[name] for name in ("prompt", "response"))
+    (B, P), mask = prompt.shape, np.ones(response.shape, np.float32)
+    batch = to_devices(CompletionBatch(prompt, np.full(B, P, np.int32), response, mask), mesh)
+
+    def step() -> dict:
+        nonlocal state
+        state, metrics = update(state, policy.frozen, batch)
+        return jax.device_get(metrics)
+
+    return step
+
+
+def _steps(peers: str | None, folder: Path, name: str, repeats: int) -> list[Row]:
+    step = make_step(folder)
+    first = step()
+    if peers is None:
+        ours, _ = paired_seconds(step, lambda: None, repeats)
+        return [
+            row(f"{name}, torch + peft at its best", ours, None, "s", 1.1),
+            row(f"{name}, torch + peft {PLAIN}", ours, None, "s", 1.5),
+        ]
+    best = fastest(peers, SCRIPT, folder, VARIANTS)
+    rows = []
+    for variant, target, title in [(best, 1.1, f"at its best ({best})"), (PLAIN, 1.5, PLAIN)]:
+        with serving(peers, SCRIPT, folder, variant) as peer:
+            tolerance = 1e-3 if variant.endswith("float32") else 5e-2
+            require_equal("loss of the first step", first["train/loss"], peer.hello["loss"], tolerance)
+            require_equal("its gradient's norm", first["train/grad_norm"], peer.hello["norm"], tolerance)
+            seconds = paired_seconds(step, peer.ask, repeats)
+        rows.append(row(f"{name}, torch + peft {title}", *seconds, "s", target))
+    return rows
+
+
+def _first_steps(peers: str | None, folder: Path, repeats: int) -> list[Row]:
+    """Fresh processes: ours without and with a cache of compiled programs, and the peer's."""
+    cold, warm, theirs = [], [], []
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "cache"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    _first_step(folder, cache)
+    for _ in range(repeats):
+        cold.append(_first_step(folder, {}))
+        warm.append(_first_step(folder, cache))
+        if peers is not None:
+            theirs.append(run_peer(peers, SCRIPT, folder, PLAIN, time.time())["seconds"])
+    name = "process start to the end of its first SFT step"
+    return [
+        row(f"{name}, against {COLD_S:g} s", cold, [COLD_S], "s", 1),
+        row(f"{name}, compiled programs cached, torch + peft {PLAIN}", warm, theirs or None, "s", 0.83),
+    ]
+
+
+def _first_step(folder: Path, environment: dict[str, str]) -> float:
+    done = subprocess.run(
+        [sys.executable, "-m", __name__, str(folder), str(time.time())],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])["seconds"]
+
+
+if __name__ == "__main__":
+    make_step(Path(sys.argv[1]))()
+    print(json.dumps({"seconds": time.time() - float(sys.argv[2])}))

@@ -1,0 +1,149 @@
+"""Decoding an answer so that it is a valid ranking: names of distinct candidates, the places asked for.
+
+From the end of the reasoning on, a row may only continue some ranking that is still possible. The rows'
+automata run on the device: an answer is a sequence of segments, each ` name >` of one candidate (the
+first after `Order:`, the last before the end token), spelt in tokens beforehand.
+"""
+
+import itertools
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from r2rec_jax.prompts.answer import ORDER
+from r2rec_jax.prompts.chat import Chat
+from r2rec_jax.runtime.errors import UserError
+
+NONE = -1  # pads segments; no token
+
+
+@flax.struct.dataclass
+class Rankings:
+    """The rankings possible for B prompts, all of the same number of places, and where their rows are.
+
+    segment: int32 [B, 3, C, M], the tokens of each candidate as first, middle and last place.
+    length: int32 [B, 3, C]. budget: int32 [B], the most tokens of an answer, `end_think` included.
+    places, end_think: int32 [B]. reasons: bool [B], false where the prompt has closed the reasoning.
+    """
+
+    segment: jax.Array
+    length: jax.Array
+    budget: jax.Array
+    places: jax.Array
+    end_think: jax.Array
+    reasons: jax.Array
+
+
+@flax.struct.dataclass
+class Progress:
+    """Where N rows are. place: int32 [N], -1 while reasoning. offset: int32 [N], tokens said of the place's
+    segment. matching: bool [N, C], candidates whose segment begins so. used: bool [N, C]."""
+
+    place: jax.Array
+    offset: jax.Array
+    matching: jax.Array
+    used: jax.Array
+
+
+def rankings(
+    chat: Chat, titles: list[list[str]], *, answer: str, places: int, reasoning: bool = True
+) -> Rankings:
+    """Of prompts whose candidates are called `titles`; `answer` is what names them, "numbers" or "titles"."""
+    joiner, opening = chat.encode(" >"), chat.encode(f"\n\n{ORDER}")
+    segments, lengths, budgets = [], [], []
+    for shown in titles:
+        names = [str(k) for k in range(1, len(shown) + 1)] if answer == "numbers" else shown
+        named = [chat.encode(f" {name}") for name in names]
+        close = [chat.end] if places == 1 else joiner
+        kinds = [
+            [[*opening, *name, *close] for name in named],
+            [[*name, *joiner] for name in named],
+            [[*name, chat.end] for name in named],
+        ]
+        segments.append(kinds)
+        lengths.append([[len(tokens) for tokens in kind] for kind in kinds])
+        widest = sorted(map(len, named))[-places:]
+        budgets.append(1 + len(opening) + sum(widest) + (places - 1) * len(joiner) + 1)
+    B, C, M = len(titles), len(titles[0]), max(itertools.chain(*itertools.chain(*lengths)))
+    segment = np.full((B, 3, C, M), NONE, np.int32)
+    for b, k, c in np.ndindex(B, 3, C):
+        segment[b, k, c, : lengths[b][k][c]] = segments[b][k][c]
+    return Rankings(
+        segment,
+        np.array(lengths, np.int32),
+        np.array(budgets, np.int32),
+        np.full(B, places, np.int32),
+        np.full(B, chat.end_think, np.int32),
+        np.full(B, reasoning),
+    )
+
+
+def check_budget(possible: Rankings, max_tokens: int) -> None:
+    """Raises UserError when an answer may need more tokens than a response has."""
+    if (longest := int(np.max(possible.budget))) > max_tokens:
+        raise UserError(
+            f"an answer may need {longest} tokens and rollout.max_tokens is {max_tokens}: raise it, or ask "
+            "for fewer prompt.places"
+        )
+
+
+def begin(possible: Rankings, rows: int) -> Progress:
+    """N = `rows` rows before their first token."""
+    B, _, C, _ = possible.segment.shape
+    return Progress(
+        place=jnp.where(jnp.repeat(possible.reasons, rows // B), -1, 0),
+        offset=jnp.zeros(rows, jnp.int32),
+        matching=jnp.ones((rows, C), bool),
+        used=jnp.zeros((rows, C), bool),
+    )
+
+
+def choices(possible: Rankings, progress: Progress, drawn_N, max_tokens: int):
+    """(token int32 [N, C], open bool [N, C], constrained bool [N]): what rows may say next.
+
+    Where `constrained`, a row's next token is one of those `open`, each listed once. `drawn_N`: tokens drawn
+    so far, of at most `max_tokens`: a row that must close its reasoning to have room for an answer does.
+    """
+    tokens_NCM, _ = _segments(possible, progress)
+    token_NC = jnp.take_along_axis(tokens_NCM, progress.offset[:, None, None], axis=2)[:, :, 0]
+    open_NC = progress.matching & ~progress.used
+    # Of candidates that go on alike, the first speaks for all.
+    alike_NCC = (token_NC[:, :, None] == token_NC[:, None, :]) & open_NC[:, None, :]
+    open_NC &= jnp.argmax(alike_NCC, axis=2) == jnp.arange(open_NC.shape[1])
+    samples = len(drawn_N) // len(possible.budget)
+    of_rows = jnp.repeat(possible.budget, samples), jnp.repeat(possible.end_think, samples)
+    reasoning_N = progress.place < 0
+    must_close_N = reasoning_N & (max_tokens - drawn_N <= of_rows[0])
+    first_C = jnp.arange(open_NC.shape[1]) == 0
+    token_NC = jnp.where(must_close_N[:, None], of_rows[1][:, None], token_NC)
+    open_NC = jnp.where(must_close_N[:, None], first_C, open_NC)
+    return token_NC, open_NC, (~reasoning_N | must_close_N) & open_NC.any(axis=1)
+
+
+def advance(possible: Rankings, progress: Progress, token_N) -> Progress:
+    """The rows after these tokens."""
+    tokens_NCM, length_NC = _segments(possible, progress)
+    token_NC = jnp.take_along_axis(tokens_NCM, progress.offset[:, None, None], axis=2)[:, :, 0]
+    matching_NC = progress.matching & ~progress.used & (token_NC == token_N[:, None])
+    complete_NC = matching_NC & (progress.offset[:, None] + 1 == length_NC)
+    done_N, reasoning_N = complete_NC.any(axis=1), progress.place < 0
+    samples = len(token_N) // len(possible.end_think)
+    opens_N = reasoning_N & (token_N == jnp.repeat(possible.end_think, samples))
+    return Progress(
+        place=jnp.where(opens_N, 0, progress.place + (done_N & ~reasoning_N)),
+        offset=jnp.where(done_N | reasoning_N, 0, progress.offset + 1),
+        matching=jnp.where((done_N | reasoning_N)[:, None], True, matching_NC),
+        used=progress.used | (complete_NC & ~reasoning_N[:, None]),
+    )
+
+
+def _segments(possible: Rankings, progress: Progress):
+    """(tokens [N, C, M], length [N, C]) of the segments of each row's place."""
+    samples = len(progress.place) // len(possible.places)
+    last_N = jnp.repeat(possible.places, samples) - 1
+    middle_N = jnp.where(progress.place >= last_N, 2, 1)
+    kind_N = jnp.where(progress.place <= 0, 0, middle_N)
+    prompt_N = jnp.arange(len(kind_N)) // samples
+    return possible.segment[prompt_N, kind_N], possible.length[prompt_N, kind_N]

@@ -1,0 +1,122 @@
+"""The host's book of a rollout: which prompt is in which slot, and what its rows have said so far."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+
+@dataclasses.dataclass
+class Rollout:
+    """Sampled responses, N = B * G; sample g of prompt b is row b * G + g.
+
+    tokens: int32 [N, R], zero after the end. length: int32 [N], the end token included.
+    truncated: bool [N], R tokens without an end. forced: bool [N, R], tokens that left no choice.
+    logprobs: float32 [N, R] under softmax(logits / temperature) before any truncation, zero after the end.
+    """
+
+    tokens: np.ndarray
+    length: np.ndarray
+    truncated: np.ndarray
+    forced: np.ndarray
+    logprobs: np.ndarray
+
+    @classmethod
+    def empty(cls, N: int, R: int) -> "Rollout":
+        tokens, logprobs = np.zeros((N, R), np.int32), np.zeros((N, R), np.float32)
+        return cls(tokens, np.zeros(N, np.int32), np.zeros(N, bool), np.zeros((N, R), bool), logprobs)
+
+    def __getitem__(self, rows: slice) -> "Rollout":
+        return Rollout(*(getattr(self, field.name)[rows] for field in dataclasses.fields(self)))
+
+    def __setitem__(self, rows: slice, other: "Rollout") -> None:
+        for field in dataclasses.fields(self):
+            getattr(self, field.name)[rows] = getattr(other, field.name)
+
+
+class Slots:
+    """S slots of G rows, filled from a queue of B prompts in order."""
+
+    def __init__(self, slots: int, samples: int, prompts: int, max_tokens: int, end_token: int):
+        self.samples, self.max_tokens, self.end_token = samples, max_tokens, end_token
+        self._prompt_of: list[int | None] = [None] * slots
+        self._said = Rollout.empty(slots * samples, max_tokens)
+        self._alive = np.zeros(slots * samples, bool)
+        self._next, self._prompts = 0, prompts
+        self._drawn = self._offered = 0
+
+    @property
+    def free(self) -> int:
+        """Slots without a prompt."""
+        return self._prompt_of.count(None)
+
+    @property
+    def busy(self) -> bool:
+        return self.free < len(self._prompt_of)
+
+    @property
+    def waiting(self) -> int:
+        """Prompts in the queue."""
+        return self._prompts - self._next
+
+    @property
+    def utilisation(self) -> float:
+        """Tokens drawn by those that the rows had time for."""
+        return self._drawn / self._offered if self._offered else 1.0
+
+    def fill(self, most: int) -> list[tuple[int, int]]:
+        """Gives up to `most` free slots the next prompts; (slot, prompt) of each."""
+        free = [slot for slot, prompt in enumerate(self._prompt_of) if prompt is None]
+        pairs = list(zip(free[:most], range(self._next, self._prompts), strict=False))
+        self._next += len(pairs)
+        for slot, prompt in pairs:
+            rows = self._rows(slot)
+            self._prompt_of[slot], self._alive[rows] = prompt, True
+            self._said[rows] = Rollout.empty(self.samples, self.max_tokens)
+        return pairs
+
+    def record(self, tokens_CN, logprobs_CN, forced_CN, length_N) -> None:
+        """Adds a chunk; `length_N` is each row's after it: what a row drew came first in the chunk."""
+        said, new_N = self._said, np.where(self._alive, length_N - self._said.length, 0)
+        self._drawn, self._offered = self._drawn + int(new_N.sum()), self._offered + tokens_CN.size
+        for row in np.flatnonzero(new_N):
+            drawn, place = slice(0, new_N[row]), slice(said.length[row], length_N[row])
+            said.tokens[row, place] = tokens_CN[drawn, row]
+            said.logprobs[row, place] = logprobs_CN[drawn, row]
+            said.forced[row, place] = forced_CN[drawn, row]
+            said.length[row] = length_N[row]
+            ended = said.tokens[row, length_N[row] - 1] == self.end_token
+            said.truncated[row] = length_N[row] == self.max_tokens and not ended
+            self._alive[row] = length_N[row] < self.max_tokens and not ended
+
+    def stop(self, texts: tuple[str, ...], decode: Callable[[list[int]], str]) -> np.ndarray:
+        """Ends rows at the first token that completes one of `texts`; bool [N], those that it ended."""
+        stopped_N = np.zeros(len(self._alive), bool)
+        for row in np.flatnonzero(self._said.length):
+            said = self._said[row : row + 1]
+            tokens, end = said.tokens[0].tolist(), int(said.length[0])
+            if not any(text in decode(tokens[:end]) for text in texts):
+                continue
+            while end > 1 and any(text in decode(tokens[: end - 1]) for text in texts):
+                end -= 1
+            said.length[:], said.truncated[:] = end, False
+            for field in (said.tokens, said.logprobs, said.forced):
+                field[:, end:] = 0
+            stopped_N[row], self._alive[row] = True, False
+        return stopped_N
+
+    def harvest(self) -> list[tuple[int, Rollout]]:
+        """(prompt, its rows) of the slots whose last row has ended; they are free from now on."""
+        ended = []
+        for slot, prompt in enumerate(self._prompt_of):
+            rows = self._rows(slot)
+            if prompt is None or self._alive[rows].any():
+                continue
+            group = Rollout.empty(self.samples, self.max_tokens)
+            group[:] = self._said[rows]
+            ended.append((prompt, group))
+            self._prompt_of[slot] = None
+        return ended
+
+    def _rows(self, slot: int) -> slice:
+        return slice(slot * self.samples, (slot + 1) * self.samples)
