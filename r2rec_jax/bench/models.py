@@ -14,6 +14,7 @@ from r2rec_jax.model.peft import save_adapter
 
 LLAMA_25M = LlamaConfig(4096, 512, 1408, 8, 8, 4, 64, 1e-5, 500_000.0, None, 4096, True)
 LLAMA_5M = LlamaConfig(4096, 256, 704, 6, 4, 2, 64, 1e-5, 500_000.0, None, 4096, True)
+WIDE_25M = LlamaConfig(4096, 1024, 2816, 2, 16, 4, 64, 1e-5, 500_000.0, None, 4096, True)
 SMALLEST = LlamaConfig(64, 32, 64, 2, 4, 2, 8, 1e-5, 500_000.0, None, 4096, True)
 LORA = LoRAConfig(rank=16, alpha=32.0)
 
@@ -28,10 +29,12 @@ def write_models(folder: Path, config: LlamaConfig) -> None:
     save_adapter(folder / "adapter", LORA, lora, base_model=str(folder / "base"))
 
 
-def run_config(folder: Path, *, remat: str = "none", learning_rate: float = 1e-4) -> ConfigDict:
+def run_config(
+    folder: Path, *, dtype: str = "float32", remat: str = "none", learning_rate: float = 1e-4
+) -> ConfigDict:
     """What `load_policy` and `make_optimizer` read of a run's config; the rate is constant."""
     c = ConfigDict()
-    c.model = ConfigDict({"folder": str(folder / "base"), "dtype": "float32", "remat": remat})
+    c.model = ConfigDict({"folder": str(folder / "base"), "dtype": dtype, "remat": remat})
     c.model.update({"attention": "auto", "quantize": ""})
     c.lora = ConfigDict({"rank": LORA.rank, "alpha": LORA.alpha, "targets": LINEAR_LAYERS})
     c.lora.update({"dropout": 0.0, "use_rslora": False, "folder": str(folder / "adapter")})

@@ -140,6 +140,8 @@ def serving(python: str | Path, script: str, *arguments: object) -> Iterator[Pee
                 yield Peer(process, f"peers/{script} by {python}", errors)
             finally:
                 process.kill()
+                with contextlib.suppress(BrokenPipeError):  # what it died too early to read
+                    process.stdin.close()
 
 
 def fastest(python: str | Path, script: str, folder: str | Path, variants: Sequence[str]) -> str:

@@ -74,7 +74,8 @@ def attend(q_NTHA, k_NKTA, v_NKTA, *pasts: Prefix, implementation: str = "xla"):
 
     Args:
       q_NTHA: queries.
-      k_NKTA, v_NKTA: the keys and values of the same tokens.
+      k_NKTA, v_NKTA: the keys and values of the same tokens; None where the last past holds them
+        already, which a single token a row may.
       pasts: what precedes those tokens; of a past with B rows, row n continues row n // (N / B):
         a prompt that G rows share, a cache with one row each.
       implementation: see `choose_attention`.
@@ -86,7 +87,8 @@ def attend(q_NTHA, k_NKTA, v_NKTA, *pasts: Prefix, implementation: str = "xla"):
     return is never read.
     """
     N, T, H, A = q_NTHA.shape
-    K = k_NKTA.shape[1]
+    K = (pasts[-1].k if k_NKTA is None else k_NKTA).shape[1]
+    assert T == 1 or k_NKTA is not None
     # A single query is one pass over the keys, bound by memory: there is nothing to block or to fuse.
     cudnn = implementation == "cudnn" and T > 1
     if cudnn and not pasts:
@@ -188,7 +190,8 @@ def _forward_block(q_NKJTA, start, k_NKSA, v_NKSA, pasts):
         (_scores(q_NKJTA, past.k, past.length, scale_BKS=past.k_scale), past.v, past.v_scale)
         for past in pasts
     ]
-    parts.append((_scores(q_NKJTA, k_NKSA, start=start), v_NKSA, None))
+    if k_NKSA is not None:
+        parts.append((_scores(q_NKJTA, k_NKSA, start=start), v_NKSA, None))
     # Finite: every query sees at least its own key.
     largest = functools.reduce(jnp.maximum, [_unfold(s.max(axis=-1), N, J) for s, *_ in parts])
     total, out, dtype = 0.0, 0.0, q_NKJTA.dtype

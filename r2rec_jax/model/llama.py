@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from r2rec_jax.model.attention import RESIDUALS, Prefix, attend
+from r2rec_jax.model.cache import write
 from r2rec_jax.model.config import LlamaConfig
 from r2rec_jax.model.lora import Linear, LoRAConfig
 from r2rec_jax.model.rope import rotate
@@ -73,7 +74,7 @@ class Attention(nn.Module):
     implementation: str
 
     @nn.compact
-    def __call__(self, x_NTD, positions_NT, pasts):
+    def __call__(self, x_NTD, positions_NT, pasts, cache):
         c = self.config
         N, T, D = x_NTD.shape
         rows = x_NTD.reshape(N * T, D)
@@ -86,10 +87,15 @@ class Attention(nn.Module):
         k_NTKA = rotate(project("k_proj", c.num_key_value_heads, "kv_heads"), positions_NT, c)
         v_NTKA = project("v_proj", c.num_key_value_heads, "kv_heads")
         k, v = k_NTKA.swapaxes(1, 2), v_NTKA.swapaxes(1, 2)
-        out = attend(q_NTHA, k, v, *pasts, implementation=self.implementation)
+        if cache is None:
+            kept = k, v
+            out = attend(q_NTHA, k, v, *pasts, implementation=self.implementation)
+        else:
+            kept = write(cache, k, v)
+            out = attend(q_NTHA, None, None, *pasts, kept, implementation=self.implementation)
         out = out.reshape(N * T, c.num_attention_heads * c.head_dim)
         o_proj = Linear(D, ("heads", "embed"), self.lora, self.int8, name="o_proj")
-        return o_proj(out).reshape(N, T, D), (k, v)
+        return o_proj(out).reshape(N, T, D), kept
 
 
 class MLP(nn.Module):
@@ -111,7 +117,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """One decoder layer; `pasts` are this layer's."""
+    """One decoder layer; `pasts` and `cache` are this layer's."""
 
     config: LlamaConfig
     lora: LoRAConfig | None
@@ -119,17 +125,17 @@ class Block(nn.Module):
     attention: str
 
     @nn.compact
-    def __call__(self, x_NTD, positions_NT, pasts):
+    def __call__(self, x_NTD, positions_NT, pasts, cache=None):
         x_NTD = checkpoint_name(x_NTD, "block_input")
         with jax.named_scope("attention"):
             normed = RMSNorm(self.config.rms_norm_eps, name="input_layernorm")(x_NTD)
             attention = Attention(self.config, self.lora, self.int8, self.attention, name="self_attn")
-            mixed, kv = attention(normed, positions_NT, pasts)
+            mixed, kept = attention(normed, positions_NT, pasts, cache)
             x_NTD = constrain(x_NTD + mixed, *RESIDUAL)
         with jax.named_scope("mlp"):
             normed = RMSNorm(self.config.rms_norm_eps, name="post_attention_layernorm")(x_NTD)
             x_NTD = x_NTD + MLP(self.config, self.lora, self.int8, name="mlp")(normed)
-        return constrain(x_NTD, *RESIDUAL), kv
+        return constrain(x_NTD, *RESIDUAL), kept
 
 
 class Llama(nn.Module):
@@ -153,17 +159,19 @@ class Llama(nn.Module):
     unrolled: bool = False
 
     @nn.compact
-    def __call__(self, tokens_NT, start=0, *pasts: Prefix):
+    def __call__(self, tokens_NT, start=0, *pasts: Prefix, cache: Prefix | None = None):
         """Runs rows of tokens.
 
         Args:
           tokens_NT: int32, right-padded.
           start: position of column 0, scalar or int32 [N] (a shared prompt's length, plus what is decoded).
-          pasts: keys and values of what precedes these tokens: shared prompts, a row's own earlier ones.
+          pasts: keys and values of what precedes these tokens.
+          cache: of an unrolled model that decodes a token a row: what the rows have said before, after
+            `pasts`, with room for this token.
 
         Returns:
           (hidden [N, T, D] after the last norm, (k, v) of these tokens, each [L, N, K, T, A], or tuples
-          of L arrays if unrolled).
+          of L arrays if unrolled). With a cache, its layers, a list of L Prefixes, stand for (k, v).
         """
         c = self.config
         embed_init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed"))
@@ -180,12 +188,14 @@ class Llama(nn.Module):
         if self.remat != "none":
             block = nn.remat(Block, prevent_cse=False, policy=remat_policy(self.remat))
         if self.unrolled:
-            each = []
+            kept = []
             for number in range(c.num_hidden_layers):
+                own = None if cache is None else cache.layer(number)
                 layer = block(*settings, name=layer_name(number))
-                x_NTD, kv = layer(x_NTD, positions_NT, tuple(past.layer(number) for past in pasts))
-                each.append(kv)
-            kv = tuple(zip(*each, strict=True))
+                x_NTD, of_layer = layer(x_NTD, positions_NT, tuple(p.layer(number) for p in pasts), own)
+                kept.append(of_layer)
+            if cache is None:
+                kept = tuple(zip(*kept, strict=True))
         else:
             layers = nn.scan(
                 block,
@@ -195,8 +205,8 @@ class Llama(nn.Module):
                 length=c.num_hidden_layers,
                 metadata_params={nn.PARTITION_NAME: "layers"},
             )
-            x_NTD, kv = layers(*settings, name="layers")(x_NTD, positions_NT, pasts)
-        return RMSNorm(c.rms_norm_eps, name="norm")(x_NTD), kv
+            x_NTD, kept = layers(*settings, name="layers")(x_NTD, positions_NT, pasts)
+        return RMSNorm(c.rms_norm_eps, name="norm")(x_NTD), kept
 
 
 def layer_name(number: int) -> str:

@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from r2rec_jax.model import cache
 from r2rec_jax.model.attention import Prefix
 from r2rec_jax.model.completion import prefill
 from r2rec_jax.model.llama import Llama, head
-from r2rec_jax.rollout import cache, constrain
+from r2rec_jax.rollout import constrain
 from r2rec_jax.rollout.constrain import Progress, Rankings
 from r2rec_jax.rollout.sampling import logprob, sample
 from r2rec_jax.rollout.slots import Rollout, Slots
@@ -235,8 +236,8 @@ class Engine:
         samples = len(state.token) // len(state.prompt.length)
         with jax.named_scope("decode"):
             start_N = jnp.repeat(state.prompt.length, samples) + state.own.length
-            hidden_N1D, (k, v) = self.decoder.apply(
-                weights, state.token[:, None], start_N, state.prompt, state.own
+            hidden_N1D, layers = self.decoder.apply(
+                weights, state.token[:, None], start_N, state.prompt, cache=state.own
             )
             logits_NV = hidden_N1D[:, 0] @ projection_DV
         with jax.named_scope("sample"):
@@ -266,7 +267,7 @@ class Engine:
                 forced = constrained & (open_NC.sum(axis=1) == 1)
                 progress = constrain.advance(state.possible, progress, token)
             said = jnp.where(state.alive, logprob(logits_NV, token, c.temperature), 0.0)
-        own = cache.append(state.own, k, v, state.alive)
+        own = cache.advance(state.own, layers, state.alive)
         changing = {
             "own": own,
             "token": jnp.where(state.alive, token, 0),

@@ -1,6 +1,7 @@
 """Decoding through the cache against the full forward; recomputation against none."""
 
 import dataclasses
+from functools import partial
 from types import SimpleNamespace
 
 import jax
@@ -53,6 +54,15 @@ def test_an_unrolled_model_over_two_pasts_equals_the_full_forward(config, assert
     second, _ = run(rest, start + early, prefix, Prefix(k, v, early))
     for n in range(N):
         own.append(np.concatenate([first[n, : early[n]], second[n]])[: early[n] + 2])
+
+    # One token more, written into a cache with room for it before it is read.
+    room = [(0, 0), (0, 0), (0, 2), (0, 0)]
+    cache = Prefix(*(tuple(jnp.pad(x, room) for x in layers_of) for layers_of in (k, v)), early)
+    one, written = jax.jit(partial(unrolled.apply, {"params": layers}))(
+        rest[:, :1], start + early, prefix, cache=cache
+    )
+    assert_close(one, second[:, :1])
+    assert [layer.k.shape for layer in written] == [cache.k[0].shape] * config.num_hidden_layers
 
     rows = np.zeros((N, P + R), np.int32)
     for n in range(N):

@@ -1,5 +1,6 @@
 import dataclasses
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from r2rec_jax.model.completion import CompletionBatch, completion_logprobs
 from r2rec_jax.model.config import LlamaConfig
 from r2rec_jax.model.llama import Llama, head, init_variables
 from r2rec_jax.model.lora import LoRAConfig
-from r2rec_jax.rollout.engine import Engine, SamplingConfig
+from r2rec_jax.rollout.engine import Engine, Prompts, SamplingConfig
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import make_mesh
 
@@ -182,6 +183,16 @@ def test_programs_compile_once_a_shape(model, variables):
     assert [program._cache_size() for program in programs] == [1, 1, 1, 1]
     generate(engine, variables, (0, 1, 2), samples=3)
     assert [program._cache_size() for program in programs] == [1, 2, 2, 2]
+
+
+def test_no_cache_is_copied_while_decoding(model, variables):
+    engine = Engine(model, 4, SamplingConfig(9, 1.0, chunk=4))
+    weights = engine._copy(variables)
+    state = engine._fill(weights, Prompts(PROMPT, LENGTH, IDS), IDS, jax.random.key(0), samples=2)
+    program = engine._decode.lower(weights, state).compile().as_text()
+    cache = "f32[6,2,9,4]"
+    assert tuple(state.own.k[0].shape) == (6, 2, 9, 4) and cache in program
+    assert not re.search(re.escape(cache) + r"\S* copy\(", program)
 
 
 @pytest.mark.parametrize("slots", [1, 2, 5])

@@ -1,0 +1,85 @@
+"""Keys and values while decoding: of the slots' prompts, and of the rows' own responses.
+
+Both are `Prefix`es of an unrolled model. In int8, each token's key and value of a head have a unit of
+their own, the largest entry over 127.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from r2rec_jax.model.attention import Prefix
+from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.mesh import constrain
+
+AXES = ("batch", "kv_heads", "length", "head_dim")
+KINDS = ("", "int8")
+
+
+def check(kind: str) -> None:
+    """Raises UserError for a `rollout.cache` that does not exist."""
+    if kind not in KINDS:
+        raise UserError(f"rollout.cache={kind!r} is unknown: use 'int8', or '' for the model's own dtype")
+
+
+def of_prompts(prefix: Prefix, kind: str) -> Prefix:
+    """What `prefill` computed, as it is kept."""
+    if not kind:
+        return prefix
+    (k, k_scale), (v, v_scale) = (
+        zip(*map(_quantized, layers), strict=True) for layers in (prefix.k, prefix.v)
+    )
+    return Prefix(k, v, prefix.length, k_scale, v_scale)
+
+
+def empty(prompt: Prefix, rows: int, tokens: int) -> Prefix:
+    """Of `rows` rows that may say `tokens` tokens, kept as `prompt` is."""
+
+    def zeros(layers):
+        shape = (rows, layers[0].shape[1], tokens, *layers[0].shape[3:])
+        return tuple(constrain(jnp.zeros(shape, layer.dtype), *AXES[: layer.ndim]) for layer in layers)
+
+    fields = (prompt.k_scale, prompt.v_scale)
+    scales = (None if scale is None else zeros(scale) for scale in fields)
+    return Prefix(zeros(prompt.k), zeros(prompt.v), jnp.zeros(rows, jnp.int32), *scales)
+
+
+def write(cache: Prefix, k_NK1A, v_NK1A) -> Prefix:
+    """One layer's `cache` with a token a row more, each at its row's own place.
+
+    Written before it is read: where the old cache has another use, XLA copies it whole every token.
+    A row that is full stays as it is.
+    """
+
+    @jax.vmap
+    def put(slots, place, token):
+        return slots.at[:, place].set(token, mode="drop")
+
+    def extended(slots, token):
+        written = put(slots, cache.length, token[:, :, 0].astype(slots.dtype))
+        return constrain(written, *AXES[: slots.ndim])
+
+    length = cache.length + 1
+    if cache.k_scale is None:
+        return Prefix(extended(cache.k, k_NK1A), extended(cache.v, v_NK1A), length)
+    (k, k_scale), (v, v_scale) = _quantized(k_NK1A), _quantized(v_NK1A)
+    scales = extended(cache.k_scale, k_scale), extended(cache.v_scale, v_scale)
+    return Prefix(extended(cache.k, k), extended(cache.v, v), length, *scales)
+
+
+def advance(cache: Prefix, layers: Sequence[Prefix], alive_N) -> Prefix:
+    """The model's cache out of its layers after a token; rows that are not alive grow no longer."""
+    k, v = (tuple(getattr(layer, name) for layer in layers) for name in ("k", "v"))
+    scales = (None, None)
+    if cache.k_scale is not None:
+        scales = (tuple(getattr(layer, name) for layer in layers) for name in ("k_scale", "v_scale"))
+    return Prefix(k, v, cache.length + alive_N, *scales)
+
+
+def _quantized(x) -> tuple[jax.Array, jax.Array]:
+    """(int8 [.., A], float32 [..]) of a float array [.., A]."""
+    x = x.astype(jnp.float32)
+    largest = jnp.max(jnp.abs(x), axis=-1)
+    scale = jnp.where(largest > 0, largest, 1.0) / 127.0
+    return jnp.round(x / scale[..., None]).astype(jnp.int8), scale
