@@ -87,7 +87,7 @@ def test_hidden_states_and_adapter_gradients_are_those_of_the_dequantised_weight
         return jax.jit(jax.value_and_grad(loss, has_aux=True))(adapter)
 
     got = run(Llama(config, lora, int8=True), both[1])
-    assert_close(got, run(Llama(config, lora), dequantized(both[1])), rtol=1e-5)
+    assert_close(got, run(Llama(config, lora), dequantized(both[1])), rtol=3e-5)
 
 
 def test_bfloat16_activations_see_the_exact_integers(both, config):
