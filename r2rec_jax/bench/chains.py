@@ -63,12 +63,12 @@ def measure(edges: int, users: int, items: int, repeats: int) -> list[Row]:
         ("plain numba", cores, plain, 1 << 20, 4),
         ("plain numba, ours on one core too", 1, plain, 1 << 20, None),
     )
-    fastest = None
+    ours_on_all = []
     for name, threads, propose, count, target in contests:
         our_ns, peer_ns = nanoseconds(threads, propose, count)
         rows.append(row(f"chain step on {threads} cores against {name}", our_ns, peer_ns, "ns", target))
-        fastest = our_ns if threads == cores else fastest
-    rows.append(row("chain step against 40M steps/s", fastest, [GOAL_NS], "ns", 1))
+        ours_on_all += our_ns if threads == cores else []
+    rows.append(row(f"chain step on {cores} cores against 40M steps/s", ours_on_all, [GOAL_NS], "ns", 1))
     return rows
 
 

@@ -16,6 +16,7 @@ LLAMA_25M = LlamaConfig(4096, 512, 1408, 8, 8, 4, 64, 1e-5, 500_000.0, None, 409
 LLAMA_5M = LlamaConfig(4096, 256, 704, 6, 4, 2, 64, 1e-5, 500_000.0, None, 4096, True)
 WIDE_25M = LlamaConfig(4096, 1024, 2816, 2, 16, 4, 64, 1e-5, 500_000.0, None, 4096, True)
 SMALLEST = LlamaConfig(64, 32, 64, 2, 4, 2, 8, 1e-5, 500_000.0, None, 4096, True)
+DTYPES = ("float32", "bfloat16")  # of our activations, where a peer may choose too
 LORA = LoRAConfig(rank=16, alpha=32.0)
 
 

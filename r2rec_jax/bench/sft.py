@@ -8,7 +8,6 @@ our float32. Loss and gradient norm of the first step must be equal before anyth
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -19,11 +18,12 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from r2rec_jax.bench.models import LLAMA_25M, SMALLEST, random_tokens, run_config, write_models
+from r2rec_jax.bench.models import DTYPES, LLAMA_25M, SMALLEST, random_tokens, run_config, write_models
 from r2rec_jax.bench.result import (
     Row,
     fastest,
     paired_seconds,
+    quickest,
     require_equal,
     row,
     run_peer,
@@ -41,7 +41,6 @@ SCRIPT, PLAIN = "sft_peft.py", "eager,float32"
 VARIANTS = [
     f"{mode},{dtype}" for mode in ("eager", "compiled") for dtype in ("float32", "bfloat16", "autocast")
 ]
-DTYPES = ("float32", "bfloat16")  # of our activations
 COLD_S = 8.0
 REPEATS = 3  # of fresh processes
 
@@ -87,11 +86,7 @@ def make_step(folder: Path, dtype: str = "float32") -> Callable[[], dict]:
 def _steps(peers: str | None, folder: Path, name: str, repeats: int) -> list[Row]:
     steps = {dtype: make_step(folder, dtype) for dtype in DTYPES}
     first = {dtype: step() for dtype, step in steps.items()}
-    screened = {
-        dtype: statistics.median(paired_seconds(step, lambda: None, repeats=3)[0])
-        for dtype, step in steps.items()
-    }
-    ours = min(screened, key=screened.get)
+    ours = quickest(steps)
     if peers is None:
         seconds = {dtype: paired_seconds(steps[dtype], lambda: None, repeats)[0] for dtype in DTYPES}
         return [
