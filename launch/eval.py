@@ -67,7 +67,7 @@ def evaluate(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, di
     before = config.data.before_target_time
     prompts = RankingPrompts(dataset, users, chat, config.prompt, config.seed, before_target_time=before)
     sampling = SamplingConfig(**config.rollout, slots=config.evaluate.batch_size)
-    engine = Engine(policy.model, chat.end, sampling, mesh, chat.decode)
+    engine = Engine(policy.model, chat.end, sampling, mesh, chat.text)
     ranks = {}
     with scorer:
         for name, adapter in adapters.items():

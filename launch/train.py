@@ -160,10 +160,10 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
         return mapped(logprobs, batch, parts)
 
     sampling = SamplingConfig(**config.rollout, slots=c.slots)
-    engine = Engine(policy.model, chat.end, sampling, mesh, chat.decode)
+    engine = Engine(policy.model, chat.end, sampling, mesh, chat.text)
     # One completion of each validation user: other shapes, and other programs anyway.
     one_each = dataclasses.replace(sampling, slots=config.evaluate.batch_size)
-    validator = Engine(policy.model, chat.end, one_each, mesh, chat.decode)
+    validator = Engine(policy.model, chat.end, one_each, mesh, chat.text)
     phases, samples = Phases(), StepLog(workdir / SAMPLES)
 
     def advance(state, prompts, step):

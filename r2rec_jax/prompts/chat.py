@@ -129,7 +129,11 @@ class Chat:
         return self.decode(completion[:cut]), self.decode(completion[cut + 1 :])
 
     def decode(self, ids: list[int]) -> str:
-        return self.tokenizer.decode(ids, skip_special_tokens=False).strip()
+        return self.text(ids).strip()
+
+    def text(self, ids: list[int]) -> str:
+        """With the space around it."""
+        return self.tokenizer.decode(ids, skip_special_tokens=False)
 
     def to_transformers(self):
         """The same tokenizer as transformers saves and loads it; it pads with its end token, as R1 does."""

@@ -41,7 +41,7 @@ class Slots:
         self.samples, self.max_tokens, self.end_token = samples, max_tokens, end_token
         self._prompt_of: list[int | None] = [None] * slots
         self._said = Rollout.empty(slots * samples, max_tokens)
-        self._alive = np.zeros(slots * samples, bool)
+        self._alive, self._spoke = np.zeros((2, slots * samples), bool)  # spoke: in the last chunk
         self._next, self._prompts = 0, prompts
         self._drawn = self._offered = 0
 
@@ -79,6 +79,7 @@ class Slots:
         """Adds a chunk; `length_N` is each row's after it: what a row drew came first in the chunk."""
         said, new_N = self._said, np.where(self._alive, length_N - self._said.length, 0)
         self._drawn, self._offered = self._drawn + int(new_N.sum()), self._offered + tokens_CN.size
+        self._spoke = new_N > 0
         for row in np.flatnonzero(new_N):
             drawn, place = slice(0, new_N[row]), slice(said.length[row], length_N[row])
             said.tokens[row, place] = tokens_CN[drawn, row]
@@ -92,7 +93,7 @@ class Slots:
     def stop(self, texts: tuple[str, ...], decode: Callable[[list[int]], str]) -> np.ndarray:
         """Ends rows at the first token that completes one of `texts`; bool [N], those that it ended."""
         stopped_N = np.zeros(len(self._alive), bool)
-        for row in np.flatnonzero(self._said.length):
+        for row in np.flatnonzero(self._spoke):
             said = self._said[row : row + 1]
             tokens, end = said.tokens[0].tolist(), int(said.length[0])
             if not any(text in decode(tokens[:end]) for text in texts):

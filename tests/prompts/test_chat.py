@@ -308,3 +308,8 @@ def test_a_tokenizer_of_another_family_is_refused(tmp_path):
     tokenizers.Tokenizer(tokenizers.models.BPE()).save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(UserError, match="begin▁of▁sentence"):
         Chat(tmp_path)
+
+
+def test_text_keeps_the_space_that_a_stop_text_may_be_made_of(chat):
+    ids = chat.encode("One.\n\n")
+    assert chat.text(ids).endswith("\n\n") and not chat.decode(ids).endswith("\n")
