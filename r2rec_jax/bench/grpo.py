@@ -102,7 +102,9 @@ def _steps(peers: str | None, folder: Path, B: int, G: int, P: int, R: int, repe
     return [row(f"{name} ({best})", *seconds, "s", target)]
 
 
-def make_step(folder: Path, B: int, G: int, P: int, R: int, dtype: str) -> Callable[[], GRPOBatch]:
+def make_step(
+    folder: Path, B: int, G: int, P: int, R: int, dtype: str = "float32"
+) -> Callable[[], GRPOBatch]:
     """A function that samples from the policy, pays at random and updates it; returns its experience."""
     trainer = Trainer(folder, dtype=dtype)
     model = trainer.policy.model
