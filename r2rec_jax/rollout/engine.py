@@ -20,6 +20,7 @@ from r2rec_jax.rollout.constrain import Progress, Rankings
 from r2rec_jax.rollout.sampling import logprob, sample
 from r2rec_jax.rollout.slots import Rollout, Slots
 from r2rec_jax.rollout.weights import decoder, decoder_shardings, decoder_variables
+from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import batch_sharding, working_on
 
 
@@ -32,6 +33,8 @@ class SamplingConfig:
     constrained: answers are valid rankings, whatever the model would say; see constrain.py.
     chunk: tokens decoded between two looks of the host at which rows have ended. slots: prompts decoded at
       once, 0 for all of a call. weights: what decodes, see weights.py. cache: '', or 'int8' keys and values.
+
+    Raises UserError for a number out of its range, or a text that would end every response.
     """
 
     max_tokens: int
@@ -45,6 +48,21 @@ class SamplingConfig:
     slots: int = 0
     weights: str = "adapter"
     cache: str = ""
+
+    def __post_init__(self):
+        ranges = {
+            "max_tokens": (self.max_tokens >= 1, "1 or more"),
+            "chunk": (self.chunk >= 1, "1 or more"),
+            "slots": (self.slots >= 0, "0 or more"),
+            "temperature": (self.temperature >= 0, "0 or more"),
+            "top_k": (self.top_k >= 0, "0 or more"),
+            "top_p": (0 < self.top_p <= 1, "above 0, up to 1"),
+            "min_p": (0 <= self.min_p <= 1, "from 0 to 1"),
+            "stop": (not isinstance(self.stop, str) and all(self.stop), "a tuple of texts, none empty"),
+        }
+        for name, (holds, wanted) in ranges.items():
+            if not holds:
+                raise UserError(f"rollout.{name}={getattr(self, name)!r}: use {wanted}")
 
 
 @flax.struct.dataclass

@@ -293,6 +293,25 @@ def test_unknown_copies_are_refused(model, how):
         Engine(model, 4, SamplingConfig(8, 1.0, **how))
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_tokens": 0},
+        {"chunk": 0},
+        {"slots": -1},
+        {"temperature": -0.5},
+        {"top_k": -1},
+        {"top_p": 0.0},
+        {"min_p": 1.5},
+        {"stop": "text"},
+        {"stop": ("a", "")},
+    ],
+)
+def test_sampling_out_of_range_is_named(wrong):
+    with pytest.raises(UserError, match=f"rollout.{next(iter(wrong))}="):
+        SamplingConfig(**({"max_tokens": 8, "temperature": 1.0} | wrong))
+
+
 def test_nothing_can_be_merged_into_an_int8_base(model):
     with pytest.raises(UserError, match="weights=adapter"):
         Engine(model.clone(int8=True), 4, SamplingConfig(8, 1.0, weights="merged"))
