@@ -56,6 +56,8 @@ def evaluate(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, di
         for name, folder in config.systems.items()
     }
     scorer = Scorer(config, chat)
+    sampling = SamplingConfig(**config.rollout, slots=config.evaluate.batch_size)
+    engine = Engine(policy.model, chat.end, sampling, mesh, chat.text)
     claim(workdir, config, overwrite)
 
     users = dataset.split.users["evaluation"]
@@ -66,8 +68,6 @@ def evaluate(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, di
         results[name] = _metrics(ranks, config.seed, candidates, truth)
     before = config.data.before_target_time
     prompts = RankingPrompts(dataset, users, chat, config.prompt, config.seed, before_target_time=before)
-    sampling = SamplingConfig(**config.rollout, slots=config.evaluate.batch_size)
-    engine = Engine(policy.model, chat.end, sampling, mesh, chat.text)
     ranks = {}
     with scorer:
         for name, adapter in adapters.items():

@@ -124,6 +124,11 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
         reference = restore_trainable(config.train.init, policy.trainable, optimizer, config.restore)
     c, parts = config.grpo, _parts(config, mesh)
     settings, scorer = objective(config), Scorer(config, chat)
+    sampling = SamplingConfig(**config.rollout, slots=c.slots)
+    engine = Engine(policy.model, chat.end, sampling, mesh, chat.text)
+    # One completion of each validation user: other shapes, and other programs anyway.
+    one_each = dataclasses.replace(sampling, slots=config.evaluate.batch_size)
+    validator = Engine(policy.model, chat.end, one_each, mesh, chat.text)
     claim(workdir, config, overwrite)
 
     def prompts_of(group):
@@ -159,11 +164,6 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
 
         return mapped(logprobs, batch, parts)
 
-    sampling = SamplingConfig(**config.rollout, slots=c.slots)
-    engine = Engine(policy.model, chat.end, sampling, mesh, chat.text)
-    # One completion of each validation user: other shapes, and other programs anyway.
-    one_each = dataclasses.replace(sampling, slots=config.evaluate.batch_size)
-    validator = Engine(policy.model, chat.end, one_each, mesh, chat.text)
     phases, samples = Phases(), StepLog(workdir / SAMPLES)
 
     def advance(state, prompts, step):

@@ -53,7 +53,7 @@ class SamplingConfig:
         ranges = {
             "max_tokens": (self.max_tokens >= 1, "1 or more"),
             "chunk": (self.chunk >= 1, "1 or more"),
-            "slots": (self.slots >= 0, "0 or more"),
+            "slots": (self.slots >= 0, "0 or more for grpo.slots and evaluate.batch_size"),
             "temperature": (self.temperature >= 0, "0 or more"),
             "top_k": (self.top_k >= 0, "0 or more"),
             "top_p": (0 < self.top_p <= 1, "above 0, up to 1"),

@@ -387,6 +387,9 @@ def test_unknown_choices_are_refused(road, tmp_path):
     config = road.grpo.copy_and_resolve_references()
     config.grpo.aggregation = "mean"
     refused(train.main, config, tmp_path / "run", "'mean'", "sequence_mean")
+    config.grpo.aggregation = "token_mean"
+    config.rollout.chunk = 0
+    refused(train.main, config, tmp_path / "run", "rollout.chunk=0", "1 or more")
     config.stage = "dpo"
     refused(train.main, config, tmp_path / "run", "'dpo'", "pretrain, sft, grpo")
     config = road.data.copy_and_resolve_references()
