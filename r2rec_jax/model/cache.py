@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from r2rec_jax.model.attention import Prefix
+from r2rec_jax.model.quantize import quantize
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import constrain
 
@@ -28,7 +29,7 @@ def of_prompts(prefix: Prefix, kind: str) -> Prefix:
     if not kind:
         return prefix
     (k, k_scale), (v, v_scale) = (
-        zip(*map(_quantized, layers), strict=True) for layers in (prefix.k, prefix.v)
+        zip(*(quantize(layer, axis=-1) for layer in layers), strict=True) for layers in (prefix.k, prefix.v)
     )
     return Prefix(k, v, prefix.length, k_scale, v_scale)
 
@@ -63,7 +64,7 @@ def write(cache: Prefix, k_NK1A, v_NK1A) -> Prefix:
     length = cache.length + 1
     if cache.k_scale is None:
         return Prefix(extended(cache.k, k_NK1A), extended(cache.v, v_NK1A), length)
-    (k, k_scale), (v, v_scale) = _quantized(k_NK1A), _quantized(v_NK1A)
+    (k, k_scale), (v, v_scale) = quantize(k_NK1A, axis=-1), quantize(v_NK1A, axis=-1)
     scales = extended(cache.k_scale, k_scale), extended(cache.v_scale, v_scale)
     return Prefix(extended(cache.k, k), extended(cache.v, v), length, *scales)
 
@@ -75,11 +76,3 @@ def advance(cache: Prefix, layers: Sequence[Prefix], alive_N) -> Prefix:
     if cache.k_scale is not None:
         scales = (tuple(getattr(layer, name) for layer in layers) for name in ("k_scale", "v_scale"))
     return Prefix(k, v, cache.length + alive_N, *scales)
-
-
-def _quantized(x) -> tuple[jax.Array, jax.Array]:
-    """(int8 [.., A], float32 [..]) of a float array [.., A]."""
-    x = x.astype(jnp.float32)
-    largest = jnp.max(jnp.abs(x), axis=-1)
-    scale = jnp.where(largest > 0, largest, 1.0) / 127.0
-    return jnp.round(x / scale[..., None]).astype(jnp.int8), scale

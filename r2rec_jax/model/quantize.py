@@ -7,17 +7,17 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 
-def quantize(kernel) -> tuple[jax.Array, jax.Array]:
+def quantize(kernel, axis: int = -2) -> tuple[jax.Array, jax.Array]:
     """Rounds a kernel [..., in, out] to (int8 of its shape, scale float32 [..., out]).
 
     Symmetric, a scale for each output: no weight moves by more than half its scale, and a channel's
-    largest, 127 scales, stays.
+    largest, 127 scales, stays. `axis`: what shares a scale, where it is not a kernel's inputs.
     """
     kernel = kernel.astype(jnp.float32)
-    largest = jnp.max(jnp.abs(kernel), axis=-2)
+    largest = jnp.max(jnp.abs(kernel), axis=axis)
     # Zeros are zeros under any scale; this one can divide.
     scale = jnp.where(largest > 0, largest, 1.0) / 127.0
-    return jnp.round(kernel / scale[..., None, :]).astype(jnp.int8), scale
+    return jnp.round(kernel / jnp.expand_dims(scale, axis)).astype(jnp.int8), scale
 
 
 def quantize_params(leaves: Iterable[tuple[tuple[str, ...], jax.Array]], shardings: dict) -> dict:
