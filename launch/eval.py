@@ -119,11 +119,10 @@ def table(systems: dict[str, dict]) -> str:
 
 
 def _metrics(ranks: np.ndarray, seed: int, candidates: np.ndarray, truth: np.ndarray) -> dict:
-    places = [None if np.isnan(rate) else rate for rate in hr_by_position(ranks, candidates, truth)]
     return summarise(ranks) | {
         "users": len(ranks),
         "ci95": ci95(ranks, seed),
-        "hr@1_by_position": places,
+        "hr@1_by_position": hr_by_position(ranks == 1, candidates, truth),
     }
 
 
