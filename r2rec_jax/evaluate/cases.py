@@ -1,0 +1,152 @@
+"""One user's recommendation for a person to read: chains, reasoning steps and ranking, side by side.
+
+A case is built again from the prepared data and checked against the prompt that was recorded at
+evaluation, so what is shown is what the model saw. Every text in it is untrusted and passes `plain`.
+"""
+
+import dataclasses
+
+from ml_collections import ConfigDict
+
+from r2rec_jax.chains.graph import Graph
+from r2rec_jax.chains.sampler import Chain
+from r2rec_jax.data.prepared import Dataset
+from r2rec_jax.prompts.chat import plain
+from r2rec_jax.prompts.ranking import RankingRecord, make_record, peer_names, ranking_prompt, shown_titles
+from r2rec_jax.prompts.wording import Wording, clean, wording
+from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.teachers.mentions import Names
+
+USER = "the user"  # as the rater of a hop
+OFF_LIST = "(not a candidate)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Hop:
+    """One edge of a chain: who rated what, and how."""
+
+    rater: str
+    title: str
+    rating: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A line of the reasoning, and which parts of the prompt it names: "like", "chain 2", "candidate 7"."""
+
+    text: str
+    names: list[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One user's query and the answer to it.
+
+    demographics: may be empty. likes: titles, oldest first. chains: hops in the order of the loop.
+    candidates: titles in the order shown; `truth` is an index into them. ranking: the answer as parsed,
+    best first, OFF_LIST where it names no candidate. hit_rank: rank of the truth in it, 0 for a miss.
+    """
+
+    user: int
+    demographics: dict[str, str]
+    likes: list[str]
+    chains: list[list[Hop]]
+    candidates: list[str]
+    truth: int
+    steps: list[Step]
+    ranking: list[str]
+    hit_rank: int
+
+
+def build_case(
+    row: dict,
+    dataset: Dataset,
+    graph: Graph,
+    prompt: ConfigDict,
+    *,
+    seed: int,
+    before_target_time: bool,
+) -> Case:
+    """The case of one line of users.jsonl; `prompt` and `seed` are those of its system's evaluation.
+
+    Raises:
+      UserError: the data and settings do not give the prompt that the line records.
+    """
+    words = wording(prompt.wording)
+    whole = make_record(
+        dataset,
+        graph,
+        row["user"],
+        chains=prompt.chains,
+        likes=prompt.likes,
+        seed=seed,
+        length=prompt.chain_length,
+        selection=prompt.chain_selection,
+        before_target_time=before_target_time,
+    )
+    record = _as_shown(whole, row, dataset, words, prompt)
+    titles, peers = shown_titles(record, dataset.catalog, words), peer_names(record.chains, words)
+    return Case(
+        user=record.user,
+        demographics={clean(name): clean(value) for name, value in record.demographics.items()},
+        likes=[words.title(dataset.catalog, item) for item in record.likes],
+        chains=[_hops(chain, dataset, words, peers) for chain in record.chains],
+        candidates=titles,
+        truth=record.candidates.tolist().index(record.truth),
+        steps=_steps(row["reasoning"], record, dataset, words),
+        ranking=[OFF_LIST if title is None else plain(title) for title in row["ranking"]],
+        hit_rank=row["truth_rank"],
+    )
+
+
+def choose(rows: list[dict]) -> list[dict]:
+    """The first hit, the first lower hit and the first miss: chosen by outcome, not by looks."""
+    outcomes = (lambda rank: rank == 1, lambda rank: rank > 1, lambda rank: rank == 0)
+    found = (next((row for row in rows if outcome(row["truth_rank"])), None) for outcome in outcomes)
+    return [row for row in found if row is not None]
+
+
+def _as_shown(
+    record: RankingRecord, row: dict, dataset: Dataset, words: Wording, prompt: ConfigDict
+) -> RankingRecord:
+    """What was left of the query once it fitted (pipeline.prompts.fit leaves out in the same order)."""
+    form = {"answer": prompt.answer, "places": prompt.places, "reasoning": prompt.reasoning}
+    while ranking_prompt(record, dataset.catalog, words, **form) != row["prompt"]:
+        if record.chains:
+            record = dataclasses.replace(record, chains=record.chains[:-1])
+        elif record.likes:
+            record = dataclasses.replace(record, likes=record.likes[1:])
+        else:
+            raise UserError(
+                f"the recorded prompt of user {row['user']} is not what these data and this config give: "
+                "pass the config and the data folder of the evaluation"
+            )
+    return record
+
+
+def _hops(chain: Chain, dataset: Dataset, words: Wording, names: dict[int, str]) -> list[Hop]:
+    # Every peer rated the item before it and the item after it; the user closes the loop at both ends.
+    edges = [(USER, chain.i0, chain.r00), (names[chain.peer], chain.i0, chain.r10)]
+    edges.append((names[chain.peer], chain.i1, chain.r11))
+    item = chain.i1
+    for link in chain.more:
+        edges += [(names[link.peer], item, link.rating), (names[link.peer], link.item, link.next_rating)]
+        item = link.item
+    edges.append((USER, item, chain.r01))
+    return [Hop(rater, words.title(dataset.catalog, item), f"{rating:g}") for rater, item, rating in edges]
+
+
+def _steps(reasoning: str, record: RankingRecord, dataset: Dataset, words: Wording) -> list[Step]:
+    candidates = record.candidates.tolist()
+    shown = {*record.likes, *(item for chain in record.chains for item in chain.items), *candidates}
+    names = Names(sorted(shown), dataset.catalog, words)
+    steps = []
+    for line in filter(None, map(plain, reasoning.splitlines())):
+        mentioned = set().union(*names.read(line)[0])
+        parts = ["like"] if mentioned.intersection(record.likes) else []
+        parts += [
+            f"chain {k}" for k, chain in enumerate(record.chains, 1) if mentioned.intersection(chain.items)
+        ]
+        parts += [f"candidate {k}" for k, item in enumerate(candidates, 1) if item in mentioned]
+        steps.append(Step(line, parts))
+    return steps

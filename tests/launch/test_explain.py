@@ -1,0 +1,68 @@
+"""Explaining a user from the files of a run, and what it says of one it cannot explain."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from configs import reproduce
+from launch.explain import explain
+from r2rec_jax.data import prepared
+from r2rec_jax.evaluate.results import UserLines, write_metrics
+from r2rec_jax.prompts.ranking import make_record, ranking_prompt
+from r2rec_jax.prompts.wording import wording
+from r2rec_jax.runtime.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def run(dataset, graph, tmp_path) -> Path:
+    """A workdir whose finished policy put the truth of one user second; the config's seed is not its own."""
+    prepared.save(dataset, tmp_path / "data")
+    user = int(dataset.split.users["evaluation"][0])
+    record = make_record(dataset, graph, user, chains=5, likes=5, seed=4)
+    prompt = ranking_prompt(record, dataset.catalog, wording("compact"), answer="titles", places=1)
+    titles = [dataset.catalog.title[item] for item in record.candidates]
+    truth = dataset.catalog.title[record.truth]
+    other = next(title for title in titles if title != truth)
+    lines = UserLines(tmp_path / "eval", dataset)
+    lines.append("popularity", 0, user, 7)
+    said = {"prompt": prompt, "reasoning": f"Kai has seen\n{other}.", "ranking": [other, truth]}
+    lines.append("sft+grpo", 0, user, 2, **said)
+    write_metrics(tmp_path / "eval", dataset, 1, 4, {"popularity": {}, "sft+grpo": {}}, {})
+    return tmp_path
+
+
+def test_a_user_is_explained_from_the_files(run, dataset):
+    user = int(dataset.split.users["evaluation"][0])
+    text = explain(reproduce.get_config("quickstart"), run, user, 100, False)
+    assert text.startswith(f"User {user}") and "is number 2 of 20 candidates" in text
+    assert "popularity: 7" in text and "sft+grpo: 2" in text
+    assert text.count("the user rated") == 10  # both ends of five chains
+
+
+def test_who_cannot_be_explained_is_one_line(run, dataset, tmp_path):
+    config = reproduce.get_config("quickstart")
+    evaluated = [int(user) for user in dataset.split.users["evaluation"]]
+    sft = int(dataset.split.users["sft"][0])
+    nearest = sorted(evaluated, key=lambda user: abs(user - sft))[0]
+    for user, workdir, said in (
+        (10_000, run, rf"no user 10000.*0 to 89.*{max(evaluated)}"),
+        (sft, run, rf"user {sft} belongs to the sft group.*try one of {nearest}"),
+        (None, run, rf"--user is missing.*--user={evaluated[0]}"),
+        (evaluated[1], run, "has no line of 'sft\\+grpo'.*run the same command again"),
+        (evaluated[0], tmp_path / "absent", "no evaluation at"),
+    ):
+        with pytest.raises(UserError, match=said):
+            explain(config, workdir, user, 80, False)
+
+
+def test_the_command_ends_in_one_line_and_code_2(tmp_path):
+    flags = [f"--config={ROOT}/configs/reproduce.py:quickstart", f"--workdir={tmp_path}", "--user=3"]
+    command = [sys.executable, "-m", "launch.explain", *flags]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: no evaluation at ") and done.stderr.count("\n") == 1
