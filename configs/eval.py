@@ -1,4 +1,4 @@
-"""Evaluation: policies and closed-form systems on the same frozen candidates.
+"""Evaluation: policies on the same frozen candidates as launch.baselines.
 
 Temperature 0.6 and top-p 0.9, as the paper.
 
@@ -18,7 +18,6 @@ def get_config(preset: str | None = None) -> ConfigDict:
     c.rollout.update({"temperature": 0.6, "top_p": 0.9})
     # Name -> workdir of the adapter's training run; "" is the bare base model.
     c.systems = ConfigDict({"base": "", "sft": "runs/ml1m/sft", "sft+grpo": "runs/ml1m/grpo"})
-    c.baselines = ("random_order", "popularity", "item_knn", "ease")
     c.evaluate = ConfigDict({"batch_size": 32})
     if preset_of(preset, ("quickstart",)):
         tiny(c)

@@ -1,7 +1,7 @@
 """Evaluates: `python -m launch.eval --config=configs/eval.py --workdir=runs/ml1m/eval`.
 
-Restores each policy by orbax, ranks every evaluation user's frozen candidates once, and sets the
-closed-form systems beside it. Writes metrics.json (one object a system) and users.jsonl.
+Restores each policy by orbax and ranks every evaluation user's frozen candidates. Writes metrics.json
+(one object a system) and users.jsonl.
 """
 
 import itertools
@@ -14,11 +14,10 @@ from tqdm import tqdm
 
 from launch import command
 from launch.inputs import require
-from r2rec_jax.baselines import suite
 from r2rec_jax.data import prepared
 from r2rec_jax.evaluate.intervals import bootstrap_ci, ci95, paired_ci
 from r2rec_jax.evaluate.judge import Judged
-from r2rec_jax.evaluate.metrics import hr_by_position, ranks_from_scores, summarise
+from r2rec_jax.evaluate.metrics import hr_by_position, summarise
 from r2rec_jax.evaluate.policy import rank_users, summary
 from r2rec_jax.model.policy import load_policy
 from r2rec_jax.pipeline.prompts import RankingPrompts
@@ -63,9 +62,6 @@ def evaluate(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, di
     users = dataset.split.users["evaluation"]
     candidates, truth = dataset.split.candidates[users], dataset.split.truth[users]
     results, rewards, lines = {}, {}, []
-    for name in config.baselines:
-        ranks = ranks_from_scores(suite.score(name, dataset, users, {}), candidates, truth)
-        results[name] = _metrics(ranks, config.seed, candidates, truth)
     before = config.data.before_target_time
     prompts = RankingPrompts(dataset, users, chat, config.prompt, config.seed, before_target_time=before)
     ranks = {}

@@ -16,6 +16,7 @@ from r2rec_jax.chains.graph import build_graph
 from r2rec_jax.data import prepared
 from r2rec_jax.evaluate.paper import paper_rows
 from r2rec_jax.evaluate.report import Case, Curve, Report, render
+from r2rec_jax.evaluate.results import read_metrics
 from r2rec_jax.prompts.ranking import make_record, shown_titles
 from r2rec_jax.prompts.wording import wording
 from r2rec_jax.runtime import metrics
@@ -42,7 +43,8 @@ def write(config: ConfigDict, workdir: Path) -> Path:
         raise UserError(
             f"no evaluation at {missing.filename}: run launch.reproduce into {workdir} first"
         ) from None
-    systems, grpo = results["systems"], config.grpo.train
+    systems = read_metrics(workdir / "baselines")["systems"] | results["systems"]
+    grpo = config.grpo.train
     ours = list(config.eval.systems)
     finished = [row for row in map(json.loads, lines) if row["system"] == ours[-1]]
     page = Report(

@@ -2,21 +2,21 @@
 
     python -m launch.reproduce --config=configs/reproduce.py:quickstart --workdir=runs/quickstart
 
-prepare -> annotate -> SFT -> GRPO -> evaluation -> report, each in its own folder of the workdir. A
-stage that is done is skipped, one that was interrupted goes on where it stood.
+prepare -> annotate -> SFT -> GRPO -> baselines -> evaluation -> report, each in its own folder of the
+workdir. A stage that is done is skipped, one that was interrupted goes on where it stood.
 """
 
-import json
 import time
 from pathlib import Path
 
 from absl import logging
 from ml_collections import ConfigDict
 
-from launch import annotate, command, prepare, report, train
+from launch import annotate, baselines, command, prepare, report, train
 from launch import eval as evaluation
 from launch.inputs import require
 from r2rec_jax.data.source import make_dataset
+from r2rec_jax.evaluate.results import read_metrics
 from r2rec_jax.runtime.workdir import claim
 
 SMALL = ("generated", "ml-100k", "ml-1m")  # read in seconds
@@ -28,8 +28,8 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     if config.data.source in SMALL and not (workdir / "data").exists():
         make_dataset(config.data)  # raw files that cannot be read should not cost a workdir
     claim(workdir, config, overwrite)
-    data, traces, sft, grpo, results = (
-        workdir / name for name in ("data", "annotate", "sft", "grpo", "eval")
+    data, traces, sft, grpo, results, others = (
+        workdir / name for name in ("data", "annotate", "sft", "grpo", "eval", "baselines")
     )
     with config.unlocked():
         config.data.folder, config.annotate.folder = str(data), str(traces)
@@ -38,7 +38,7 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
         if config.grpo_alone:
             alone = workdir / report.GRPO_ALONE
             config.eval.systems = {"base": "", "grpo": str(alone), "sft": str(sft), "sft+grpo": str(grpo)}
-        for stage in (config.sft, config.grpo, config.eval):
+        for stage in (config.sft, config.grpo, config.eval, config.baselines):
             stage.update({name: config[name] for name in (*SHARED, "annotate")})
 
     _stage("prepare", prepare.main, config, data, data / "manifest.json")
@@ -49,9 +49,10 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
         bare = config.grpo.copy_and_resolve_references()
         bare.train.init = ""
         _stage("grpo without sft", train.main, bare, alone)
+    _stage("baselines", baselines.rank, config.baselines, others, others / evaluation.METRICS)
     _stage("eval", evaluation.evaluate, config.eval, results, results / evaluation.METRICS)
     page = report.write(config, workdir)
-    systems = json.loads((results / evaluation.METRICS).read_text(encoding="utf-8"))["systems"]
+    systems = read_metrics(others)["systems"] | read_metrics(results)["systems"]
     print(f"\n{evaluation.table(systems)}\n\nreport: {page}")
 
 

@@ -57,7 +57,6 @@ class Road:
         self.grpo.rollout.update({"max_tokens": 8, "chunk": 8})
         self.eval = self.shrink(eval_config.get_config("quickstart"))
         self.eval.systems.update({"sft": self.at("sft"), "sft+grpo": self.at("grpo")})
-        self.eval.baselines = ("random_order", "popularity")
         self.eval.evaluate.batch_size = 2
         self.eval.rollout.update({"max_tokens": 8, "chunk": 8})
 
@@ -298,12 +297,11 @@ def test_metrics_hold_every_system_on_every_user(road):
     assert report["users"] == SIZES["evaluation"]
     dataset = prepared.load(road.at("data"))
     assert report["candidates_sha256"] == prepared.candidates_hash(dataset.split)
-    assert list(report["systems"]) == ["random_order", "popularity", "base", "sft", "sft+grpo"]
+    assert list(report["systems"]) == ["base", "sft", "sft+grpo"]
     shared = {"hr@1", "hr@3", "ndcg@3", "users", "ci95", "hr@1_by_position"}
     for name, row in report["systems"].items():
         assert shared <= set(row) and row["users"] == SIZES["evaluation"]
-        policy = {"valid_rate", "truncation_rate", "statements", "reward"} & set(row)
-        assert len(policy) == (0 if name in road.eval.baselines else 4)
+        assert {"valid_rate", "truncation_rate", "statements", "reward"} <= set(row), name
     assert list(report["paired_ci95"]) == ["sft - base", "sft+grpo - base", "sft+grpo - sft"]
     assert set(report["paired_ci95"]["sft - base"]) == {"reward", "hr@1"}
 
