@@ -86,17 +86,13 @@ def by_quartile(hit: np.ndarray, count: np.ndarray, seed: int) -> list[dict]:
 
 
 def paired(a_RN: np.ndarray, b_RN: np.ndarray, seed: int) -> dict[str, dict]:
-    """System a less system b on the same users in the same order; each may have runs of its own number.
-
-    Returns:
-        For HR@1 and NDCG@3 {"difference": of the means, "ci95": [low, high], "p": of `sign_flip_p`}.
-    """
+    """Ranks of system a less system b on the same users in the same order; each may have runs of its own
+    number. `difference` of HR@1 and of NDCG@3."""
     a, b = per_user(a_RN), per_user(b_RN)
-    return {
-        name: {
-            "difference": float(a[name].mean() - b[name].mean()),
-            "ci95": list(paired_ci(a[name], b[name], seed)),
-            "p": sign_flip_p(a[name] - b[name], seed),
-        }
-        for name in COMPARED
-    }
+    return {name: difference(a[name], b[name], seed) for name in COMPARED}
+
+
+def difference(a: np.ndarray, b: np.ndarray, seed: int) -> dict:
+    """{"difference": of the means, "ci95": [low, high], "p": of `sign_flip_p`}; a, b: float[n], by user."""
+    interval = list(paired_ci(a, b, seed))
+    return {"difference": float(np.mean(a - b)), "ci95": interval, "p": sign_flip_p(a - b, seed)}
