@@ -125,8 +125,11 @@ class PolicyRanker:
             check_numbers(rollout.logprobs, asked[k])
             for row, n, cut in zip(rollout.tokens, rollout.length, rollout.truncated, strict=True):
                 said = row[:n].tolist()
-                ends = [said.index(token) for token in (self.chat.end, self.chat.end_think) if token in said]
-                found.append((k, said[: min(ends, default=n)], bool(cut)))
+                if self.chat.end in said:  # an answer that never was: to the engine no end
+                    said, cut = said[: said.index(self.chat.end)], False
+                elif not cut:
+                    said.pop()
+                found.append((k, said, bool(cut)))
         return found
 
     def _scored(self, prompt: Prompt, said: list[int], cut: bool, score_C, config: ConfigDict) -> Judged:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -350,7 +351,7 @@ def test_an_evaluation_interrupted_and_resumed_is_uninterrupted(road, tmp_path, 
     evaluation.main(config, tmp_path / "whole", False)
     monkeypatch.setattr(evaluation, "UserLines", UserLines)
     assert len(copies) == 3 * 2 * SIZES["evaluation"]
-    for end in (7, 14, 23):
+    for end in (7, 23):
         workdir = tmp_path / f"cut{end}"
         workdir.mkdir()
         (workdir / "config.json").write_bytes((tmp_path / "whole" / "config.json").read_bytes())
@@ -445,6 +446,46 @@ def test_unknown_choices_are_refused(road, tmp_path):
     config = road.data.copy_and_resolve_references()
     config.annotate.tasks = ("ranking", "poem")
     refused(annotate.main, config, tmp_path / "run", "poem", "rating, ranking")
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"systems.sft.kind": "oracle"}, "systems.sft.kind 'oracle' is unknown: use one of policy"),
+        ({"systems.sft.mode": "guess"}, "mode 'guess' of a system is unknown: use one of generate"),
+        ({"systems.sft.prompt.chain": 2}, "systems.sft.prompt.chain is unknown: use one of answer, "),
+        ({"systems.sft.prompt.chains": "two"}, "systems.sft.prompt: "),
+        ({"rollout.temperature": 0.0}, "systems.sft+grpo.samples=3 would all be the same"),
+        ({"evaluate.runs": 0}, "evaluate.runs=0"),
+        ({"lora.rank": 3}, "damaged or of another config"),
+    ],
+)
+def test_an_evaluation_that_cannot_be_is_refused(road, tmp_path, changes, named):
+    config = road.eval.copy_and_resolve_references()
+    config.update_from_flattened_dict(changes)
+    refused(evaluation.main, config, tmp_path / "run", named)
+
+
+def test_results_of_other_candidates_are_refused(road, tmp_path):
+    shutil.copytree(road.at("eval"), tmp_path / "run")
+    path = tmp_path / "run" / "users.jsonl"
+    path.write_text(re.sub('"candidates": "[0-9a-f]+"', '"candidates": "0123456789ab"', path.read_text()))
+    before = path.read_bytes()
+    refused(evaluation.main, road.eval, tmp_path / "run", "ranks candidates 0123456789ab", "--overwrite")
+    assert path.read_bytes() == before
+
+
+def test_greedy_decoding_is_run_once_and_nobody_is_no_evaluation(road, tmp_path):
+    config = road.eval.copy_and_resolve_references()
+    config.systems, config.rollout.temperature, config.baselines = {"base": system()}, 0.0, ()
+    assert evaluation.evaluate(config, tmp_path / "greedy", False)["base"]["runs"] == 1
+    shutil.copytree(road.at("data"), tmp_path / "data")
+    data = road.data.copy_and_resolve_references()
+    data.data.update({"folder": str(tmp_path / "data")})
+    data.data.sizes.evaluation = 0
+    prepare.main(data, tmp_path / "data", True)
+    config.data.folder = str(tmp_path / "data")
+    refused(evaluation.main, config, tmp_path / "none", "has no evaluation users")
 
 
 def test_prepared_data_are_not_overwritten_unasked(road):
