@@ -1,4 +1,4 @@
-"""The road from ratings to a report, every stage from one config.
+"""The road from ratings to a report, every stage from one config; and the paper's tables.
 
     python -m launch.reproduce --config=configs/reproduce.py:quickstart --workdir=runs/quickstart
 
@@ -11,38 +11,72 @@ with as many GRPO steps from the bare model beside it, as in the paper's Figure 
 `ml1m_smoke`: real MovieLens-1M through the same tiny model, which has never seen a film title: it shows
 that the road carries real data, not that the method works. `ml1m`: the paper's setting on the 8B.
 
+    python -m launch.reproduce --config=configs/reproduce.py:table1 --workdir=runs/tables
+
+`table1` main results, `table2` ablations, `table3` transfer, in the paper's setting on MovieLens-1M;
+`table1_book`, `table1_electronics` and so on for its other data sets. A row whose weights, key or data are
+not there says so, the others are measured. The same workdir serves all tables of a data set and keeps what
+they share. `table1_small`, `table2_small`: MovieLens-1M with the embedded model in the rows of language
+models, which shows the road and not the method. Table 3 evaluates the adapters of `trained`, workdirs of the
+tables of other data sets.
+
 The fields `data`, `prompt`, `model`, `lora`, `mesh` and `seed` hold for every stage; `sft`, `grpo`,
-`baselines` and `eval` are the configs of those stages.
+`baselines` and `eval` are the configs of those stages. With `tables`, a run is made for each of `seeds`.
 """
 
 from ml_collections import ConfigDict
 
-from configs import baselines, grpo, sft
+from configs import baselines, data, grpo, sft
 from configs import eval as evaluation
 from configs.base import base, preset_of, tiny
 from r2rec_jax.runtime.errors import UserError
 
+ROADS = ("quickstart", "figure5", "ml1m_smoke", "ml1m")
+TABLES = ("table1", "table2", "table3")
+# What follows a table's name -> preset of configs/data.py, and the workdir of its tables.
+DATA = {"": "ml-1m", "book": "amazon-book", "electronics": "amazon-electronics"}
+FOLDERS = {"ml1m": "runs/tables", "book": "runs/tables_book", "electronics": "runs/tables_electronics"}
+SMALL = ("table1_small", "table2_small")
+
 
 def get_config(preset: str | None = None) -> ConfigDict:
-    known = ("quickstart", "figure5", "ml1m_smoke", "ml1m")
+    known = (*ROADS, *(f"{table}_{name}".rstrip("_") for table in TABLES for name in DATA), *SMALL)
     if not preset:
         raise UserError(f"configs/reproduce.py needs a preset: one of {', '.join(known)}")
-    embedded = preset_of(preset, known) != "ml1m"
+    embedded = preset_of(preset, known) in (*ROADS[:3], *SMALL)
     c = tiny(base()) if embedded else base()
     stage_preset = "quickstart" if embedded else None
     c.sft = sft.get_config(stage_preset)
     c.grpo = grpo.get_config(stage_preset)
     c.eval = evaluation.get_config(stage_preset)
-    c.baselines = baselines.get_config(stage_preset)
+    c.baselines = baselines.get_config(None if preset in SMALL else stage_preset)
     c.grpo_alone = preset == "figure5"
+    c.tables, c.seeds, c.policy_seeds = (), (), ()
+    c.trained = ConfigDict()  # data set (evaluate/paper.py) -> workdir of its tables, for Table 3
     if preset == "ml1m_smoke":
-        c.data.update({"source": "ml-1m", "raw": "data/ml-1m"})
-        c.data.sizes = ConfigDict({"sft": 300, "grpo": 200, "validation": 40, "evaluation": 200})
-        # Film titles are many bytes to the tiny vocabulary: fewer chains, numbers for answers.
-        c.prompt.update({"answer": "numbers", "chains": 2, "buckets": (640,)})
-        c.annotate.max_tokens = 256
-        c.sft.train.update({"steps": 60, "batch_size": 16, "response_buckets": (256,)})
-        c.grpo.train.update({"steps": 20, "batch_size": 8})
-        c.grpo.rollout.max_tokens = 256
-        c.eval.rollout.max_tokens = 256
+        small(c)
+    if preset.startswith("table"):
+        name, _, variant = preset.partition("_")
+        c.tables = (name,)
+        # Of split, candidates and training; of a policy one, since its training takes hours.
+        c.seeds, c.policy_seeds = (0, 1, 2), (0,)
+        if preset in SMALL:
+            small(c)
+        else:
+            found = data.get_config(DATA[variant])
+            c.data, c.prompt.wording = found.data, found.prompt.wording
+            c.trained.update({name: at for name, at in FOLDERS.items() if name != (variant or "ml1m")})
     return c
+
+
+def small(c: ConfigDict) -> None:
+    """MovieLens-1M within minutes of the tiny model."""
+    c.data.update({"source": "ml-1m", "raw": "data/ml-1m"})
+    c.data.sizes = ConfigDict({"sft": 300, "grpo": 200, "validation": 40, "evaluation": 200})
+    # Film titles are many bytes to the tiny vocabulary: fewer chains, numbers for answers.
+    c.prompt.update({"answer": "numbers", "chains": 2, "buckets": (640,)})
+    c.annotate.max_tokens = 256
+    c.sft.train.update({"steps": 60, "batch_size": 16, "response_buckets": (256,)})
+    c.grpo.train.update({"steps": 20, "batch_size": 8})
+    c.grpo.rollout.max_tokens = 256
+    c.eval.rollout.max_tokens = 256

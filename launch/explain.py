@@ -4,8 +4,8 @@
 
 Prints who the user is, the likes and chains of the prompt, the candidates, the reasoning step by step with
 what each step names, and the ranking of the finished policy with the truth marked; then where every system
-ranked it. Reads WORKDIR/{data,eval} as launch.reproduce leaves them; of a table's run, pass one of its
-seeds: --workdir=runs/table1/seed0.
+ranked it. Reads what launch.reproduce leaves in WORKDIR; of the paper's tables, pass one of the seeds:
+--workdir=runs/tables/seed0.
 """
 
 import os
@@ -17,15 +17,15 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from launch import command
+from launch.finished import POLICY, read_finished
 from r2rec_jax.chains.graph import build_graph
-from r2rec_jax.data import prepared
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.evaluate.cases import build_case
-from r2rec_jax.evaluate.results import UserLines, read_metrics
+from r2rec_jax.evaluate.systems import about
 from r2rec_jax.evaluate.terminal import case_text
 from r2rec_jax.runtime.errors import UserError
 
-USER = flags.DEFINE_integer("user", None, "whose recommendation to explain: a `user` of eval/users.jsonl")
+USER = flags.DEFINE_integer("user", None, "whose recommendation to explain: one of eval/users.jsonl")
 
 
 def main(config: ConfigDict, workdir: Path, _: bool) -> None:
@@ -35,24 +35,24 @@ def main(config: ConfigDict, workdir: Path, _: bool) -> None:
 
 def explain(config: ConfigDict, workdir: Path, user: int | None, width: int, styled: bool) -> str:
     """The user's case as text. Raises UserError for a user who was not evaluated, naming the nearest."""
-    results = read_metrics(workdir / "eval")
-    dataset = prepared.load(workdir / "data")
-    _check(user, dataset, workdir)
-    lines = UserLines(workdir / "eval", dataset)
-    policy = list(config.eval.systems)[-1]
-    (row,) = lines.of(policy, 0, [user])
+    finished = read_finished(workdir)
+    if POLICY not in finished.metrics:
+        raise UserError(f"no results of {POLICY!r} in {workdir}: run launch.reproduce into it to the end")
+    _check(user, finished.dataset, workdir)
+    (row,) = finished.lines[POLICY].of(POLICY, 0, [user])
     case = build_case(
         row,
-        dataset,
-        build_graph(dataset),
+        finished.dataset,
+        build_graph(finished.dataset),
         config.prompt,
-        seed=results["seed"],
+        seed=finished.seed,
         before_target_time=config.data.before_target_time,
     )
-    ranks = {name: int(lines.ranks(name, [user])[0, 0]) for name in results["systems"]}
-    others = [f"  {name}: {rank or 'not in its answer'}" for name, rank in ranks.items()]
-    text = case_text(case, width=width, styled=styled)
-    return "\n".join([text, "", f"The truth's rank, by system (above: {policy})", *others])
+    text = [case_text(case, width=width, styled=styled), "", "The truth's rank by system"]
+    for name, lines in finished.lines.items():
+        (row,) = lines.of(name, 0, [user])
+        text.append(f"  {about(name).label}: {row['truth_rank'] or 'not in its answer'}")
+    return "\n".join(text)
 
 
 def _check(user: int | None, dataset: Dataset, workdir: Path) -> None:

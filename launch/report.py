@@ -1,134 +1,176 @@
-"""One HTML page of a finished run.
+"""One HTML page of a finished run, or a page for each of its tables.
 
     python -m launch.report --config=configs/reproduce.py:quickstart --workdir=runs/quickstart
 
-Reads WORKDIR/{data,sft,grpo,eval}, as launch.reproduce leaves them, and writes WORKDIR/report.html.
+Reads what launch.reproduce leaves in WORKDIR and writes report.html there, with its table in report.md and
+report.json; of the paper's tables table1.html and so on.
 """
 
+import dataclasses
+import json
+import math
 from pathlib import Path
 
+import numpy as np
 from ml_collections import ConfigDict
 
-from launch import command
+from launch import command, tables
+from launch.finished import POLICY, Finished, read_finished
 from r2rec_jax.chains.graph import build_graph
-from r2rec_jax.data import prepared
-from r2rec_jax.data.prepared import Dataset
-from r2rec_jax.evaluate.paper import paper_rows
-from r2rec_jax.evaluate.report import Case, Curve, Report, render
-from r2rec_jax.evaluate.results import UserLines, read_metrics
-from r2rec_jax.prompts.ranking import make_record, shown_titles
-from r2rec_jax.prompts.wording import wording
+from r2rec_jax.data.prepared import candidates_hash
+from r2rec_jax.evaluate.cases import Case, build_case, choose
+from r2rec_jax.evaluate.measure import by_quartile
+from r2rec_jax.evaluate.report import Curve, Groups, Report, render
+from r2rec_jax.evaluate.systems import about
+from r2rec_jax.evaluate.table import Table, as_json, markdown
 from r2rec_jax.runtime import metrics
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.paths import write_atomic
 
-CASES = 3
-GRPO_ALONE = "grpo_alone"  # folder of the run without SFT, where there is one
+PAGE = "report"
 
 
 def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
-    path = workdir / "report.html"
-    if path.exists() and not overwrite:
-        raise UserError(f"{path} already exists: add --overwrite to write it anew")
-    write(config, workdir)
+    names = config.tables or (PAGE,)
+    there = next((page for name in names if (page := workdir / f"{name}.html").exists()), None)
+    if there and not overwrite:
+        raise UserError(f"{there} already exists: add --overwrite to write it anew")
+    for page in write(config, workdir):
+        print(page)
 
 
-def write(config: ConfigDict, workdir: Path) -> Path:
-    """Renders the page from what the stages wrote; returns its path."""
-    results, dataset = read_metrics(workdir / "eval"), prepared.load(workdir / "data")
-    systems = read_metrics(workdir / "baselines")["systems"] | results["systems"]
-    grpo = config.grpo.train
-    ours = list(config.eval.systems)
-    finished = UserLines(workdir / "eval", dataset).of(ours[-1], 0, dataset.split.users["evaluation"])
-    page = Report(
-        title=f"R2Rec on {config.data.source}",
-        facts={
-            "Data": f"{config.data.source}, split seed {config.data.seed}",
-            "Candidates": f"{config.data.candidates} a user, sha256 {results['candidates_sha256'][:12]}",
-            "Evaluation users": str(results["users"]),
-            "Model": config.model.folder,
-            "Adapter": f"LoRA rank {config.lora.rank}, alpha {config.lora.alpha:g}",
-            "SFT": f"{config.sft.train.steps} steps of {config.sft.train.batch_size}",
-            "GRPO": f"{grpo.steps} steps of {grpo.batch_size} prompts x {config.grpo.grpo.group}",
-            "Seed": str(config.seed),
-        },
-        systems=[{"name": name, **row, "ours": name in ours} for name, row in systems.items()],
-        paper=paper_rows(config.data.source, config.data.category),
-        curves=_curves(workdir),
-        hr_by_position={
-            name: [float("nan") if rate is None else rate for rate in systems[name]["hr@1_by_position"]]
-            for name in ours[-1:]
-        },
-        cases=_cases(config, dataset, finished),
-        candidates=config.data.candidates,
-    )
-    write_atomic(workdir / "report.html", render(page))
-    return workdir / "report.html"
+def write(config: ConfigDict, workdir: Path) -> dict[Path, Table]:
+    """Writes NAME.html, NAME.md and NAME.json of each table of what the stages left; page -> table."""
+    if config.tables:
+        runs = tables.finished_runs(config, workdir)
+        made = {name: tables.of_seeds(config, name, workdir, runs) for name in config.tables}
+        # Curves and cases are of one seed: the first with a policy.
+        seed = next((seed for seed, run in runs.items() if POLICY in run.metrics), next(iter(runs), None))
+        shown, folder, detail = runs.get(seed), workdir / f"seed{seed}", f"Of seed {seed}."
+    else:
+        shown, folder, detail = read_finished(workdir), workdir, ""
+        made = {PAGE: tables.of_run(config, shown)}
+    for name, table in made.items():
+        parts = _parts(config, folder, shown) | {"detail": detail} if shown else {}
+        report = Report(_facts(config, table, shown), table, candidates=config.data.candidates, **parts)
+        write_atomic(workdir / f"{name}.md", markdown(table))
+        write_atomic(workdir / f"{name}.json", json.dumps(as_json(table), indent=2) + "\n")
+        write_atomic(workdir / f"{name}.html", render(report))
+    return {workdir / f"{name}.html": table for name, table in made.items()}
 
 
-def _curves(workdir: Path) -> list[Curve]:
-    def points(stage, name):
-        return [(row["step"], row[name]) for row in metrics.read(workdir / stage) if name in row]
-
-    rewards = {
-        "sampled in training": points("grpo", "train/reward"),
-        "validation users": points("grpo", "validation/reward"),
+def _parts(config: ConfigDict, folder: Path, finished: Finished) -> dict:
+    """Curves, figures and cases of the run in `folder`."""
+    return {
+        "curves": [*_training(folder), _places(finished)],
+        "groups": _groups(finished),
+        "cases": _cases(config, finished),
     }
-    if (workdir / GRPO_ALONE).exists():
-        rewards["sampled, from the bare model"] = points(GRPO_ALONE, "train/reward")
-        rewards["validation users, from the bare model"] = points(GRPO_ALONE, "validation/reward")
-    return [
-        Curve("Reward during GRPO", "step", "mean reward", rewards),
+
+
+def _facts(config: ConfigDict, table: Table, finished: Finished | None) -> dict[str, str]:
+    grpo = config.grpo.train
+    facts = {
+        "Data": config.data.source,
+        "Candidates": f"{config.data.candidates} a user, {config.data.negatives} negatives",
+        "Model": config.model.folder,
+        "Adapter": f"LoRA rank {config.lora.rank}, alpha {config.lora.alpha:g}",
+        "SFT": f"{config.sft.train.steps} steps of {config.sft.train.batch_size}",
+        "GRPO": f"{grpo.steps} steps of {grpo.batch_size} prompts x {config.grpo.grpo.group}",
+        "Seeds": ", ".join(map(str, sorted({seed for row in table.rows for seed in row.seeds}))) or "none",
+    }
+    if finished is not None:
+        facts["Evaluation users"] = f"{len(finished.users)} a seed"
+        facts["Candidates' hash"] = f"{candidates_hash(finished.dataset.split)[:12]} (seed {finished.seed})"
+    return facts
+
+
+def _training(folder: Path) -> list[Curve]:
+    def points(stage: str, name: str) -> list[tuple[float, float]]:
+        return [(row["step"], row[name]) for row in metrics.read(folder / stage) if name in row]
+
+    curves = [
+        Curve(
+            "Reward during GRPO",
+            "step",
+            "mean reward",
+            {
+                "sampled in training": points("grpo", "train/reward"),
+                "validation users": points("grpo", "validation/reward"),
+                "sampled, from the bare model": points("grpo_alone", "train/reward"),
+                "validation users, from the bare model": points("grpo_alone", "validation/reward"),
+            },
+        ),
         Curve("SFT loss", "step", "nats a token", {"train": points("sft", "train/loss")}),
     ]
-
-
-def _cases(config: ConfigDict, dataset: Dataset, rows: list[dict]) -> list[Case]:
-    """The first hit, the first lower hit and the first miss: chosen by outcome, not by looks."""
-    graph, words, catalog = build_graph(dataset), wording(config.prompt.wording), dataset.catalog
-    chosen = [
-        next((row for row in rows if test(row["truth_rank"])), None)
-        for test in (lambda rank: rank == 1, lambda rank: rank > 1, lambda rank: rank == 0)
+    drawn = [{name: line for name, line in curve.series.items() if line} for curve in curves]
+    return [
+        dataclasses.replace(curve, series=series)
+        for curve, series in zip(curves, drawn, strict=True)
+        if series
     ]
-    cases = []
-    for row in filter(None, chosen):
-        record = make_record(
-            dataset,
-            graph,
-            row["user"],
-            chains=config.prompt.chains,
-            likes=config.prompt.likes,
-            seed=config.seed,
-            length=config.prompt.chain_length,
-            selection=config.prompt.chain_selection,
-            before_target_time=config.data.before_target_time,
-        )
-        cases.append(
-            Case(
-                user=str(row["user"]),
-                demographics=record.demographics,
-                likes=[words.title(catalog, item) for item in record.likes],
-                chains=[_chain_line(chain, catalog) for chain in record.chains],
-                candidates=shown_titles(record, catalog, words),
-                truth=record.candidates.tolist().index(record.truth),
-                reasoning=row["reasoning"],
-                ranking=[place or "(not a candidate)" for place in row["ranking"]],
-                hit_rank=row["truth_rank"],
+
+
+def _compared(finished: Finished) -> dict[str, dict]:
+    """Label -> metrics: the finished policy and the best classical system, or the two best of these."""
+    others = [name for name in finished.metrics if about(name).group == "classical"]
+    best = sorted(others, key=lambda name: -finished.metrics[name]["hr@1"])
+    names = ([POLICY] if POLICY in finished.metrics else []) + best
+    return {about(name).label: finished.metrics[name] for name in names[:2]}
+
+
+def _places(finished: Finished) -> Curve:
+    places = {
+        name: [
+            (place, math.nan if rate is None else rate)
+            for place, rate in enumerate(row["hr@1_by_position"], start=1)
+        ]
+        for name, row in _compared(finished).items()
+    }
+    note = "A flat line means that the ranker does not care where an item stands. The dashed line is chance."
+    width = finished.dataset.split.candidates.shape[1]
+    curve = Curve("HR@1 by place of the truth", "place among the candidates", "HR@1", places, note)
+    return dataclasses.replace(curve, level=1 / width, ends=False)
+
+
+def _groups(finished: Finished) -> list[Groups]:
+    """By activity and popularity of two systems, and by length of reasoning of the policy."""
+    compared = _compared(finished)
+    groups = [
+        Groups(
+            "HR@1 by activity of the user",
+            "ratings before the held-out one, quarters of the users",
+            {name: row["hr@1_by_activity"] for name, row in compared.items()},
+        ),
+        Groups(
+            "HR@1 by popularity of the truth",
+            "ratings of it that may be seen, quarters of the users",
+            {name: row["hr@1_by_popularity"] for name, row in compared.items()},
+        ),
+    ]
+    if POLICY in finished.metrics:
+        rows = finished.rows(POLICY)
+        hit = np.array([row["truth_rank"] == 1 for row in rows], float)
+        statements = np.array([row["statements"] for row in rows])
+        groups.append(
+            Groups(
+                "HR@1 by length of the reasoning",
+                "statements before the answer",
+                {about(POLICY).label: by_quartile(hit, statements, finished.seed)},
+                "Does more reasoning go with more success?",
             )
         )
-    return cases[:CASES]
+    return groups
 
 
-def _chain_line(chain, catalog) -> str:
-    first, second, *_, last = (catalog.title[item] for item in (*chain.items, chain.items[-1]))
-    links = "".join(
-        f"user {link.peer} rated it {link.rating:g} and {catalog.title[link.item]} {link.next_rating:g}; "
-        for link in chain.more
-    )
-    return (
-        f"rated {first} {chain.r00:g}; user {chain.peer} rated it {chain.r10:g} "
-        f"and {second} {chain.r11:g}; {links}rated {last} {chain.r01:g}"
-    )
+def _cases(config: ConfigDict, finished: Finished) -> list[Case]:
+    if POLICY not in finished.metrics:
+        return []
+    graph, before = build_graph(finished.dataset), config.data.before_target_time
+    return [
+        build_case(row, finished.dataset, graph, config.prompt, seed=finished.seed, before_target_time=before)
+        for row in choose(finished.rows(POLICY))
+    ]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One self-contained HTML page about a run: a table, curves, and cases a person can read.
+"""One self-contained HTML page: a table, curves, and cases a person can read.
 
 The page asks nothing of the network (its own content security policy forbids it), follows the
 reader's light or dark setting, and fits a phone. Titles and model text are data: the template
@@ -10,65 +10,57 @@ import math
 from pathlib import Path
 
 import jinja2
+from markupsafe import Markup
 
-from r2rec_jax.evaluate.figures import COLOURS, line_figure
-from r2rec_jax.evaluate.metrics import chance, ndcg_bounds
+from r2rec_jax.evaluate.cases import Case
+from r2rec_jax.evaluate.figures import COLOURS, interval_figure, line_figure
+from r2rec_jax.evaluate.metrics import chance
+from r2rec_jax.evaluate.table import GROUPS, METRICS, Row, Table, decimal, duration
 
-METRICS = ("hr@1", "hr@3", "ndcg@3")
-_LABELS = {"hr@1": "HR@1", "hr@3": "HR@3", "ndcg@3": "NDCG@3"}
 _ORDINALS = {1: "st", 2: "nd", 3: "rd"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """A line figure: series name -> [(x, y), ...]; a point that is not finite leaves a gap."""
+    """A line figure: series name -> [(x, y), ...]; a point that is not finite leaves a gap.
+
+    level: y of a dashed line, or None. ends: whether the legend says where a line ends.
+    """
 
     name: str
     x_label: str
     y_label: str
     series: dict[str, list[tuple[float, float]]]
+    note: str = ""
+    level: float | None = None
+    ends: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
-class Case:
-    """One user's recommendation.
+class Groups:
+    """HR@1 of groups of users: series name -> rows of `measure.by_quartile`, of the same groups."""
 
-    demographics: may be empty. likes: titles, oldest first. chains: one readable line each.
-    candidates: titles in the order shown; `truth` is an index into them.
-    ranking: the answer as parsed, best first. hit_rank: rank of the truth in it, 0 for a miss.
-    """
-
-    user: str
-    demographics: dict[str, str]
-    likes: list[str]
-    chains: list[str]
-    candidates: list[str]
-    truth: int
-    reasoning: str
-    ranking: list[str]
-    hit_rank: int
+    name: str
+    x_label: str
+    series: dict[str, list[dict]]
+    note: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
     """All that the page shows.
 
-    facts: run header, label -> value (dataset, model, seeds, ...).
-    systems: one dict a table row: "name", "hr@1", "hr@3", "ndcg@3"; optionally "valid_rate" (None
-      where every answer is valid by construction), "ci95" {metric: [low, high]} and "ours": True
-      for the policy's rows, the finished policy last. The chance row is added here.
-    paper: the paper's rows (`paper.paper_rows`) or None.
-    hr_by_position: system name -> HR@1 by the truth's place in the prompt, first place first.
-    candidates: candidates a user, which sets the chance row.
+    facts: run header, label -> value (dataset, model, seeds, ...). The last row of the table's group
+    "ours" is the finished policy. detail: which seed figures and cases are of, "" where there is but one.
+    candidates: candidates a user, which sets chance.
     """
 
-    title: str
     facts: dict[str, str]
-    systems: list[dict]
-    paper: list[dict] | None = None
+    table: Table
     curves: list[Curve] = dataclasses.field(default_factory=list)
-    hr_by_position: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    groups: list[Groups] = dataclasses.field(default_factory=list)
     cases: list[Case] = dataclasses.field(default_factory=list)
+    detail: str = ""
     candidates: int = 20
 
 
@@ -81,82 +73,69 @@ def render(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["number"] = lambda value: f"{value:.3f}"
-    environment.filters["ordinal"] = _ordinal
-    random_row = {"name": f"Chance, {report.candidates} candidates", "kind": "chance"}
-    rows = [_row(random_row | chance(report.candidates), report.candidates)]
-    rows += [_row(system, report.candidates) for system in report.systems]
-    ours = [row for row in rows if row["kind"] == "ours"]
-    others = [row for row in rows if row["kind"] == "baseline"]
+    environment.filters |= {"number": decimal, "duration": duration, "ordinal": _ordinal}
+    rows = report.table.rows
+    ours = [row for row in rows if row.group == "ours"]
+    others = [row for row in rows if row.group != "ours" and row.measured]
     return environment.get_template("report.html.j2").render(
         report=report,
-        labels=_LABELS,
-        rows=rows,
+        labels=METRICS,
+        sections={
+            label: [(row, _cells(row, report.candidates)) for row in rows if row.group == group]
+            for group, label in GROUPS.items()
+            if any(row.group == group for row in rows)
+        },
+        chance=chance(report.candidates),
         # The last of our rows is the finished policy: choosing our best row would flatter us.
         headline=ours[-1] if ours else None,
-        rival=max(others, key=lambda row: row["hr@1"]["value"], default=None),
-        has_valid_rate=any(row["valid_rate"] is not None for row in rows),
-        paper=[_paper_row(row) for row in report.paper or []],
-        figures=_figures(report),
+        rival=max(others, key=lambda row: row.measured["hr@1"], default=None),
+        paper=any(row.paper for row in rows),
+        misprint=any(row.paper.misprint for row in rows if row.paper),
+        figures=[_curve(curve) for curve in report.curves]
+        + [_groups(groups, 1 / report.candidates) for groups in report.groups],
         colours=[f"--series-{n}" for n in range(len(COLOURS))],
     )
 
 
-def _row(system: dict, candidates: int) -> dict:
-    row = {
-        "name": system["name"],
-        "kind": system.get("kind", "ours" if system.get("ours") else "baseline"),
-        "valid_rate": system.get("valid_rate"),
+def _cells(row: Row, candidates: int) -> dict[str, dict]:
+    """Positions on each metric's scale of 0 to 1, in percent; None where there is nothing."""
+
+    def percent(value: float | None) -> float | None:
+        return None if value is None else round(100 * value, 2)
+
+    return {
+        metric: {
+            "bar": percent(row.measured.get(metric)),
+            "whisker": [percent(end) for end in row.ci95[metric]] if metric in row.ci95 else None,
+            "paper": percent(row.paper.metrics()[metric]) if row.paper else None,
+            "chance": percent(chance(candidates)[metric]),
+        }
+        for metric in METRICS
     }
-    for metric in METRICS:
-        interval = (system.get("ci95") or {}).get(metric)
-        row[metric] = {
-            "value": system[metric],
-            "interval": interval,
-            # Positions on the cell's scale of 0 to 1, in percent.
-            "bar": round(100 * system[metric], 2),
-            "whisker": interval and [round(100 * end, 2) for end in interval],
-            "chance": round(100 * chance(candidates)[metric], 2),
-        }
-    return row
 
 
-def _paper_row(row: dict) -> dict:
-    low, high = ndcg_bounds(row["hr@1"], row["hr@3"], 3)
-    # Half a unit of the third decimal in each of the three numbers.
-    possible = low - 0.0015 <= row["ndcg@3"] <= high + 0.0015
-    return row | {"misprint": not possible, "ours": row["name"] == "R2Rec"}
+def _curve(curve: Curve) -> dict:
+    last = {
+        name: next((y for _, y in reversed(points) if math.isfinite(y)), None)
+        for name, points in curve.series.items()
+    }
+    svg = line_figure(list(curve.series.values()), level=curve.level, from_zero=curve.level is not None)
+    ends = {name: f"ends at {y:.3f}" for name, y in last.items() if y is not None and curve.ends}
+    return _figure(curve.name, curve.x_label, curve.y_label, curve.note, {n: ends.get(n) for n in last}, svg)
 
 
-def _figures(report: Report) -> list[dict]:
-    figures = [
-        {"name": c.name, "x": c.x_label, "y": c.y_label, "series": c.series, "note": ""}
-        for c in report.curves
-    ]
-    if report.hr_by_position:
-        places = {name: list(enumerate(rates, start=1)) for name, rates in report.hr_by_position.items()}
-        figures.append(
-            {
-                "name": "HR@1 by place of the truth",
-                "x": "place in the prompt",
-                "y": "HR@1",
-                "series": places,
-                "note": "A flat line means that the ranker does not care where an item stands. "
-                "The dashed line is chance.",
-            }
-        )
-    for figure in figures:
-        by_place = bool(figure["note"])
-        figure["svg"] = line_figure(
-            list(figure["series"].values()),
-            level=1 / report.candidates if by_place else None,
-            from_zero=by_place,
-        )
-        figure["last"] = {
-            name: next((y for _, y in reversed(points) if math.isfinite(y)), None)
-            for name, points in figure["series"].items()
-        }
-    return figures
+def _groups(groups: Groups, level: float) -> dict:
+    first = next(iter(groups.series.values()))
+    names = [f"{row['from']}" if row["from"] == row["to"] else f"{row['from']}–{row['to']}" for row in first]
+    means = [[(row["hr@1"], *row["ci95"]) for row in rows] for rows in groups.series.values()]
+    users = f"Users: {', '.join(str(row['users']) for row in first)}."
+    svg = interval_figure(names, means, level=level)
+    note = f"{groups.note} {users}".strip()
+    return _figure(groups.name, groups.x_label, "HR@1", note, dict.fromkeys(groups.series), svg)
+
+
+def _figure(name: str, x: str, y: str, note: str, legend: dict[str, str | None], svg: Markup) -> dict:
+    return {"name": name, "x": x, "y": y, "note": note, "legend": legend, "svg": svg}
 
 
 def _ordinal(rank: int) -> str:

@@ -9,8 +9,9 @@ from ml_collections import ConfigDict
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.paths import write_atomic
 
-# Fields that change how fast a run is and no number in it: a run may go on with another value.
-MANNERS = ("data.workers",)
+# Fields that change how fast a run is, or how much of it is done, and no number in it: a run may go on with
+# another value.
+MANNERS = ("data.workers", "tables", "seeds")
 
 
 def claim(workdir: str | Path, config: ConfigDict, overwrite: bool) -> bool:

@@ -13,12 +13,15 @@ from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.train.objective import AGGREGATIONS
 
 FOLDER = Path(__file__).parents[2] / "configs"
+TABLES = [f"table{n}{data}" for n in (1, 2, 3) for data in ("", "_book", "_electronics")]
+TABLES += ["table1_small", "table2_small"]
 PRESETS = {
     "data": (None, "generated", *data.MOVIELENS, *data.PAPER, *data.AMAZON, "table"),
     "sft": (None, "quickstart"),
     "grpo": (None, "quickstart"),
+    "baselines": (None, "quickstart"),
     "eval": (None, "quickstart"),
-    "reproduce": ("quickstart", "figure5", "ml1m_smoke", "ml1m"),
+    "reproduce": ("quickstart", "figure5", "ml1m_smoke", "ml1m", *TABLES),
 }
 BUILDS = [(name, preset) for name, presets in PRESETS.items() for preset in presets]
 BASE = ("seed", "mesh", "data", "prompt", "model", "lora", "annotate")

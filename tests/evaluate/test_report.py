@@ -5,10 +5,11 @@ from html.parser import HTMLParser
 
 import pytest
 
-from r2rec_jax.evaluate.figures import line_figure
-from r2rec_jax.evaluate.metrics import ndcg_bounds
-from r2rec_jax.evaluate.paper import paper_rows
-from r2rec_jax.evaluate.report import Case, Curve, Report, render
+from r2rec_jax.evaluate.cases import Case, Hop, Step
+from r2rec_jax.evaluate.figures import interval_figure, line_figure
+from r2rec_jax.evaluate.paper import Published
+from r2rec_jax.evaluate.report import Curve, Groups, Report, render
+from r2rec_jax.evaluate.table import GROUPS, Row, Table
 
 HOSTILE = "<script>alert('x')</script><img src=http://example.org/a.png onerror=go()>\"'&{{ 7*7 }}$\\x$"
 
@@ -31,52 +32,58 @@ class Page(HTMLParser):
 
 def report(text: str = "plain") -> Report:
     case = Case(
-        user=f"user {text}",
+        user=41,
         demographics={f"key {text}": f"value {text}"},
         likes=[f"like {text}"],
-        chains=[f"chain {text}"],
+        chains=[[Hop(f"rater {text}", f"hop {text}", "4"), Hop("she", "it", "2.5")]],
         candidates=["first", f"second {text}", "third"],
         truth=1,
-        reasoning=f"reasoning {text}",
+        steps=[Step(f"step {text}", ["chain 1", "candidate 2"])],
         ranking=["third", f"second {text}"],
         hit_rank=2,
     )
-    ci95 = {"hr@1": [0.123, 0.187], "hr@3": [0.234, 0.298], "ndcg@3": [0.211, 0.259]}
-    numbers = {"hr@1": 0.151, "hr@3": 0.262, "ndcg@3": 0.213}
+    ci95 = {"hr@1": (0.123, 0.187), "hr@3": (0.234, 0.298), "ndcg@3": (0.211, 0.259)}
+    measured = {"hr@1": 0.151, "hr@3": 0.262, "ndcg@3": 0.213}
+    baseline = {"hr@1": 0.1414, "hr@3": 0.5, "ndcg@3": 0.333}
+    seeds = {"seeds": (0, 3), "users": 1600, "runs": 3, "wall_s": 192.0}
+    rows = [
+        Row("ease", f"baseline {text}", "classical", Published(0.313, 0.491, 0.461), measured=baseline),
+        Row("o4", f"absent {text}", "llm", Published(0.24, 0.374, 0.317), missing=f"needs {text}"),
+        Row("r2rec", f"policy {text}", "ours", None, measured, ci95, valid_rate=0.987, **seeds),
+    ]
+    quarters = [
+        {"from": 6, "to": 9, "users": 17, "hr@1": 0.2, "ci95": [0.1, 0.3]},
+        {"from": 10, "to": 10, "users": 23, "hr@1": 0.0, "ci95": [0.0, 0.0]},
+    ]
     return Report(
-        title=f"title {text}",
         facts={f"fact {text}": f"seed {text}"},
-        systems=[
-            {"name": f"baseline {text}", "hr@1": 0.1414, "hr@3": 0.5, "ndcg@3": 0.333},
-            {"name": f"policy {text}", "valid_rate": 0.987, "ci95": ci95, "ours": True} | numbers,
+        table=Table(f"title {text}", f"hash {text}", rows),
+        curves=[
+            Curve(f"curve {text}", f"x {text}", f"y {text}", {f"line {text}": [(0, 1), (9, 1.75)]}),
+            Curve("places", "place", "HR@1", {f"place {text}": [(1, 0.5), (2, math.nan)]}, level=0.05),
         ],
-        paper=[{"name": f"paper {text}", "hr@1": 0.404, "hr@3": 0.544, "ndcg@3": 0.484}],
-        curves=[Curve(f"curve {text}", f"x {text}", f"y {text}", {f"line {text}": [(0, 1), (9, 1.75)]})],
-        hr_by_position={f"place {text}": [0.5, math.nan, 0.25]},
-        cases=[case, dataclasses.replace(case, ranking=[], hit_rank=0)],
+        groups=[Groups(f"groups {text}", f"count {text}", {f"dots {text}": quarters}, f"note {text}")],
+        cases=[case, dataclasses.replace(case, ranking=[], hit_rank=0, steps=[], chains=[])],
+        detail=f"detail {text}",
     )
 
 
 def test_every_number_and_word_is_shown():
     text = Page(render(report())).text
-    for number in ["0.141", "0.500", "0.333", "0.151", "0.123", "0.187", "0.298", "0.987", "1.750"]:
+    numbers = ".141 .500 .333 .151 .123 .187 .298 .987 .240 .374 .317 .313 .491 .461 1.750"
+    chance, runs = ".050, HR@3 .150, NDCG@3 .107", "2 seeds, 1,600 users x 3, 3 min 12 s each"
+    for number in [*numbers.split(), chance, runs, "6–9", "17, 23"]:
         assert number in text
-    for chance in ["0.050", "0.150", "0.107"]:
-        assert chance in text
-    for word in ["title", "fact", "seed", "baseline", "policy", "paper", "curve", "line", "place"]:
+    words = "title fact seed baseline absent needs policy hash curve line place groups dots note detail "
+    words += "like key value rater hop step second"
+    for word in words.split():
         assert f"{word} plain" in text
-    for word in [
-        "user plain",
-        "like plain",
-        "chain plain",
-        "key plain",
-        "value plain",
-        "second plain",
-        "reasoning plain",
-        "2nd of 3",
-    ]:
+    for word in ["User 41", "2nd of 3", "chain 1", "candidate 2", "2.5"]:
         assert word in text
+    assert text.count("†") == 2  # the baseline's NDCG@3, and what the mark means
     assert "not in the answer" in text and "No ranking could be read" in text
+    for section in GROUPS.values():
+        assert text.count(section) == 1
 
 
 def test_nothing_is_fetched():
@@ -95,7 +102,7 @@ def test_hostile_text_is_inert():
     plain, hostile = Page(render(report())), Page(render(report(HOSTILE)))
     # The same elements and attributes: the text went nowhere but into text.
     assert [(tag, sorted(a)) for tag, a in hostile.tags] == [(tag, sorted(a)) for tag, a in plain.tags]
-    assert hostile.text.count(HOSTILE) >= 18
+    assert hostile.text.count(HOSTILE) >= 24
 
 
 def test_equal_reports_give_equal_pages():
@@ -103,17 +110,24 @@ def test_equal_reports_give_equal_pages():
 
 
 def test_only_results():
-    systems = [{"name": "popularity", "hr@1": 0.3, "hr@3": 0.5, "ndcg@3": 0.4}]
-    text = Page(render(Report("small", {}, systems, candidates=10))).text
-    assert "0.300" in text and "0.100" in text
-    assert "Curves" not in text and "Cases" not in text and "The paper" not in text
+    rows = [Row("popularity", "popularity", "classical", measured={"hr@1": 0.3, "hr@3": 0.5, "ndcg@3": 0.4})]
+    text = Page(render(Report({}, Table("small", "", rows), candidates=10))).text
+    assert ".300" in text and ".100" in text
+    assert "Curves" not in text and "Cases" not in text and "The diamond" not in text and "†" not in text
 
 
 def test_headline_is_the_finished_policy_not_our_best_row():
     base = report()
-    early = base.systems[1] | {"name": "early", "hr@1": 0.2, "ci95": None}
-    text = Page(render(dataclasses.replace(base, systems=[early, *base.systems]))).text
+    *others, policy = base.table.rows
+    early = dataclasses.replace(policy, name="early", measured=policy.measured | {"hr@1": 0.2})
+    table = dataclasses.replace(base.table, rows=[*others, early, policy])
+    text = Page(render(dataclasses.replace(base, table=table))).text
     assert re.search(r"policy plain puts the true item first for\s+15\.1\s*%", text)
+    table = dataclasses.replace(table, rows=[*others, Row("r2rec", "R2Rec", "ours", missing="needs weights")])
+    text = Page(render(dataclasses.replace(base, table=table))).text
+    assert re.search(
+        r"R2Rec has no result here: needs weights\.\s+The best.*baseline plain.*14\.1", text, re.S
+    )
 
 
 @pytest.mark.parametrize("points", [[], [(0, math.nan)], [(0, math.inf), (1, 2)]])
@@ -121,13 +135,14 @@ def test_a_figure_of_little_data(points):
     assert line_figure([points]).startswith("<svg viewBox=")
 
 
-def test_paper_rows_and_their_misprints():
-    rows = {row["name"]: row for row in paper_rows("ml-1m", "Books")}
-    assert rows["R2Rec"] == {"name": "R2Rec", "hr@1": 0.404, "hr@3": 0.544, "ndcg@3": 0.484}
-    assert paper_rows("generated", "Books") is None
-    outside = 0
-    for source, category in (("ml-1m", ""), ("amazon-2023", "Books"), ("amazon-2023", "Electronics")):
-        for row in paper_rows(source, category):
-            low, high = ndcg_bounds(row["hr@1"], row["hr@3"], 3)
-            outside += not low - 0.0015 <= row["ndcg@3"] <= high + 0.0015
-    assert outside == 13  # counted by hand in its tables
+def test_an_interval_is_drawn_where_its_numbers_are():
+    """By the heights that matplotlib wrote: the axis starts at 0, the level and the means scale with it."""
+    svg = str(interval_figure(["1", "2–3"], [[(0.2, 0.1, 0.4), (0.1, 0.1, 0.1)]], level=0.2))
+    bars = re.search(r'<g id="LineCollection_1">(.*?)</g>', svg, re.S)[1]
+    paths = re.findall(r'd="M ([\d.]+) ([\d.]+) \s*L ([\d.]+) ([\d.]+)', bars)
+    (x, low, _, high), (other, *flat) = (tuple(map(float, path)) for path in paths)
+    markers = [float(y) for y in re.findall(r'<use [^>]*y="([\d.]+)" style="fill: var\(--series-0\)', svg)]
+    assert x < other and flat[0] == flat[2]
+    # From .1 to .4: the mean .2 a third of the way up.
+    assert min(abs(y - (low + (high - low) / 3)) for y in markers) < 0.01
+    assert min(abs(y - flat[0]) for y in markers) < 0.01

@@ -31,8 +31,8 @@ def run(dataset, graph, tmp_path) -> Path:
     lines = UserLines(tmp_path / "eval", dataset)
     lines.append("popularity", 0, user, 7)
     said = {"prompt": prompt, "reasoning": f"Kai has seen\n{other}.", "ranking": [other, truth]}
-    lines.append("sft+grpo", 0, user, 2, **said)
-    write_metrics(tmp_path / "eval", dataset, 1, 4, {"popularity": {}, "sft+grpo": {}}, {})
+    lines.append("r2rec", 0, user, 2, **said)
+    write_metrics(tmp_path / "eval", dataset, 1, 4, {"popularity": {}, "r2rec": {}}, {})
     return tmp_path
 
 
@@ -40,7 +40,7 @@ def test_a_user_is_explained_from_the_files(run, dataset):
     user = int(dataset.split.users["evaluation"][0])
     text = explain(reproduce.get_config("quickstart"), run, user, 100, False)
     assert text.startswith(f"User {user}") and "is number 2 of 20 candidates" in text
-    assert "popularity: 7" in text and "sft+grpo: 2" in text
+    assert "Popularity: 7" in text and "R2Rec: 2" in text
     assert text.count("the user rated") == 10  # both ends of five chains
 
 
@@ -53,8 +53,8 @@ def test_who_cannot_be_explained_is_one_line(run, dataset, tmp_path):
         (10_000, run, rf"no user 10000.*0 to 89.*{max(evaluated)}"),
         (sft, run, rf"user {sft} belongs to the sft group.*try one of {nearest}"),
         (None, run, rf"--user is missing.*--user={evaluated[0]}"),
-        (evaluated[1], run, "has no line of 'sft\\+grpo'.*run the same command again"),
-        (evaluated[0], tmp_path / "absent", "no evaluation at"),
+        (evaluated[1], run, "has no line of 'r2rec'.*run the same command again"),
+        (evaluated[0], tmp_path / "absent", "no evaluation in.*launch.reproduce"),
     ):
         with pytest.raises(UserError, match=said):
             explain(config, workdir, user, 80, False)
@@ -65,4 +65,4 @@ def test_the_command_ends_in_one_line_and_code_2(tmp_path):
     command = [sys.executable, "-m", "launch.explain", *flags]
     done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: no evaluation at ") and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: no evaluation in ") and done.stderr.count("\n") == 1

@@ -1,0 +1,79 @@
+"""What a run has left: the results of its evaluations, whichever folder they are in."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+
+from r2rec_jax.data import prepared
+from r2rec_jax.data.prepared import Dataset
+from r2rec_jax.evaluate.results import METRICS, UserLines, read_metrics
+from r2rec_jax.evaluate.table import SeedResult
+from r2rec_jax.runtime.errors import UserError
+
+POLICY = "r2rec"  # the finished one
+STAGES = "stages.json"  # of a run, by stage: {"seconds", of all attempts, and "done"}
+# What makes a system's adapter.
+MADE_BY = {
+    POLICY: ("annotate", "sft", "grpo"),
+    "r2rec without rl": ("annotate", "sft"),
+    "r2rec without sft": ("grpo_alone",),
+    "tallrec": ("tallrec",),
+    "llara": ("llara",),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """A run's data, and by system what metrics.json says and the file with its users' lines.
+
+    users: int[n], the evaluation users. seed: of their prompts. seconds: by stage.
+    """
+
+    dataset: Dataset
+    users: np.ndarray
+    seed: int
+    metrics: dict[str, dict]
+    lines: dict[str, UserLines]
+    seconds: dict[str, float]
+
+    def rows(self, system: str) -> list[dict]:
+        """The users' lines of the system's first run."""
+        return self.lines[system].of(system, 0, self.users)
+
+    def ranks(self, system: str) -> np.ndarray:
+        """int32 [R, n], 0 for a miss."""
+        return self.lines[system].ranks(system, self.users)
+
+    def seed_result(self, system: str) -> SeedResult:
+        metrics = self.metrics[system]
+        trained = sum(self.seconds.get(stage, 0.0) for stage in MADE_BY.get(system, ()))
+        seconds, valid = metrics["wall_s"] + trained, metrics.get("valid_rate")
+        return SeedResult(self.seed, self.users, self.ranks(system), seconds, valid)
+
+
+def read_finished(run: Path) -> Finished:
+    """Reads RUN/data and every RUN/*/metrics.json, each of other systems; UserError where there is none."""
+    folders = results_in(run)
+    if not folders:
+        raise UserError(f"no evaluation in {run}: run launch.reproduce into it first")
+    dataset = prepared.load(run / "data")
+    metrics, lines = {}, {}
+    for folder in folders:
+        found = read_metrics(folder)
+        metrics |= found["systems"]
+        lines |= dict.fromkeys(found["systems"], UserLines(folder, dataset))
+    users = dataset.split.users["evaluation"]
+    seconds = {name: stage["seconds"] for name, stage in read_stages(run).items()}
+    return Finished(dataset, users, found["seed"], metrics, lines, seconds)
+
+
+def results_in(run: Path) -> list[Path]:
+    """The folders of a run with finished results."""
+    return sorted(path.parent for path in run.glob(f"*/{METRICS}"))
+
+
+def read_stages(run: Path) -> dict[str, dict]:
+    path = run / STAGES
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

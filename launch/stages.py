@@ -1,0 +1,75 @@
+"""The stages of a run, each in a folder of its own: what is done is skipped, what was interrupted goes on."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from launch import annotate, prepare, train
+from launch import eval as evaluation
+from launch.finished import STAGES, read_stages
+from r2rec_jax.data.prepared import MANIFEST
+from r2rec_jax.runtime.paths import write_atomic
+
+SHARED = ("seed", "data", "prompt", "model", "lora", "mesh", "annotate")
+
+
+def settle(config: ConfigDict, run: Path) -> ConfigDict:
+    """The config with every folder inside `run`, and in each stage's section the fields that all share."""
+    c = config.copy_and_resolve_references()
+    with c.unlocked():
+        c.data.folder, c.annotate.folder = str(run / "data"), str(run / "annotate")
+        c.grpo.train.init = str(run / "sft")
+        for section in (c.sft, c.grpo, c.eval, c.baselines):
+            section.update({name: c[name] for name in SHARED})
+    return c
+
+
+def stage(run: Path, name: str, work: Callable, config: ConfigDict) -> None:
+    """Does `work(config, RUN/NAME, False)`, unless RUN/stages.json says that it has been done.
+
+    The seconds of all attempts are recorded there.
+    """
+    folder, record = run / name, read_stages(run)
+    before = record.get(name, {"seconds": 0.0, "done": False})
+    if before["done"] and folder.exists():
+        logging.info("%s: done before, in %s", name, folder)
+        return
+    start, done = time.monotonic(), False
+    try:
+        work(config, folder, False)
+        done = True
+    finally:
+        seconds = time.monotonic() - start
+        record[name] = {"seconds": round(before["seconds"] + seconds, 1), "done": done}
+        write_atomic(run / STAGES, json.dumps(record, indent=2) + "\n")
+    logging.info("%s: %.0f s, in %s", name, seconds, folder)
+
+
+def prepare_data(c: ConfigDict, run: Path) -> None:
+    if not (run / "data" / MANIFEST).exists():  # it refuses a folder that is there
+        stage(run, "data", prepare.main, c)
+
+
+def train_policy(c: ConfigDict, run: Path) -> None:
+    """Traces, SFT and GRPO."""
+    stage(run, "annotate", annotate.main, c)
+    stage(run, "sft", train.main, c.sft)
+    stage(run, "grpo", train.main, c.grpo)
+
+
+def train_without_sft(c: ConfigDict, run: Path) -> None:
+    bare = c.grpo.copy_and_resolve_references()
+    bare.train.init = ""
+    stage(run, "grpo_alone", train.main, bare)
+
+
+def evaluate(c: ConfigDict, run: Path, name: str, systems: dict[str, ConfigDict]) -> None:
+    """Has `systems` rank, into RUN/NAME."""
+    section = c.eval.copy_and_resolve_references()
+    with section.unlocked():
+        section.systems = ConfigDict(systems)
+    stage(run, name, evaluation.evaluate, section)

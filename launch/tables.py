@@ -1,0 +1,159 @@
+"""The paper's tables: what is missing is run for every seed, what cannot be is said in its place.
+
+Seed N of everything (split, candidates, prompts, training) lives in WORKDIR/seedN, a run like any other,
+which the tables share. launch.report writes them.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from configs.base import system
+from launch import baselines, stages
+from launch.finished import POLICY, Finished, read_finished, results_in
+from r2rec_jax.data.source import make_dataset
+from r2rec_jax.evaluate.paper import SHORT, dataset_name
+from r2rec_jax.evaluate.systems import (
+    CLASSICAL,
+    CLOSED,
+    OTHER_LLMS,
+    SYSTEMS,
+    TABLES,
+    TRAINED_ON,
+    about,
+    paper_of,
+)
+from r2rec_jax.evaluate.table import Table, measured_row
+from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.train.state import CHECKPOINTS
+
+TITLES = {"table1": "Main results", "table2": "Ablations", "table3": "Transfer"}
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+    """Runs what the tables need and this machine has, seed after seed."""
+    if absent_data(config, workdir):
+        return
+    wanted = {name for table in config.tables for name in rows_of(table, config)}
+    for seed in sorted({*config.seeds, *config.policy_seeds}):
+        folder = workdir / f"seed{seed}"
+        c = stages.settle(seeded(config, seed), folder)
+        stages.prepare_data(c, folder)
+        if seed in config.seeds and wanted.intersection(CLASSICAL):
+            stages.stage(folder, "baselines", baselines.rank, c.baselines)
+        if seed in config.policy_seeds and not absent_weights(config):
+            _policies(c, folder, wanted)
+
+
+def _policies(c: ConfigDict, run: Path, wanted: set[str]) -> None:
+    stages.train_policy(c, run)
+    stages.evaluate(c, run, "eval", {POLICY: system(str(run / "grpo"))})
+    if "r2rec without sft" in wanted:
+        stages.train_without_sft(c, run)
+        without = {
+            "prompt only, no interaction chain": system(prompt={"chains": 0}),
+            "prompt only, no reasoning chain": system(prompt={"reasoning": False}),
+            "prompt only": system(),
+            "r2rec without sft": system(str(run / "grpo_alone")),
+            "r2rec without rl": system(str(run / "sft")),
+        }
+        stages.evaluate(c, run, "eval_ablations", without)
+    for number, (name, folder) in enumerate(trained_elsewhere(c).items()):
+        adapter = Path(folder) / run.name / "grpo"
+        if name in wanted and (adapter / CHECKPOINTS).exists():
+            stages.evaluate(c, run, f"eval_transfer{number}", {name: system(str(adapter))})
+
+
+def of_run(config: ConfigDict, finished: Finished) -> Table:
+    """The table of one run: every system it has."""
+    names = [name for name in SYSTEMS if name in finished.metrics]
+    names += [name for name in finished.metrics if name not in SYSTEMS]
+    return _table(config, "R2Rec", names, [finished], "")
+
+
+def finished_runs(config: ConfigDict, workdir: Path) -> dict[int, Finished]:
+    """By seed, those that have a result."""
+    folders = {seed: workdir / f"seed{seed}" for seed in sorted({*config.seeds, *config.policy_seeds})}
+    return {seed: read_finished(folder) for seed, folder in folders.items() if results_in(folder)}
+
+
+def of_seeds(config: ConfigDict, table: str, workdir: Path, runs: dict[int, Finished]) -> Table:
+    """One of the paper's tables from the seeds of `finished_runs`."""
+    title = TITLES[table]
+    return _table(config, title, rows_of(table, config), list(runs.values()), absent_data(config, workdir))
+
+
+def rows_of(table: str, config: ConfigDict) -> tuple[str, ...]:
+    """The systems of a table. Raises UserError for one that the paper does not have."""
+    if table not in TITLES:
+        raise UserError(f"table {table!r} is unknown: use some of {', '.join(TITLES)}")
+    return TABLES[table] if table in TABLES else (*trained_elsewhere(config), POLICY)
+
+
+def trained_elsewhere(config: ConfigDict) -> dict[str, str]:
+    """System -> the workdir of the tables of the data that it was trained on."""
+    if unknown := set(config.trained) - set(SHORT):
+        raise UserError(f"trained.{min(unknown)} is no data set of the paper: use {', '.join(SHORT)}")
+    return {TRAINED_ON + SHORT[data]: folder for data, folder in config.trained.items()}
+
+
+def seeded(config: ConfigDict, seed: int) -> ConfigDict:
+    c = config.copy_and_resolve_references()
+    c.seed = c.data.seed = seed
+    return c
+
+
+def absent_data(config: ConfigDict, workdir: Path) -> str:
+    """What to fetch where neither the raw data nor what was prepared of them is there."""
+    if config.data.source == "generated" or Path(config.data.raw).exists():
+        return ""
+    if any((workdir / f"seed{seed}" / "data").exists() for seed in config.seeds):
+        return ""
+    try:
+        make_dataset(config.data)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def absent_weights(config: ConfigDict) -> str:
+    folder = config.model.folder
+    return "" if (Path(folder) / "config.json").exists() else f"needs the weights in {folder}"
+
+
+def config_hash(config: ConfigDict) -> str:
+    """The first 12 digits of the sha256 of the resolved config."""
+    resolved = json.dumps(config.to_dict(), sort_keys=True)
+    return hashlib.sha256(resolved.encode()).hexdigest()[:12]
+
+
+def _table(config: ConfigDict, title: str, names: list[str], runs: list[Finished], no_data: str) -> Table:
+    data = dataset_name(config.data.source, config.data.category)
+    rows = [
+        measured_row(
+            name,
+            about(name).label,
+            about(name).group,
+            [run.seed_result(name) for run in runs if name in run.metrics],
+            paper=paper_of(name, data),
+            missing=f"needs {config.data.raw}" if no_data else _missing(name, config),
+        )
+        for name in names
+    ]
+    return Table(f"{title} on {data}", config_hash(config), rows, no_data)
+
+
+def _missing(name: str, config: ConfigDict) -> str:
+    """Why a system without results has none."""
+    key = config.annotate.openai.key_variable
+    if name in CLOSED and not os.environ.get(key):
+        return f"needs {key}"
+    if about(name).group != "classical" and name not in CLOSED and (weights := absent_weights(config)):
+        return weights
+    if name in (*CLOSED, *OTHER_LLMS):
+        return "launch.reproduce does not run it yet"
+    folder = trained_elsewhere(config).get(name)
+    return f"needs that adapter in {folder}/seedN/grpo" if folder else "not run yet"
