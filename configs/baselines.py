@@ -30,31 +30,38 @@ def get_config(preset: str | None = None) -> ConfigDict:
     c.ease = ConfigDict({"module": "ease", "l2": 2000.0, "profile": "all"})
 
     sequence = {"length": 50, "width": 64, "dropout": 0.2, "loss": "softmax"}
-    c.sasrec = neural(c, "sasrec", sequence | {"layers": 2, "heads": 1})
-    c.sasrec_bce = neural(c, "sasrec", sequence | {"layers": 2, "heads": 1, "loss": "bce"})
-    c.gru4rec = neural(c, "gru4rec", sequence | {"hidden": 128})
-    c.caser = neural(c, "caser", sequence | {"window": 5, "horizontal": 16, "vertical": 4})
+    c.sasrec = neural(c, "sasrec", sequence | {"layers": 2, "heads": 1}, steps=2500)
+    c.sasrec_bce = neural(c, "sasrec", sequence | {"layers": 2, "heads": 1, "loss": "bce"}, steps=4000)
+    c.gru4rec = neural(c, "gru4rec", sequence | {"hidden": 128}, steps=2000)
+    convolutions = {"window": 5, "horizontal": 16, "vertical": 4, "width": 50, "dropout": 0.5}
+    c.caser = neural(c, "caser", sequence | convolutions, steps=1500)
 
-    graph = {"width": 64, "layers": 3, "dropout": 0.1, "liked": True, "l2": 1e-4}
-    c.lightgcn = neural(c, "lightgcn", graph)
-    c.ngcf = neural(c, "ngcf", graph)
-    c.graphsage = neural(c, "graphsage", graph | {"layers": 2})
-    for name in ("lightgcn", "ngcf", "graphsage"):
-        c[name].train.batch_size = 65_536
-        c[name].optimizer.learning_rate = 5e-3
+    graph = {"width": 64, "layers": 3, "liked": True, "l2": 1e-4}
+    c.lightgcn = propagating(c, "lightgcn", graph, steps=500)
+    c.ngcf = propagating(c, "ngcf", graph | {"dropout": 0.1}, steps=300)
+    c.graphsage = propagating(c, "graphsage", graph | {"layers": 2, "dropout": 0.1}, steps=400)
     if preset_of(preset, ("quickstart",)):
         tiny(c)
         c.systems = ("random_order", "popularity", "item_knn", "ease")
     return c
 
 
-def neural(c: ConfigDict, module: str, fields: dict) -> ConfigDict:
+def neural(c: ConfigDict, module: str, fields: dict, *, steps: int) -> ConfigDict:
     """A neural system's section: its module, sizes, training and optimiser."""
-    section = ConfigDict({"module": module, **fields})
+    section = ConfigDict({**fields, "module": module})
     section.train = c.train.copy_and_resolve_references()
-    section.train.update({"batch_size": 128, "steps": 10_000, "log_every": 100})
+    section.train.update({"batch_size": 128, "steps": steps, "log_every": 50})
     section.train.update({"evaluate_every": 500, "checkpoint_every": 500})
     section.train.update({"best_metric": "validation/ndcg@3", "patience": 5})
     section.optimizer = c.optimizer.copy_and_resolve_references()
     section.optimizer.update({"learning_rate": 1e-3, "final_fraction": 0.1})
+    return section
+
+
+def propagating(c: ConfigDict, module: str, fields: dict, *, steps: int) -> ConfigDict:
+    """The same for a graph model: each step propagates along all edges, so steps are few and large."""
+    section = neural(c, module, fields, steps=steps)
+    section.train.update({"batch_size": 65_536, "log_every": 10})
+    section.train.update({"evaluate_every": 50, "checkpoint_every": 50})
+    section.optimizer.learning_rate = 0.03
     return section
