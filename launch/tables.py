@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from configs.base import system
 from launch import baselines, stages
 from launch.finished import POLICY, Finished, read_finished, results_in
+from r2rec_jax.data import amazon
 from r2rec_jax.data.source import make_dataset
 from r2rec_jax.evaluate.paper import SHORT, dataset_name
 from r2rec_jax.evaluate.systems import (
@@ -108,12 +109,14 @@ def seeded(config: ConfigDict, seed: int) -> ConfigDict:
 
 def absent_data(config: ConfigDict, workdir: Path) -> str:
     """What to fetch where neither the raw data nor what was prepared of them is there."""
-    if config.data.source == "generated" or Path(config.data.raw).exists():
-        return ""
-    if any((workdir / f"seed{seed}" / "data").exists() for seed in config.seeds):
+    c = config.data
+    if c.source == "generated" or any((workdir / f"seed{seed}" / "data").exists() for seed in config.seeds):
         return ""
     try:
-        make_dataset(config.data)
+        if c.source in amazon.RELEASES:
+            amazon.files(c.raw, c.source, c.category)
+        elif not Path(c.raw).exists():
+            make_dataset(c)
     except UserError as error:
         return str(error)
     return ""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import reproduce as reproduce_config
-from launch import reproduce, stages, tables
+from launch import report, reproduce, stages, tables
 from r2rec_jax.data import prepared
 from r2rec_jax.evaluate.measure import measure
 from r2rec_jax.evaluate.results import UserLines, write_metrics
@@ -103,7 +103,14 @@ def test_one_run_has_its_stages_in_order(tmp_path, done):
     }
     assert set(done[4:]) == set(adapters.items())
     assert set(rows(tmp_path / "run", "report")) == {*adapters, "random_order", "popularity"}
-    assert "<h2>Curves" in (tmp_path / "run/report.html").read_text()
+    page = (tmp_path / "run/report.html").read_bytes()
+    assert b"HR@1 by length of the reasoning" in page and b"HR@1 by popularity" in page
+    with pytest.raises(UserError, match=r"report\.html already exists: add --overwrite"):
+        report.main(c, tmp_path / "run", False)
+    report.main(c, tmp_path / "run", True)
+    assert (tmp_path / "run/report.html").read_bytes() == page
+    with pytest.raises(UserError, match="no evaluation in"):
+        report.main(c, tmp_path / "nothing", False)
 
 
 def test_policies_are_trained_once_for_their_seeds_and_shared_by_the_tables(tmp_path, done):
@@ -154,7 +161,8 @@ def test_an_interrupted_stage_goes_on_and_all_its_time_counts(tmp_path):
 
 def test_absent_data_are_told_once_and_nothing_is_run(tmp_path):
     c = reproduce_config.get_config("table3_book")
-    c.data.raw = str(tmp_path / "amazon")
+    (tmp_path / "amazon").mkdir()
+    c.data.raw = str(tmp_path / "amazon")  # another category may be there
     reproduce.main(c, tmp_path / "run", False)
     said = json.loads((tmp_path / "run/table3.json").read_text())
     assert [row["missing"] for row in said["rows"]] == [f"needs {c.data.raw}"] * 3
