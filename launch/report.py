@@ -22,7 +22,8 @@ from r2rec_jax.evaluate.cases import Case, build_case, choose
 from r2rec_jax.evaluate.measure import by_quartile
 from r2rec_jax.evaluate.report import Curve, Groups, Report, render
 from r2rec_jax.evaluate.systems import about
-from r2rec_jax.evaluate.table import Table, as_json, markdown
+from r2rec_jax.evaluate.table import Table, as_json
+from r2rec_jax.evaluate.table_text import markdown
 from r2rec_jax.runtime import metrics
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.paths import write_atomic

@@ -16,7 +16,7 @@ from launch import baselines, command, report, stages, tables
 from launch.finished import POLICY
 from launch.inputs import require
 from r2rec_jax.data.source import make_dataset
-from r2rec_jax.evaluate.table import text
+from r2rec_jax.evaluate.table_text import text
 from r2rec_jax.runtime.workdir import claim
 
 SMALL = ("generated", "ml-100k", "ml-1m")  # read in seconds

@@ -4,6 +4,7 @@ Seed N of everything (split, candidates, prompts, training) lives in WORKDIR/see
 which the tables share. launch.report writes them.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -27,7 +28,7 @@ from r2rec_jax.evaluate.systems import (
     about,
     paper_of,
 )
-from r2rec_jax.evaluate.table import Table, measured_row
+from r2rec_jax.evaluate.table import Table, lead_of, measured_row
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.train.state import CHECKPOINTS
 
@@ -135,16 +136,23 @@ def config_hash(config: ConfigDict) -> str:
 
 def _table(config: ConfigDict, title: str, names: list[str], runs: list[Finished], no_data: str) -> Table:
     data = dataset_name(config.data.source, config.data.category)
+    results = {name: [run.seed_result(name) for run in runs if name in run.metrics] for name in names}
     rows = [
         measured_row(
             name,
             about(name).label,
             about(name).group,
-            [run.seed_result(name) for run in runs if name in run.metrics],
+            results[name],
             paper=paper_of(name, data),
             missing=f"needs {config.data.raw}" if no_data else _missing(name, config),
         )
         for name in names
+    ]
+    rows = [
+        row
+        if row.system == POLICY
+        else dataclasses.replace(row, lead=lead_of(results.get(POLICY, []), results[row.system]))
+        for row in rows
     ]
     return Table(f"{title} on {data}", config_hash(config), rows, no_data)
 

@@ -15,7 +15,8 @@ from markupsafe import Markup
 from r2rec_jax.evaluate.cases import Case
 from r2rec_jax.evaluate.figures import COLOURS, interval_figure, line_figure
 from r2rec_jax.evaluate.metrics import chance
-from r2rec_jax.evaluate.table import GROUPS, METRICS, Row, Table, decimal, duration
+from r2rec_jax.evaluate.table import GROUPS, METRICS, Row, Table
+from r2rec_jax.evaluate.table_text import decimal, duration, lead_text
 
 _ORDINALS = {1: "st", 2: "nd", 3: "rd"}
 
@@ -73,7 +74,7 @@ def render(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": decimal, "duration": duration, "ordinal": _ordinal}
+    environment.filters |= {"number": decimal, "duration": duration, "ordinal": _ordinal, "lead": lead_text}
     rows = report.table.rows
     ours = [row for row in rows if row.group == "ours"]
     others = [row for row in rows if row.group != "ours" and row.measured]

@@ -36,7 +36,8 @@ class Row:
     """One system: its name in results, and the one for readers.
 
     `measured` and `ci95` have the metrics of METRICS; without results they and `seeds` are empty, and
-    `missing` says what the cell needs. group: one of GROUPS. wall_s: seconds of a seed, the mean.
+    `missing` says what the cell needs. group: one of GROUPS. wall_s: seconds of a seed, the mean. lead: by
+    how much the finished policy's HR@1 is higher, and the interval of that (`lead_of`).
     """
 
     system: str
@@ -52,6 +53,7 @@ class Row:
     wall_s: float = 0.0
     valid_rate: float | None = None
     missing: str = ""
+    lead: tuple[float, float, float] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +99,19 @@ def measured_row(
     )
 
 
+def lead_of(policy: Sequence[SeedResult], other: Sequence[SeedResult]) -> tuple[float, float, float] | None:
+    """(difference, low, high) of HR@1, `policy` less `other`, paired over the users of the seeds that both
+    have; None where they have none."""
+    theirs = {result.seed: result for result in other}
+    both = [(result, theirs[result.seed]) for result in policy if result.seed in theirs]
+    if not both:
+        return None
+    hits = [[per_user(result.rank_RN)["hr@1"] for result in pair] for pair in both]
+    difference = np.concatenate([ours - its for ours, its in hits])
+    persons = np.concatenate([result.users for result, _ in both])
+    return float(difference.mean()), *person_ci(difference, persons)
+
+
 def person_ci(values: np.ndarray, persons: np.ndarray, samples: int = 2000) -> tuple[float, float]:
     """95% percentile interval of the mean of `values` float[n], drawing whole `persons` int[n]."""
     _, owner = np.unique(persons, return_inverse=True)
@@ -125,81 +140,8 @@ def as_json(table: Table) -> dict:
             "wall_s": round(row.wall_s, 1),
             "valid_rate": row.valid_rate,
             "missing": row.missing,
+            "lead": list(row.lead) if row.lead else None,
         }
         for row in table.rows
     ]
     return {"title": table.title, "config": table.config_hash, "note": table.note, "rows": rows}
-
-
-def markdown(table: Table) -> str:
-    """The table for readers, a group after another."""
-    head = ["system"]
-    for label in METRICS.values():
-        head += [f"{label} (95%)", "paper"]
-    lines = [f"# {_cell(table.title)}", "", f"Config {table.config_hash}. {LEGEND}", ""]
-    lines += [_line([*head, "seeds", "users", "time a seed"]), "|---" * (len(head) + 3) + "|"]
-    for group, label in GROUPS.items():
-        rows = [row for row in table.rows if row.group == group]
-        if rows:
-            lines.append(_line([f"**{label}**", *[""] * (len(head) + 2)]))
-        lines += [_line(_cells(row)) for row in rows]
-    # Indented, it is shown as it is, whatever it holds.
-    lines += ["", "    " + " ".join(table.note.split())] if table.note else []
-    return "\n".join(lines) + "\n"
-
-
-def text(table: Table) -> str:
-    """The table for a terminal, aligned: HR@1 with its interval and the paper's, HR@3, NDCG@3."""
-    width = max(len(row.name) for row in table.rows)
-    lines = [f"{'':{width}}  HR@1  95% interval  paper  HR@3  NDCG@3"]
-    for row in sorted(table.rows, key=lambda row: list(GROUPS).index(row.group)):
-        paper = decimal(row.paper.hr_1) if row.paper else ""
-        said = f"{'':18}  {paper:5}  {row.missing}"
-        if row.measured:
-            interval = "-".join(map(decimal, row.ci95["hr@1"]))
-            hr_1, hr_3, ndcg_3 = (decimal(row.measured[metric]) for metric in METRICS)
-            said = f"{hr_1}  {interval:12}  {paper:5}  {hr_3}  {ndcg_3}"
-        lines.append(f"{row.name:{width}}  {said}".rstrip())
-    return "\n".join([*lines, *(["", table.note] if table.note else [])])
-
-
-LEGEND = (
-    "An interval resamples persons. † marks a published NDCG@3 that no ranking can have beside its HR@1 and "
-    "HR@3. An invalid answer is a miss."
-)
-
-
-def decimal(value: float) -> str:
-    """.404, as tables print it; 1.000."""
-    return f"{value:.3f}".removeprefix("0")
-
-
-def duration(seconds: float) -> str:
-    """2 h 05 min, 3 min 12 s, or 8 s."""
-    whole = round(seconds)
-    if whole >= 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60:02} min"
-    return f"{whole // 60} min {whole % 60:02} s" if whole >= 60 else f"{whole} s"
-
-
-def _cells(row: Row) -> list[str]:
-    cells = [_cell(row.name)]
-    for k, metric in enumerate(METRICS):
-        ours = _cell(row.missing) if k == 0 else ""
-        if row.measured:
-            low, high = row.ci95[metric]
-            ours = f"{decimal(row.measured[metric])} ({decimal(low)}-{decimal(high)})"
-        paper = decimal(row.paper.metrics()[metric]) if row.paper else ""
-        cells += [ours, paper + ("†" if paper and metric == "ndcg@3" and row.paper.misprint else "")]
-    if not row.measured:
-        return [*cells, "", "", ""]
-    return [*cells, " ".join(map(str, row.seeds)), str(row.users), duration(row.wall_s)]
-
-
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _cell(text: str) -> str:
-    """Text that stays in its cell: one line, with what Markdown would read as markup escaped."""
-    return "".join(f"\\{c}" if c in "\\|`*_<>[]" else c for c in " ".join(text.split()))

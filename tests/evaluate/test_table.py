@@ -9,19 +9,9 @@ import pytest
 
 from r2rec_jax.evaluate.paper import DATASETS, dataset_name, published, published_transfer
 from r2rec_jax.evaluate.systems import SYSTEMS, TABLES
-from r2rec_jax.evaluate.table import (
-    GROUPS,
-    Row,
-    SeedResult,
-    Table,
-    as_json,
-    decimal,
-    duration,
-    markdown,
-    measured_row,
-    person_ci,
-)
-from r2rec_jax.evaluate.table import text as aligned
+from r2rec_jax.evaluate.table import GROUPS, Row, SeedResult, Table, as_json, lead_of, measured_row, person_ci
+from r2rec_jax.evaluate.table_text import decimal, duration, lead_text, markdown
+from r2rec_jax.evaluate.table_text import text as aligned
 
 
 def row_of_two_seeds() -> Row:
@@ -66,7 +56,7 @@ def test_markdown_and_json_say_the_same():
     assert "| A\\|b | needs OPENAI\\_API\\_KEY | .230 |" in text and ".527† |" in text
     assert text.startswith("# On \\[x\\](y)\n") and "abc123" in text
     # A group after another, whatever the order of the rows.
-    assert text.index("**Without a language model**") < text.index("| A\\|b") < text.index("| R2Rec")
+    assert text.index("**Without a language model**") < text.index("| A\\|b") < text.index("| R2Rec |")
 
     note = "fetch `it` from https://example.org/a_b"
     noted = dataclasses.replace(table, note=note)
@@ -86,6 +76,23 @@ def test_markdown_and_json_say_the_same():
     )
     assert ours["paper"] == {"hr@1": 0.404, "hr@3": 0.544, "ndcg@3": 0.484, "misprint": False}
     assert (none["hr@1"], none["ci95"], none["missing"]) == (None, {}, "needs OPENAI_API_KEY")
+
+
+def test_the_lead_is_paired_over_the_seeds_that_both_have():
+    rng = np.random.default_rng(0)
+    users = np.arange(300)
+    base = rng.integers(1, 5, size=300)
+    better = np.where(rng.random(300) < 0.2, 1, base)
+    policy = [SeedResult(0, users, better[None], 1.0), SeedResult(2, users, base[None], 1.0)]
+    other = [SeedResult(0, users, base[None], 1.0), SeedResult(1, users, better[None], 1.0)]
+    difference = (better == 1) * 1.0 - (base == 1)
+    mean, low, high = lead_of(policy, other)
+    assert mean == pytest.approx(difference.mean()) and low < mean < high
+    half = 1.96 * difference.std() / math.sqrt(300)
+    assert (low, high) == pytest.approx((mean - half, mean + half), abs=0.006)
+    assert lead_of(policy[1:], other) is None
+    row = Row("a", "A", "llm", lead=(-0.0644, -0.1, 1.0))
+    assert lead_text(row) == "-.064 (-.100 to +1.000)"
 
 
 def test_numbers_as_tables_print_them():
