@@ -90,6 +90,7 @@ def render(report: Report) -> str:
         # The last of our rows is the finished policy: choosing our best row would flatter us.
         headline=ours[-1] if ours else None,
         rival=max(others, key=lambda row: row.measured["hr@1"], default=None),
+        leads=any(row.lead for row in rows),
         paper=any(row.paper for row in rows),
         misprint=any(row.paper.misprint for row in rows if row.paper),
         figures=[_curve(curve) for curve in report.curves]
