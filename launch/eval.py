@@ -88,7 +88,8 @@ def _rankers(config: ConfigDict, sections: dict, runs: dict, chat: Chat, dataset
     @functools.cache
     def prompts(section: FrozenConfigDict) -> list[Prompt]:
         before = config.data.before_target_time
-        return list(RankingPrompts(dataset, users, chat, section, config.seed, before_target_time=before))
+        source = RankingPrompts(dataset, users, chat, section, config.seed, before_target_time=before)
+        return [source[k] for k in range(len(source))]
 
     def rank_by_policy(name: str) -> Rank:
         c, section, adapter = config.systems[name], FrozenConfigDict(sections[name]), policy.trainable
