@@ -86,7 +86,8 @@ def _rankers(config: ConfigDict, sections: dict, runs: dict, chat: Chat, dataset
     @functools.cache
     def prompts(section: FrozenConfigDict) -> list[Prompt]:
         before = config.data.before_target_time
-        return list(RankingPrompts(dataset, users, chat, section, config.seed, before_target_time=before))
+        source = RankingPrompts(dataset, users, chat, section, config.seed, before_target_time=before)
+        return [source[k] for k in range(len(source))]
 
     def rank_by_policy(name: str) -> Rank:
         c, section, adapter = config.systems[name], FrozenConfigDict(sections[name]), policy.trainable
@@ -127,7 +128,7 @@ def _rank(name: str, rank: Rank, runs: int, users: np.ndarray, scorer: Scorer, l
 
 
 def _measured(config: ConfigDict, dataset: Dataset, users: np.ndarray, lines: UserLines) -> tuple[dict, dict]:
-    """(metrics of each system, comparisons of the policies), from their lines alone."""
+    """(metrics of each system, comparisons of every two), from their lines alone."""
     systems, rewards = {}, {}
     ranks = {name: lines.ranks(name, users) for name in config.systems}
     for name, rank_RN in ranks.items():

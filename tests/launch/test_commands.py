@@ -477,7 +477,7 @@ def test_results_of_other_candidates_are_refused(road, tmp_path):
 
 def test_greedy_decoding_is_run_once_and_nobody_is_no_evaluation(road, tmp_path):
     config = road.eval.copy_and_resolve_references()
-    config.systems, config.rollout.temperature, config.baselines = {"base": system()}, 0.0, ()
+    config.systems, config.rollout.temperature = {"base": system()}, 0.0
     assert evaluation.evaluate(config, tmp_path / "greedy", False)["base"]["runs"] == 1
     shutil.copytree(road.at("data"), tmp_path / "data")
     data = road.data.copy_and_resolve_references()
