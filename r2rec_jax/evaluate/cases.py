@@ -45,6 +45,7 @@ class Case:
     demographics: may be empty. likes: titles, oldest first. chains: hops in the order of the loop.
     candidates: titles in the order shown; `truth` is an index into them. ranking: the answer as parsed,
     best first, OFF_LIST where it names no candidate. hit_rank: rank of the truth in it, 0 for a miss.
+    genres: of the titles that have any, whether or not the prompt tells them.
     """
 
     user: int
@@ -56,6 +57,7 @@ class Case:
     steps: list[Step]
     ranking: list[str]
     hit_rank: int
+    genres: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def build_case(
@@ -96,6 +98,10 @@ def build_case(
         steps=_steps(row["reasoning"], record, dataset, words),
         ranking=[OFF_LIST if title is None else plain(title) for title in row["ranking"]],
         hit_rank=row["truth_rank"],
+        genres={
+            words.title(dataset.catalog, item): ", ".join(map(clean, dataset.catalog.genres[item]))
+            for item in _shown(record)
+        },
     )
 
 
@@ -136,10 +142,14 @@ def _hops(chain: Chain, dataset: Dataset, words: Wording, names: dict[int, str])
     return [Hop(rater, words.title(dataset.catalog, item), f"{rating:g}") for rater, item, rating in edges]
 
 
+def _shown(record: RankingRecord) -> list[int]:
+    in_chains = (item for chain in record.chains for item in chain.items)
+    return sorted({*record.likes, *in_chains, *record.candidates.tolist()})
+
+
 def _steps(reasoning: str, record: RankingRecord, dataset: Dataset, words: Wording) -> list[Step]:
     candidates = record.candidates.tolist()
-    shown = {*record.likes, *(item for chain in record.chains for item in chain.items), *candidates}
-    names = Names(sorted(shown), dataset.catalog, words)
+    names = Names(_shown(record), dataset.catalog, words)
     steps = []
     for line in filter(None, map(plain, reasoning.splitlines())):
         mentioned = set().union(*names.read(line)[0])

@@ -24,23 +24,29 @@ def case_text(case: Case, *, width: int, styled: bool) -> str:
             head + (style(line, _BOLD) if bold else line) for head, line in zip(heads, lines, strict=True)
         ]
 
+    def told(title: str) -> str:
+        genres = case.genres.get(title)
+        return f"{title} ({genres})" if genres else title
+
     def section(name: str, lines: list[str]) -> list[str]:
         return ["", style(name, _BOLD), *(lines or ["  none"])]
 
     about = ", ".join(f"{name} {value}" for name, value in case.demographics.items())
     out = textwrap.wrap(f"User {case.user}" + (f": {about}" if about else ""), width)
-    out += section("Recently liked, oldest first", [line for title in case.likes for line in item(title)])
+    out += section(
+        "Recently liked, oldest first", [line for title in case.likes for line in item(told(title))]
+    )
     chains = []
     for k, chain in enumerate(case.chains, 1):
         chains += [style(f"  chain {k}", _QUIET)]
         chains += [
-            line for hop in chain for line in item(f"{hop.rater} rated {hop.title} {hop.rating}", "  ")
+            line for hop in chain for line in item(f"{hop.rater} rated {told(hop.title)} {hop.rating}", "  ")
         ]
     out += section("Interaction chains", chains)
     candidates = []
     for k, title in enumerate(case.candidates):
         true = k == case.truth
-        candidates += item(title + (" <- the truth" if true else ""), f"{k + 1:>2} ", bold=true)
+        candidates += item(told(title) + (" <- the truth" if true else ""), f"{k + 1:>2} ", bold=true)
     out += section("Candidates, in the order shown", candidates)
     steps = []
     for k, step in enumerate(case.steps, 1):
@@ -49,7 +55,7 @@ def case_text(case: Case, *, width: int, styled: bool) -> str:
     ranking = []
     for k, title in enumerate(case.ranking, 1):
         true = k == case.hit_rank
-        ranking += item(title + (" <- the truth" if true else ""), f"{k:>2} ", bold=true)
+        ranking += item(told(title) + (" <- the truth" if true else ""), f"{k:>2} ", bold=true)
     out += section("Ranking", ranking or ["  none could be read from the answer"])
     out += ["", *textwrap.wrap(verdict(case), width)]
     return "\n".join(out)

@@ -41,6 +41,7 @@ def report(text: str = "plain") -> Report:
         steps=[Step(f"step {text}", ["chain 1", "candidate 2"])],
         ranking=["third", f"second {text}"],
         hit_rank=2,
+        genres={f"like {text}": f"genre {text}", "third": "western"},
     )
     ci95 = {"hr@1": (0.123, 0.187), "hr@3": (0.234, 0.298), "ndcg@3": (0.211, 0.259)}
     measured = {"hr@1": 0.151, "hr@3": 0.262, "ndcg@3": 0.213}
@@ -75,12 +76,13 @@ def test_every_number_and_word_is_shown():
     for number in [*numbers.split(), chance, runs, "6–9", "17, 23"]:
         assert number in text
     words = "title fact seed baseline absent needs policy hash curve line place groups dots note detail "
-    words += "like key value rater hop step second"
+    words += "like key value rater hop step second genre"
     for word in words.split():
         assert f"{word} plain" in text
     for word in ["User 41", "2nd of 3", "chain 1", "candidate 2", "2.5"]:
         assert word in text
     assert text.count("†") == 2  # the baseline's NDCG@3, and what the mark means
+    assert text.count("western") == 3  # in the ranking of one case, among the candidates of both
     assert "not in the answer" in text and "No ranking could be read" in text
     for section in GROUPS.values():
         assert text.count(section) == 1
