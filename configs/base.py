@@ -71,18 +71,7 @@ def base() -> ConfigDict:
     c.annotate.temperature = 0.6
     c.annotate.top_p = 0.95
     c.annotate.local = ConfigDict({"init": "", "batch_size": 16, "chunk": 32})  # init: an SFT run's workdir
-    c.annotate.openai = ConfigDict()
-    c.annotate.openai.base_url = "https://api.openai.com/v1"
-    c.annotate.openai.model = ""
-    c.annotate.openai.reported_model = ""  # what replies call the model, where that differs
-    c.annotate.openai.key_variable = "OPENAI_API_KEY"  # environment variable; "" for servers without keys
-    c.annotate.openai.concurrency = 8
-    c.annotate.openai.requests_per_minute = 0  # 0: no limit of our own
-    c.annotate.openai.timeout_s = 120.0
-    c.annotate.openai.retries = 5  # of one request, on 429, 5xx and lost connections, with back-off
-    c.annotate.openai.prompt_price = 0.0  # per million tokens
-    c.annotate.openai.completion_price = 0.0
-    c.annotate.openai.cost_limit = 0.0  # stop asking when this much is spent; 0: no limit
+    c.annotate.openai = server()
 
     c.optimizer = ConfigDict()
     c.optimizer.learning_rate = 5e-5
@@ -100,6 +89,27 @@ def base() -> ConfigDict:
     c.train.stop_after_skipped = 5  # updates in a row that are not finite; 0: never
     c.train.micro_batches = 1  # parts in which a batch is taken, where it does not fit the memory whole
     c.profile = ConfigDict({"steps": ""})  # FIRST:LAST to trace a window
+    return c
+
+
+def server(model: str = "", **changes) -> ConfigDict:
+    """An OpenAI-compatible server and how it is asked: a teacher, or a system to evaluate."""
+    c = ConfigDict()
+    c.base_url = "https://api.openai.com/v1"
+    c.model = model
+    c.reported_model = ""  # what replies call the model, where that differs
+    c.key_variable = "OPENAI_API_KEY"  # environment variable; "" for servers without keys
+    # Of a model that thinks unseen (o4-mini): room for that besides the completion. Such a model is asked
+    # with max_completion_tokens, and without temperature and top-p, which it refuses. 0: any other model.
+    c.thought_tokens = 0
+    c.concurrency = 8
+    c.requests_per_minute = 0  # 0: no limit of our own
+    c.timeout_s = 120.0
+    c.retries = 5  # of one request, on 429, 5xx and lost connections, with back-off
+    c.prompt_price = 0.0  # per million tokens
+    c.completion_price = 0.0
+    c.cost_limit = 0.0  # stop asking when this much is spent; 0: no limit
+    c.update(changes)
     return c
 
 
