@@ -43,6 +43,7 @@ def base() -> ConfigDict:
     c.prompt.places = 20
     c.prompt.reasoning = True  # False asks for the answer alone, as Table 2's "no reasoning chain"
     c.prompt.likes = 5
+    c.prompt.history = 0  # recently rated items told with their ratings, as ChatRec and TALLRec do
     c.prompt.chains = 5  # 0 is Table 2's "no interaction chain"
     c.prompt.chain_length = 1  # companions in a chain
     # Who they are: "uniform" as in the paper, "similar" (by agreement of ratings), or "candidate_aware"

@@ -19,7 +19,8 @@ from r2rec_jax.runtime.errors import UserError
 class Prompt:
     """A query in ids, its text, its tokens, and the candidates as the text names them.
 
-    dropped_chains, dropped_likes: how many of the user's the record lacks because they did not fit.
+    dropped_chains, dropped_likes: how many of the user's the record lacks because they did not fit; rated
+    items of the history count as likes.
     """
 
     record: RankingRecord
@@ -33,7 +34,7 @@ class Prompt:
 class RankingPrompts:
     """Prompt k is user k's; the same whatever the order or the number of workers.
 
-    One that is longer than the largest of `config.buckets` loses chains, then likes (see `fit`).
+    One that is longer than the largest of `config.buckets` loses chains, likes, history (see `fit`).
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class RankingPrompts:
             int(self.users[k]),
             chains=c.chains,
             likes=c.likes,
+            history=c.history,
             seed=self.seed,
             length=c.chain_length,
             selection=c.chain_selection,
@@ -97,7 +99,8 @@ class RankingPrompts:
 def fit(record: RankingRecord, catalog: Catalog, words: Wording, chat: Chat, config: ConfigDict) -> Prompt:
     """The record's prompt within max(config.buckets) tokens, `config` being a `prompt` section.
 
-    What is too long loses its last chain, again and again, then its oldest like; never a candidate.
+    What is too long loses its last chain, again and again, then its oldest like, then the oldest of its
+    history; never a candidate.
 
     Raises:
       UserError: candidates and request alone are too long.
@@ -119,6 +122,8 @@ def fit(record: RankingRecord, catalog: Catalog, words: Wording, chat: Chat, con
             record = dataclasses.replace(record, chains=record.chains[:-1])
         elif record.likes:
             record = dataclasses.replace(record, likes=record.likes[1:])
+        elif record.history:
+            record = dataclasses.replace(record, history=record.history[1:])
         else:
             raise UserError(
                 f"the candidates of user {record.user} alone need {len(tokens)} tokens, more than "
@@ -130,7 +135,7 @@ def fit(record: RankingRecord, catalog: Catalog, words: Wording, chat: Chat, con
         tokens,
         shown_titles(record, catalog, words),
         dropped_chains=len(whole.chains) - len(record.chains),
-        dropped_likes=len(whole.likes) - len(record.likes),
+        dropped_likes=len(whole.likes + whole.history) - len(record.likes + record.history),
     )
 
 

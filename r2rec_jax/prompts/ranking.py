@@ -18,7 +18,8 @@ class RankingRecord:
 
     likes: recently liked items, oldest first. chains: may be empty, the prompt then has no such
     section. candidates: int32[C], among them the truth. popularity: int64[C], how many ratings of each
-    may be seen; a teacher breaks ties by it, no prompt shows it.
+    may be seen; a teacher breaks ties by it, no prompt shows it. history: recently rated items with
+    their ratings, oldest first; may be empty, the prompt then has no such section.
     """
 
     user: int
@@ -28,6 +29,7 @@ class RankingRecord:
     candidates: np.ndarray
     popularity: np.ndarray
     truth: int
+    history: list[tuple[int, float]] = dataclasses.field(default_factory=list)
 
 
 def make_record(
@@ -37,6 +39,7 @@ def make_record(
     *,
     chains: int,
     likes: int,
+    history: int = 0,
     seed: int,
     length: int = 1,
     selection: str = "uniform",
@@ -49,7 +52,7 @@ def make_record(
 
     Raises:
       UserError: the user is in no group of the split, so it has no candidates.
-      AssertionError: a candidate occurs in a chain or among the likes, which would give it away.
+      AssertionError: a candidate occurs in a chain, the likes or the history, which would give it away.
     """
     candidates = np.array(dataset.split.candidates[user])
     if candidates[0] < 0:
@@ -65,7 +68,8 @@ def make_record(
         before=dataset.truth_time(user) if before_target_time else None,
     )
     liked = dataset.recent_likes(user, likes).tolist()
-    shown = {item for chain in drawn for item in chain.items} | set(liked)
+    rated = recent_ratings(dataset, user, history)
+    shown = {item for chain in drawn for item in chain.items} | set(liked) | {item for item, _ in rated}
     assert shown.isdisjoint(candidates.tolist()), f"user {user}: the prompt shows a candidate"
     return RankingRecord(
         user=int(user),
@@ -75,7 +79,20 @@ def make_record(
         candidates=candidates,
         popularity=np.diff(graph.item_offsets)[candidates],
         truth=int(dataset.split.truth[user]),
+        history=rated,
     )
+
+
+def recent_ratings(dataset: Dataset, user: int, n: int, before: int | None = None) -> list[tuple[int, float]]:
+    """The last `n` items that the user rated, oldest first, with the ratings.
+
+    `before`: a row of the log, only what stands above it; default: all of the user's history.
+    """
+    rows = dataset.history(user)
+    stop = rows.stop if before is None else before
+    rows = slice(max(rows.start, stop - n), stop)
+    log = dataset.interactions
+    return list(zip(log.item[rows].tolist(), log.rating[rows].tolist(), strict=True))
 
 
 def ranking_prompt(
@@ -99,6 +116,9 @@ def ranking_prompt(
     if not 1 <= places <= len(record.candidates):
         raise UserError(f"places={places}: there are {len(record.candidates)} candidates to rank")
     likes = [_told(wording.like, catalog, item, wording) for item in record.likes]
+    rated = [
+        _told(wording.rated, catalog, item, wording, rating=f"{rating:g}") for item, rating in record.history
+    ]
     names = peer_names(record.chains, wording)
     chains = [
         wording.chain.format(
@@ -115,14 +135,20 @@ def ranking_prompt(
     parts = [wording.traits(record.demographics, wording.about)]
     if likes:
         parts.append(wording.likes.format(likes=wording.like_joiner.join(likes)))
+    if rated:
+        parts.append(wording.history.format(history=wording.like_joiner.join(rated)))
     if chains:
         parts.append(wording.chains.format(chains="\n".join(chains)))
     parts.append(wording.candidates.format(candidates=wording.candidate_joiner.join(candidates)))
-    request = wording.request_all if places == len(candidates) else wording.request
+    request, form = wording.request, wording.form
+    if places == len(candidates):
+        request = wording.request_all
+    elif places == 1:
+        request, form = wording.request_one, wording.form_one
     parts.append(request.format(places=places, count=len(candidates)))
     known = "chains" if chains else "likes" if likes else "neither"
     parts.append(wording.reason[known] if reasoning else wording.no_reason)
-    parts.append(wording.form[answer].format(places=places))
+    parts.append(form[answer].format(places=places))
     return "".join(parts)
 
 

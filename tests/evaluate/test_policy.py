@@ -28,6 +28,7 @@ CONFIG = ConfigDict(
         "places": 3,
         "reasoning": True,
         "likes": 2,
+        "history": 0,
         "chains": 1,
         "buckets": (160,),
         "chain_length": 1,

@@ -18,7 +18,7 @@ def chat(tmp_path_factory) -> Chat:
 def config() -> ConfigDict:
     """What annotation reads of a whole config."""
     prompt = {"wording": "compact", "answer": "titles", "places": 3, "reasoning": True}
-    prompt |= {"likes": 5, "chains": 3, "buckets": (4096,)}
+    prompt |= {"likes": 5, "history": 0, "chains": 3, "buckets": (4096,)}
     prompt |= {"chain_length": 1, "chain_selection": "uniform"}
     server = {"base_url": "", "model": "m", "reported_model": "", "key_variable": ""}
     server |= {"thought_tokens": 0, "concurrency": 3, "requests_per_minute": 0}
