@@ -144,6 +144,12 @@ def open_turn(chat: Chat, text: str, reasoning: bool) -> list[int]:
     return chat.prompt(text) if reasoning else [*chat.prompt(text), chat.end_think]
 
 
+def closed_answer(chat: Chat, answer: str) -> list[int]:
+    """What continues a turn that `open_turn` opened without reasoning: the answer and the end token."""
+    rest = chat.completion("", answer)
+    return rest[rest.index(chat.end_think) + 1 :]
+
+
 def pad_prompts(prompts: list[Prompt], buckets: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """(tokens int32 [B, P], length int32 [B]) of a batch, right-padded to a bucket."""
     rows = [prompt.tokens for prompt in prompts]

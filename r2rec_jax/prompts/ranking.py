@@ -115,9 +115,9 @@ def ranking_prompt(
         raise UserError(f"answer={answer!r}: use {' or '.join(ANSWERS)}")
     if not 1 <= places <= len(record.candidates):
         raise UserError(f"places={places}: there are {len(record.candidates)} candidates to rank")
-    likes = [_told(wording.like, catalog, item, wording) for item in record.likes]
+    likes = [told(wording.like, catalog, item, wording) for item in record.likes]
     rated = [
-        _told(wording.rated, catalog, item, wording, rating=f"{rating:g}") for item, rating in record.history
+        told(wording.rated, catalog, item, wording, rating=f"{rating:g}") for item, rating in record.history
     ]
     names = peer_names(record.chains, wording)
     chains = [
@@ -129,7 +129,7 @@ def ranking_prompt(
         for k, chain in enumerate(record.chains, 1)
     ]
     candidates = [
-        _told(wording.candidate[answer], catalog, item, wording, number=k)
+        told(wording.candidate[answer], catalog, item, wording, number=k)
         for k, item in enumerate(record.candidates, 1)
     ]
     parts = [wording.traits(record.demographics, wording.about)]
@@ -194,6 +194,7 @@ def link_facts(
     ]
 
 
-def _told(template: str, catalog: Catalog, item: int, wording: Wording, **facts) -> str:
+def told(template: str, catalog: Catalog, item: int, wording: Wording, **facts) -> str:
+    """`template` filled with the item's {title} and {genres}, and with `facts`."""
     title, genres = wording.title(catalog, item), wording.genre_note(catalog, item)
     return template.format(title=title, genres=genres, **facts)

@@ -17,6 +17,7 @@ PRESETS = {
     "sft": (None, "quickstart"),
     "grpo": (None, "quickstart"),
     "eval": (None, "quickstart"),
+    "tallrec": (None, "quickstart"),
     "reproduce": ("quickstart", "figure5", "ml1m_smoke", "ml1m"),
 }
 BUILDS = [(name, preset) for name, presets in PRESETS.items() for preset in presets]
