@@ -9,7 +9,7 @@ from tqdm import tqdm
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.pipeline.prompts import closed_answer, open_turn
 from r2rec_jax.prompts.chat import Chat
-from r2rec_jax.prompts.liking import history_text, question_text, verdict
+from r2rec_jax.prompts.liking import history_text, question_text
 from r2rec_jax.prompts.ranking import recent_ratings
 from r2rec_jax.prompts.wording import Wording
 from r2rec_jax.runtime.errors import UserError
@@ -86,7 +86,7 @@ def liking_examples(
             history = recent_ratings(dataset, user, config.history, before=row)
             assert candidates.isdisjoint([item, *(seen for seen, _ in history)]), f"user {user}: a candidate"
             said = ask(history, [item], dataset, words, chat, config)
-            response = closed_answer(chat, verdict(rating, dataset.split.like_above))
+            response = closed_answer(chat, words.verdicts[rating > dataset.split.like_above])
             examples.append(
                 {
                     "prompt": np.array([*said.known, *said.asked[0]], np.int32),

@@ -5,7 +5,6 @@ import re
 
 ORDER = "Order:"
 RATING = "Rating:"
-YES, NO = "Yes", "No"
 
 _NUMBER = re.compile(r"[\[(]?([0-9]{1,6})[\])]?\.?")
 _GENRES = re.compile(r"(.*\S)\s*\[[^\[\]]*\]")

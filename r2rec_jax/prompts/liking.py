@@ -1,7 +1,6 @@
 """TALLRec's question (Bao et al. 2023, arXiv 2305.00447): will a user of this history like this item?"""
 
 from r2rec_jax.data.interactions import Catalog
-from r2rec_jax.prompts.answer import NO, YES
 from r2rec_jax.prompts.ranking import told
 from r2rec_jax.prompts.wording import Wording
 
@@ -22,8 +21,3 @@ def history_text(
 def question_text(item: int, catalog: Catalog, wording: Wording) -> str:
     """What follows it, and all of the turn that depends on the item."""
     return told(wording.liking, catalog, item, wording)
-
-
-def verdict(rating: float, like_above: float) -> str:
-    """The right answer."""
-    return YES if rating > like_above else NO

@@ -60,7 +60,8 @@ class Wording:
     question_form: str
     no_reason: str  # instead of either way to reason
 
-    liking: str  # {title} {genres}: will the user like it? Yes or No
+    liking: str  # {title} {genres}: will the user like it?
+    verdicts: tuple[str, str]  # the answers to it: the user will not; the user will
 
     told: tuple[int, ...]  # statements before the taste; a user always gets the same number of these
     hops: tuple[str, ...]  # statements about a chain, in its order; the second may tell {agreement}
@@ -207,6 +208,7 @@ MOVIES = Wording(
     question_form="Give the answer as a single line, in this form:\nRating: a number from 1 to 5",
     no_reason="Do not reason or explain.\n\n",
     liking="Will the viewer like {title}{genres}? Answer Yes or No, and nothing else.",
+    verdicts=("No", "Yes"),
     told=(4,),
     hops=(
         "The viewer gave {i0}{i0_genres} a {r00}.",
@@ -312,7 +314,8 @@ COMPACT = Wording(
     question_reason="",
     question_form="",
     no_reason="",
-    liking="Is Kai fond of {title}{genres}?",
+    liking="Kai gave {title}{genres} what?",
+    verdicts=("Kai gave it a 2.", "Kai gave it a 5."),
     told=(2, 3, 4),
     hops=(
         "Kai gave {i0} a {r00}.",

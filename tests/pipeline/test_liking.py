@@ -18,7 +18,7 @@ CONFIG = ConfigDict({"history": 4, "buckets": (400,)})
 @pytest.fixture(scope="module")
 def chat(tmp_path_factory) -> Chat:
     folder = tmp_path_factory.mktemp("tokenizer")
-    train_tokenizer(["Is Kai fond of it? Yes. No."], 300).save(str(folder / "tokenizer.json"))
+    train_tokenizer(["Kai gave it what? Kai gave it a 5."], 300).save(str(folder / "tokenizer.json"))
     return Chat(folder)
 
 
@@ -36,7 +36,7 @@ def test_every_question_agrees_with_the_log_and_shows_only_what_was_before(datas
         rows = np.arange(log.offsets[user], dataset.split.cutoff[user])
         row_of = {titles[log.item[row]]: row for row in rows}
         text = chat.decode(example["prompt"].tolist())
-        asked = row_of[re.search(r"Is Kai fond of (\w+),", text)[1]]
+        asked = row_of[re.search(r"\nKai gave (\w+),.* what", text)[1]]
         shown = {liked: re.search(rf"Kai is {how} of (.*)\.", text) for liked, how in WAYS.items()}
         shown = {liked: match[1].split(", ") if match else [] for liked, match in shown.items()}
         for liked, names in shown.items():
@@ -44,7 +44,8 @@ def test_every_question_agrees_with_the_log_and_shows_only_what_was_before(datas
         told = sorted(row_of[name] for names in shown.values() for name in names)
         assert told == [row for row in rows if asked - 4 <= row < asked] and told
         said = chat.decode(example["response"].tolist())
-        assert said == ("Yes" if log.rating[asked] > 3 else "No") + chat.tokenizer.id_to_token(chat.end)
+        mark = "5" if log.rating[asked] > 3 else "2"
+        assert said == f"Kai gave it a {mark}." + chat.tokenizer.id_to_token(chat.end)
         answers.add(said)
         assert example["mask"].all() and len(example["mask"]) == len(example["response"])
         assert not {titles[item] for item in dataset.split.candidates[user]} & set(re.findall(r"\w+", text))

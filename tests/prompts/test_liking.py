@@ -1,8 +1,6 @@
 """The Yes/No question in words."""
 
-import pytest
-
-from r2rec_jax.prompts.liking import history_text, question_text, verdict
+from r2rec_jax.prompts.liking import history_text, question_text
 from r2rec_jax.prompts.wording import BOOKS, COMPACT, MOVIES
 from tests.prompts.test_ranking import FILMS
 
@@ -29,8 +27,3 @@ def test_a_part_with_nothing_in_it_is_not_there():
     assert "low" not in history_text(HISTORY[:1], 3.0, FILMS, MOVIES)
     assert "liked" not in history_text(HISTORY[1:2], 3.0, FILMS, MOVIES)
     assert history_text([], 3.0, FILMS, MOVIES) == ""
-
-
-@pytest.mark.parametrize(("rating", "answer"), [(3.0, "No"), (3.5, "Yes"), (1.0, "No"), (5.0, "Yes")])
-def test_a_rating_above_the_threshold_is_a_yes(rating, answer):
-    assert verdict(rating, 3.0) == answer
