@@ -58,6 +58,7 @@ def base() -> ConfigDict:
     c.model.remat = "block"  # what a backward pass computes again: "none", "dots", "block", or "offload"
     c.model.attention = "auto"  # "xla", "cudnn", or the latter where it can run
     c.model.quantize = ""  # "int8": the frozen base's linear layers in half of bfloat16's memory
+    c.model.item_table = ""  # vectors of items, .npy: a projector makes input tokens of them, as LLaRA does
     c.lora = ConfigDict({"rank": 16, "alpha": 32.0, "targets": LINEAR_LAYERS})
     c.lora.dropout = 0.0  # of the adapters' input, in SFT only
     c.lora.use_rslora = False  # scale alpha / sqrt(rank) instead of alpha / rank
