@@ -140,6 +140,25 @@ def sampling(c: ConfigDict) -> ConfigDict:
     return c
 
 
+def system(
+    adapter: str = "",
+    *,
+    mode: str = "generate",
+    samples: int = 1,
+    prompt: dict | None = None,
+    kind: str = "policy",
+) -> ConfigDict:
+    """One system of an evaluation: a field of `c.systems`, under the name that the results call it."""
+    c = ConfigDict({"kind": kind})  # launch/eval.py lists them
+    c.adapter = adapter  # workdir of the adapter's training run; "" is the bare base model
+    # How it ranks: "generate" reads its answer; "constrained" lets it say valid rankings only; "likelihood",
+    # after its reasoning, orders all candidates by the probability that the answer names them first.
+    c.mode = mode
+    c.samples = samples  # completions whose rankings are fused into one (self-consistency); 1: off
+    c.prompt = ConfigDict(prompt or {})  # fields of the prompt section that differ for it, e.g. {"chains": 0}
+    return c
+
+
 def tiny(c: ConfigDict) -> ConfigDict:
     """The embedded data and model: the same road in minutes on two CPU cores."""
     c.data.folder = "runs/quickstart/data"

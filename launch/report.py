@@ -5,17 +5,17 @@
 Reads WORKDIR/{data,sft,grpo,eval}, as launch.reproduce leaves them, and writes WORKDIR/report.html.
 """
 
-import json
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from launch import command
-from launch.eval import METRICS, USERS
 from r2rec_jax.chains.graph import build_graph
 from r2rec_jax.data import prepared
+from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.evaluate.paper import paper_rows
 from r2rec_jax.evaluate.report import Case, Curve, Report, render
+from r2rec_jax.evaluate.results import UserLines, read_metrics
 from r2rec_jax.prompts.ranking import make_record, shown_titles
 from r2rec_jax.prompts.wording import wording
 from r2rec_jax.runtime import metrics
@@ -35,16 +35,10 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
 
 def write(config: ConfigDict, workdir: Path) -> Path:
     """Renders the page from what the stages wrote; returns its path."""
-    try:
-        results = json.loads((workdir / "eval" / METRICS).read_text(encoding="utf-8"))
-        lines = (workdir / "eval" / USERS).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError as missing:
-        raise UserError(
-            f"no evaluation at {missing.filename}: run launch.reproduce into {workdir} first"
-        ) from None
+    results, dataset = read_metrics(workdir / "eval"), prepared.load(workdir / "data")
     systems, grpo = results["systems"], config.grpo.train
     ours = list(config.eval.systems)
-    finished = [row for row in map(json.loads, lines) if row["system"] == ours[-1]]
+    finished = UserLines(workdir / "eval", dataset).of(ours[-1], 0, dataset.split.users["evaluation"])
     page = Report(
         title=f"R2Rec on {config.data.source}",
         facts={
@@ -64,7 +58,7 @@ def write(config: ConfigDict, workdir: Path) -> Path:
             name: [float("nan") if rate is None else rate for rate in systems[name]["hr@1_by_position"]]
             for name in ours[-1:]
         },
-        cases=_cases(config, workdir, finished),
+        cases=_cases(config, dataset, finished),
         candidates=config.data.candidates,
     )
     write_atomic(workdir / "report.html", render(page))
@@ -88,9 +82,8 @@ def _curves(workdir: Path) -> list[Curve]:
     ]
 
 
-def _cases(config: ConfigDict, workdir: Path, rows: list[dict]) -> list[Case]:
+def _cases(config: ConfigDict, dataset: Dataset, rows: list[dict]) -> list[Case]:
     """The first hit, the first lower hit and the first miss: chosen by outcome, not by looks."""
-    dataset = prepared.load(workdir / "data")
     graph, words, catalog = build_graph(dataset), wording(config.prompt.wording), dataset.catalog
     chosen = [
         next((row for row in rows if test(row["truth_rank"])), None)

@@ -6,17 +6,18 @@ prepare -> annotate -> SFT -> GRPO -> evaluation -> report, each in its own fold
 stage that is done is skipped, one that was interrupted goes on where it stood.
 """
 
-import json
 import time
 from pathlib import Path
 
 from absl import logging
 from ml_collections import ConfigDict
 
+from configs.base import system
 from launch import annotate, command, prepare, report, train
 from launch import eval as evaluation
 from launch.inputs import require
 from r2rec_jax.data.source import make_dataset
+from r2rec_jax.evaluate.results import METRICS, read_metrics
 from r2rec_jax.runtime.workdir import claim
 
 SMALL = ("generated", "ml-100k", "ml-1m")  # read in seconds
@@ -34,10 +35,11 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     with config.unlocked():
         config.data.folder, config.annotate.folder = str(data), str(traces)
         config.grpo.train.init = str(sft)
-        config.eval.systems = {"base": "", "sft": str(sft), "sft+grpo": str(grpo)}
+        adapters = {"base": "", "sft": sft, "sft+grpo": grpo}
         if config.grpo_alone:
             alone = workdir / report.GRPO_ALONE
-            config.eval.systems = {"base": "", "grpo": str(alone), "sft": str(sft), "sft+grpo": str(grpo)}
+            adapters = {"base": "", "grpo": alone, "sft": sft, "sft+grpo": grpo}
+        config.eval.systems = {name: system(str(folder)) for name, folder in adapters.items()}
         for stage in (config.sft, config.grpo, config.eval):
             stage.update({name: config[name] for name in (*SHARED, "annotate")})
 
@@ -49,10 +51,9 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
         bare = config.grpo.copy_and_resolve_references()
         bare.train.init = ""
         _stage("grpo without sft", train.main, bare, alone)
-    _stage("eval", evaluation.evaluate, config.eval, results, results / evaluation.METRICS)
+    _stage("eval", evaluation.evaluate, config.eval, results, results / METRICS)
     page = report.write(config, workdir)
-    systems = json.loads((results / evaluation.METRICS).read_text(encoding="utf-8"))["systems"]
-    print(f"\n{evaluation.table(systems)}\n\nreport: {page}")
+    print(f"\n{evaluation.table(read_metrics(results)['systems'])}\n\nreport: {page}")
 
 
 def _stage(name: str, run, config: ConfigDict, folder: Path, done: Path | None = None) -> None:

@@ -212,7 +212,8 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
 
     def evaluate(state):
         variables = {**policy.frozen, **state.trainable}
-        judged = [one for _, one in rank_users(validator, variables, held_out, seed=config.seed)]
+        ranking = rank_users(validator, variables, list(held_out), chat, config.prompt, seed=config.seed)
+        judged = [one for _, (one,) in ranking]
         ranks = np.array([one.truth_rank for one in judged], np.int32)
         rates = summary(judged) | summarise(ranks) | means(scorer.pay(judged))
         return {f"validation/{name}": value for name, value in rates.items()}

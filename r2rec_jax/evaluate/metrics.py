@@ -1,7 +1,8 @@
 """Ranking metrics from the rank of the one true item among each user's candidates.
 
 A rank is 1-based; 0 says that the truth was not in the answer, or that the answer could not be
-read. Such a user is a miss and stays in the denominator: every mean here is over all users.
+read. Such a user is a miss and stays in the denominator: every mean here is over all users. A system that
+samples is run R times: a user's value is the mean of the runs.
 """
 
 from collections.abc import Sequence
@@ -57,17 +58,18 @@ def per_user(ranks: np.ndarray, ks: Sequence[int] = (1, 3)) -> dict[str, np.ndar
     NDCG@k is 1/log2(1 + rank) down to rank k and 0 below.
 
     Args:
-        ranks: int[n], 1-based, 0 for a miss.
+        ranks: int[n], or int[R, n] of R runs; 1-based, 0 for a miss.
 
     Returns:
-        name -> float64[n], each value in [0, 1].
+        name -> float64[n], the mean of the runs, each value in [0, 1].
     """
     ranks = np.asarray(ranks)
-    if ranks.ndim != 1 or ranks.size == 0 or ranks.min() < 0:
+    if ranks.ndim not in (1, 2) or ranks.size == 0 or ranks.min() < 0:
         raise UserError(
-            f"metrics: ranks of shape {ranks.shape} are not one non-negative rank a user; "
-            "evaluate at least one user"
+            f"metrics: ranks of shape {ranks.shape} are not one non-negative rank a user, or a row of them "
+            "for each run; evaluate at least one user"
         )
+    ranks = np.atleast_2d(ranks)
     found = ranks > 0
     safe = np.where(found, ranks, 1)
     values = {f"hr@{k}": (found & (ranks <= k)).astype(np.float64) for k in ks}
@@ -75,7 +77,7 @@ def per_user(ranks: np.ndarray, ks: Sequence[int] = (1, 3)) -> dict[str, np.ndar
         if k > 1:
             values[f"ndcg@{k}"] = np.where(found & (ranks <= k), 1 / np.log2(1.0 + safe), 0.0)
     values["mrr"] = np.where(found, 1 / safe, 0.0)
-    return values
+    return {name: value.mean(axis=0) for name, value in values.items()}
 
 
 def summarise(ranks: np.ndarray, ks: Sequence[int] = (1, 3)) -> dict[str, float]:
@@ -105,18 +107,18 @@ def chance(candidates: int) -> dict[str, float]:
     }
 
 
-def hr_by_position(ranks: np.ndarray, candidates: np.ndarray, truth: np.ndarray) -> list[float]:
-    """HR@1 of the users whose truth was shown at position 0, 1, ..., C-1; NaN where there is none.
+def hr_by_position(hit: np.ndarray, candidates: np.ndarray, truth: np.ndarray) -> list[float | None]:
+    """HR@1 of the users whose truth was shown at position 0, 1, ..., C-1; None where there is none.
 
     A flat line says that the ranker does not care where an item stands in its prompt.
 
     Args:
-        ranks: int[n].
+        hit: float[n], `per_user`'s "hr@1".
         candidates: int[n, C] in the order in which they were shown.
         truth: int[n].
     """
     position = (np.asarray(candidates) == np.asarray(truth)[:, None]).argmax(axis=1)
     width = np.asarray(candidates).shape[1]
     users = np.bincount(position, minlength=width)
-    hits = np.bincount(position, weights=np.asarray(ranks) == 1, minlength=width)
-    return [float(h / n) if n else float("nan") for h, n in zip(hits, users, strict=True)]
+    hits = np.bincount(position, weights=hit, minlength=width)
+    return [float(h / n) if n else None for h, n in zip(hits, users, strict=True)]

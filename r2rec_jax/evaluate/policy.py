@@ -6,12 +6,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from r2rec_jax.evaluate.judge import Judged, judge
-from r2rec_jax.pipeline.prompts import Prompt, RankingPrompts, pad_prompts
+from r2rec_jax.pipeline.prompts import Prompt, pad_prompts
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.rollout.constrain import Rankings, rankings
 from r2rec_jax.rollout.engine import Engine
 from r2rec_jax.rollout.queue import generate
 from r2rec_jax.rollout.slots import Rollout
+from r2rec_jax.runtime.errors import UserError
 
 
 def complete(
@@ -36,26 +37,47 @@ def complete(
         length_B,
         samples=samples,
         seed=seed,
-        prompt_ids=_ids(prompts),
+        prompt_ids=ids(prompts),
         possible=_possible(engine, prompts, chat, config),
         receive=receive,
     )
 
 
 def rank_users(
-    engine: Engine, variables: dict, prompts: RankingPrompts, *, seed: int
-) -> Iterator[tuple[int, Judged]]:
-    """(k, one judged completion) for every user k of `prompts`, in the order in which they end."""
-    chat, config = prompts.chat, prompts.config
-    asked = [prompts[k] for k in range(len(prompts))]
-    rows, possible = [prompt.tokens for prompt in asked], _possible(engine, asked, chat, config)
-    ended = generate(engine, variables, rows, _ids(asked), config.buckets, seed=seed, possible=possible)
+    engine: Engine,
+    variables: dict,
+    prompts: list[Prompt],
+    chat: Chat,
+    config: ConfigDict,
+    *,
+    seed: int,
+    samples: int = 1,
+) -> Iterator[tuple[int, list[Judged]]]:
+    """(k, the judged completions of prompt k), in the order in which they end; arguments as for `complete`.
+
+    Raises UserError where the model gives no numbers.
+    """
+    rows, possible = [prompt.tokens for prompt in prompts], _possible(engine, prompts, chat, config)
+    ended = generate(
+        engine, variables, rows, ids(prompts), config.buckets, seed=seed, samples=samples, possible=possible
+    )
     for k, rollout in ended:
-        said, truncated = rollout.tokens[0, : rollout.length[0]], bool(rollout.truncated[0])
-        yield k, judge(asked[k], said, truncated, chat, config)
+        check_numbers(rollout.logprobs, prompts[k])
+        said = zip(rollout.tokens, rollout.length, rollout.truncated, strict=True)
+        yield k, [judge(prompts[k], row[:n], bool(cut), chat, config) for row, n, cut in said]
 
 
-def _ids(prompts: list[Prompt]) -> np.ndarray:
+def check_numbers(logprobs: np.ndarray, prompt: Prompt) -> None:
+    """Raises UserError for log-probabilities that are not numbers: whoever ranks by them ranks by chance."""
+    if np.isnan(logprobs).any():
+        raise UserError(
+            f"user {prompt.record.user}: the model's log-probabilities are not numbers, so its weights or "
+            "its adapter's are broken: use an earlier checkpoint, or model.dtype=float32"
+        )
+
+
+def ids(prompts: list[Prompt]) -> np.ndarray:
+    """What a prompt's completions depend on besides seed and index: its user, int32 [B]."""
     return np.array([prompt.record.user for prompt in prompts], np.int32)
 
 

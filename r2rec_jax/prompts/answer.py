@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import unicodedata
 
 ORDER = "Order:"
 RATING = "Rating:"
@@ -10,6 +11,7 @@ _NUMBER = re.compile(r"[\[(]?([0-9]{1,6})[\])]?\.?")
 _GENRES = re.compile(r"(.*\S)\s*\[[^\[\]]*\]")
 _YEAR = re.compile(r"(.*\S)\s*\((\d{4})\)")
 _QUOTES = "\"'`“”‘’«»"
+_TYPOGRAPHY = str.maketrans("‘’“”–—", "''\"\"--")  # which of them a model writes says nothing of the title
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +31,9 @@ def parse_ranking(answer_text: str | None, titles: list[str], *, answer: str, pl
     """Reads the first line that begins with `Order:`, its pieces separated by '>'.
 
     A piece is, by `answer`, a number from 1 (brackets and a full stop allowed) or a title, compared
-    whole: case, space, quotes, a final full stop and a genre list in brackets are ignored; years
-    must be equal where both sides have one. Of two candidates that match, the first is meant.
+    whole: case, space, quotes around it, a final full stop and a genre list in brackets are ignored, curly
+    quotes and dashes are plain ones, an accent is one however it is encoded; years must be equal where both
+    sides have one. Of two candidates that match, the first is meant.
     What stands beyond the places asked for is not read, so that listing everything does not pay.
 
     Args:
@@ -92,4 +95,5 @@ def _title_and_year(text: str) -> tuple[str, str]:
 
 
 def _bare(text: str) -> str:
-    return " ".join(text.casefold().split()).strip(_QUOTES + " ").removesuffix(".").rstrip(_QUOTES)
+    text = unicodedata.normalize("NFC", text).translate(_TYPOGRAPHY).casefold()
+    return " ".join(text.split()).strip(_QUOTES + " ").removesuffix(".").rstrip(_QUOTES)

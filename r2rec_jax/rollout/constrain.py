@@ -17,6 +17,7 @@ from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.runtime.errors import UserError
 
 NONE = -1  # pads segments; no token
+OPENING, JOINER = f"\n\n{ORDER}", " >"
 
 
 @flax.struct.dataclass
@@ -51,11 +52,10 @@ def rankings(
     chat: Chat, titles: list[list[str]], *, answer: str, places: int, reasoning: bool = True
 ) -> Rankings:
     """Of prompts whose candidates are called `titles`; `answer` is what names them, "numbers" or "titles"."""
-    joiner, opening = chat.encode(" >"), chat.encode(f"\n\n{ORDER}")
+    joiner, opening = chat.encode(JOINER), chat.encode(OPENING)
     segments, lengths, budgets = [], [], []
     for shown in titles:
-        names = [str(k) for k in range(1, len(shown) + 1)] if answer == "numbers" else shown
-        named = [chat.encode(f" {name}") for name in names]
+        named = spelt(chat, shown, answer)
         close = [chat.end] if places == 1 else joiner
         kinds = [
             [[*opening, *name, *close] for name in named],
@@ -78,6 +78,12 @@ def rankings(
         np.full(B, chat.end_think, np.int32),
         np.full(B, reasoning),
     )
+
+
+def spelt(chat: Chat, titles: list[str], answer: str) -> list[list[int]]:
+    """The tokens of each candidate's name within an answer; `answer` as for `rankings`."""
+    names = [str(k) for k in range(1, len(titles) + 1)] if answer == "numbers" else titles
+    return [chat.encode(f" {name}") for name in names]
 
 
 def check_budget(possible: Rankings, max_tokens: int) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from configs import data
+from configs.base import system
 from r2rec_jax.prompts.wording import wording
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.train.objective import AGGREGATIONS
@@ -75,8 +76,9 @@ def test_the_whole_road_holds_every_stage(preset):
 def test_stages_find_each_others_folders():
     for preset in PRESETS["sft"]:
         grpo, evaluation = build("grpo", preset), build("eval", preset)
-        assert evaluation.systems["sft"] == grpo.train.init
-        assert list(evaluation.systems) == ["base", "sft", "sft+grpo"] and evaluation.systems["base"] == ""
+        assert evaluation.systems["sft"].adapter == grpo.train.init
+        assert list(evaluation.systems) == ["base", "sft", "sft+grpo"]
+        assert evaluation.systems["base"] == system()
 
 
 def test_defaults_are_the_papers():
@@ -85,6 +87,7 @@ def test_defaults_are_the_papers():
     assert sft.train.steps * sft.train.batch_size == 10 * 500 * len(sft.annotate.tasks)  # 10 epochs
     assert 500 <= grpo.train.steps * grpo.train.batch_size < 500 + grpo.train.batch_size  # 1 epoch
     assert (evaluation.rollout.temperature, evaluation.rollout.top_p) == (0.6, 0.9)
+    assert evaluation.evaluate.runs == 3
     assert evaluation.data.sizes.evaluation == 1000 and evaluation.data.candidates == 20
     assert (grpo.prompt.likes, grpo.prompt.chains) == (5, 5)
     assert (grpo.reward.step_weight, grpo.reward.rank_weight) == (1.0, 2.0)

@@ -67,7 +67,7 @@ def test_bounds_of_the_paper():
     assert metrics.ndcg_bounds(0.4, 0.6, 3) == pytest.approx((0.4 + 0.5 * 0.2, 0.4 + 0.6309 * 0.2), 1e-4)
 
 
-@pytest.mark.parametrize("ranks", [[], [-1], [[1, 2]]])
+@pytest.mark.parametrize("ranks", [[], [-1], [[[1, 2]]]])
 def test_ranks_that_mean_nothing_are_refused(ranks):
     with pytest.raises(UserError):
         metrics.summarise(np.array(ranks))
@@ -80,5 +80,5 @@ def test_chance_is_the_mean_over_every_rank():
 
 def test_hr_by_position():
     candidates = np.array([[7, 8, 9], [8, 7, 9], [7, 8, 9]])
-    found = metrics.hr_by_position([1, 1, 2], candidates, [7, 7, 7])
-    assert found[:2] == [0.5, 1.0] and np.isnan(found[2])
+    found = metrics.hr_by_position([1.0, 0.25, 0.0], candidates, [7, 7, 7])
+    assert found == [0.5, 0.25, None]

@@ -121,9 +121,9 @@ def model(prompts) -> tuple[Llama, dict]:
 
 def ranked(prompts, model, *, seed=5, **how) -> dict[int, Judged]:
     engine = Engine(model[0], prompts.chat.end, SamplingConfig(40, 1.0, 0.9, **how))
-    pairs = list(rank_users(engine, model[1], prompts, seed=seed))
+    pairs = list(rank_users(engine, model[1], list(prompts), prompts.chat, prompts.config, seed=seed))
     assert sorted(k for k, _ in pairs) == list(range(7))
-    return dict(pairs)
+    return {k: one for k, (one,) in pairs}
 
 
 def test_what_a_user_gets_depends_neither_on_slots_nor_on_buckets(prompts, model):

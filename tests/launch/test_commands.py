@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,11 +18,15 @@ from configs import data as data_config
 from configs import eval as eval_config
 from configs import grpo as grpo_config
 from configs import sft as sft_config
+from configs.base import system
 from launch import annotate, prepare, train
 from launch import eval as evaluation
 from r2rec_jax.chains.graph import build_graph
 from r2rec_jax.data import prepared
 from r2rec_jax.data.source import make_dataset
+from r2rec_jax.evaluate import modes
+from r2rec_jax.evaluate.measure import measure
+from r2rec_jax.evaluate.results import UserLines
 from r2rec_jax.model.config import LlamaConfig, load_config
 from r2rec_jax.model.hf import save_params
 from r2rec_jax.model.llama import Llama, init_variables
@@ -56,9 +61,10 @@ class Road:
         self.grpo.evaluate.batch_size = 2
         self.grpo.rollout.update({"max_tokens": 8, "chunk": 8})
         self.eval = self.shrink(eval_config.get_config("quickstart"))
-        self.eval.systems.update({"sft": self.at("sft"), "sft+grpo": self.at("grpo")})
+        self.eval.systems = {"base": system(), "sft": system(self.at("sft"), mode="likelihood")}
+        self.eval.systems["sft+grpo"] = system(self.at("grpo"), samples=3, prompt={"chains": 0})
         self.eval.baselines = ("random_order", "popularity")
-        self.eval.evaluate.batch_size = 2
+        self.eval.evaluate.update({"batch_size": 2, "runs": 2})
         self.eval.rollout.update({"max_tokens": 8, "chunk": 8})
 
     def at(self, name: str) -> str:
@@ -294,27 +300,74 @@ def test_workers_train_the_same_adapters(road, tmp_path):
 
 def test_metrics_hold_every_system_on_every_user(road):
     report = json.loads(Path(road.at("eval"), "metrics.json").read_text())
-    assert set(report) == {"users", "candidates_sha256", "systems", "paired_ci95"}
-    assert report["users"] == SIZES["evaluation"]
+    assert set(report) == {"users", "candidates_sha256", "seed", "systems", "paired"}
+    assert (report["users"], report["seed"]) == (SIZES["evaluation"], road.eval.seed)
     dataset = prepared.load(road.at("data"))
     assert report["candidates_sha256"] == prepared.candidates_hash(dataset.split)
     assert list(report["systems"]) == ["random_order", "popularity", "base", "sft", "sft+grpo"]
-    shared = {"hr@1", "hr@3", "ndcg@3", "users", "ci95", "hr@1_by_position"}
+    measured = {*measure(dataset, dataset.split.users["evaluation"], np.ones((1, 5), int), 0)}
+    rates = {"valid_rate", "truncation_rate", "statements", "reward", "failed_rewards", "wall_s"}
+    rates |= {"dropped_chains", "dropped_likes"}
     for name, row in report["systems"].items():
-        assert shared <= set(row) and row["users"] == SIZES["evaluation"]
-        policy = {"valid_rate", "truncation_rate", "statements", "reward"} & set(row)
-        assert len(policy) == (0 if name in road.eval.baselines else 4)
-    assert list(report["paired_ci95"]) == ["sft - base", "sft+grpo - base", "sft+grpo - sft"]
-    assert set(report["paired_ci95"]["sft - base"]) == {"reward", "hr@1"}
+        baseline = name in road.eval.baselines
+        assert set(row) == (measured if baseline else measured | rates)
+        assert (row["users"], row["runs"]) == (SIZES["evaluation"], 1 if baseline else 2)
+    assert report["systems"]["sft"]["valid_rate"] == 1  # by likelihood, whatever it says
+    assert list(report["paired"]) == ["sft - base", "sft+grpo - base", "sft+grpo - sft"]
+    assert set(report["paired"]["sft - base"]) == {"reward", "hr@1", "ndcg@3"}
 
 
-def test_users_are_listed_in_order_for_every_policy(road):
+def test_users_are_listed_in_order_for_every_policy_and_run(road):
     users = prepared.load(road.at("data")).split.users["evaluation"].tolist()
     listed = lines(road.at("eval"), "users.jsonl")
-    assert [(line["system"], line["user"]) for line in listed] == [
-        (system, user) for system in ("base", "sft", "sft+grpo") for user in users
+    assert [(line["system"], line["run"], line["user"]) for line in listed] == [
+        (system, run, user) for system in ("base", "sft", "sft+grpo") for run in (0, 1) for user in users
     ]
-    assert all(line["truth"] in line["prompt"] for line in listed)
+    for line in listed:
+        assert ("prompt" in line) == (line["run"] == 0)
+        assert line["truth"] in line.get("prompt", line["truth"])
+        ranked = line["ranking"]
+        assert line["truth_rank"] == (ranked.index(line["truth"]) + 1 if line["truth"] in ranked else 0)
+    by_likelihood = [line for line in listed if line["system"] == "sft"]
+    assert all(len(line["ranking"]) == 20 for line in by_likelihood)
+    base, sft, bare = (
+        [line["prompt"] for line in listed if line["system"] == name and line["run"] == 0]
+        for name in road.eval.systems
+    )
+    assert base == sft  # asked alike
+    assert all(len(without) < len(one) for without, one in zip(bare, base, strict=True))  # its chains: 0
+
+
+def test_an_evaluation_interrupted_and_resumed_is_uninterrupted(road, tmp_path, monkeypatch):
+    """Wherever it was cut off, also within a line and within a user's runs."""
+    monkeypatch.setattr(modes, "FILLS", 2)  # several blocks
+    config = road.eval.copy_and_resolve_references()
+
+    class Seen(UserLines):
+        def append(self, *args, **more):
+            super().append(*args, **more)
+            copies.append(self.path.read_bytes())
+
+    copies: list[bytes] = []
+    monkeypatch.setattr(evaluation, "UserLines", Seen)
+    evaluation.main(config, tmp_path / "whole", False)
+    monkeypatch.setattr(evaluation, "UserLines", UserLines)
+    assert len(copies) == 3 * 2 * SIZES["evaluation"]
+    for end in (7, 23):
+        workdir = tmp_path / f"cut{end}"
+        workdir.mkdir()
+        (workdir / "config.json").write_bytes((tmp_path / "whole" / "config.json").read_bytes())
+        (workdir / "users.jsonl").write_bytes(copies[end][:-9])
+        evaluation.main(config, workdir, False)
+        assert timeless(workdir) == timeless(tmp_path / "whole")
+
+
+def timeless(workdir: Path) -> tuple[dict, list[dict]]:
+    """An evaluation's two files without the seconds in them."""
+    report, listed = json.loads((workdir / "metrics.json").read_text()), lines(workdir, "users.jsonl")
+    for row in (*report["systems"].values(), *listed):
+        row.pop("wall_s", None)
+    return report, listed
 
 
 def test_a_finished_stage_run_again_changes_nothing(road):
@@ -357,7 +410,7 @@ def test_absent_inputs_are_named_with_their_commands(road, tmp_path):
     config.data.folder = absent
     refused(train.main, config, workdir, f"no data at {absent}", prepare_line)
     config = road.eval.copy_and_resolve_references()
-    config.systems.sft = absent
+    config.systems.sft.adapter = absent
     refused(
         evaluation.main, config, workdir, f"no adapter at {absent}", "launch.train --config=configs/sft.py"
     )
@@ -395,6 +448,46 @@ def test_unknown_choices_are_refused(road, tmp_path):
     config = road.data.copy_and_resolve_references()
     config.annotate.tasks = ("ranking", "poem")
     refused(annotate.main, config, tmp_path / "run", "poem", "rating, ranking")
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"systems.sft.kind": "oracle"}, "systems.sft.kind 'oracle' is unknown: use one of policy"),
+        ({"systems.sft.mode": "guess"}, "mode 'guess' of a system is unknown: use one of generate"),
+        ({"systems.sft.prompt.chain": 2}, "systems.sft.prompt.chain is unknown: use one of answer, "),
+        ({"systems.sft.prompt.chains": "two"}, "systems.sft.prompt: "),
+        ({"rollout.temperature": 0.0}, "systems.sft+grpo.samples=3 would all be the same"),
+        ({"evaluate.runs": 0}, "evaluate.runs=0"),
+        ({"lora.rank": 3}, "damaged or of another config"),
+    ],
+)
+def test_an_evaluation_that_cannot_be_is_refused(road, tmp_path, changes, named):
+    config = road.eval.copy_and_resolve_references()
+    config.update_from_flattened_dict(changes)
+    refused(evaluation.main, config, tmp_path / "run", named)
+
+
+def test_results_of_other_candidates_are_refused(road, tmp_path):
+    shutil.copytree(road.at("eval"), tmp_path / "run")
+    path = tmp_path / "run" / "users.jsonl"
+    path.write_text(re.sub('"candidates": "[0-9a-f]+"', '"candidates": "0123456789ab"', path.read_text()))
+    before = path.read_bytes()
+    refused(evaluation.main, road.eval, tmp_path / "run", "ranks candidates 0123456789ab", "--overwrite")
+    assert path.read_bytes() == before
+
+
+def test_greedy_decoding_is_run_once_and_nobody_is_no_evaluation(road, tmp_path):
+    config = road.eval.copy_and_resolve_references()
+    config.systems, config.rollout.temperature, config.baselines = {"base": system()}, 0.0, ()
+    assert evaluation.evaluate(config, tmp_path / "greedy", False)["base"]["runs"] == 1
+    shutil.copytree(road.at("data"), tmp_path / "data")
+    data = road.data.copy_and_resolve_references()
+    data.data.update({"folder": str(tmp_path / "data")})
+    data.data.sizes.evaluation = 0
+    prepare.main(data, tmp_path / "data", True)
+    config.data.folder = str(tmp_path / "data")
+    refused(evaluation.main, config, tmp_path / "none", "has no evaluation users")
 
 
 def test_prepared_data_are_not_overwritten_unasked(road):

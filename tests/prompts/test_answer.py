@@ -1,103 +1,25 @@
+import json
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from r2rec_jax.prompts.answer import Ranking, count_statements, parse_ranking, rank_of
 
-FILMS = ["Alien (1979)", "Aliens (1986)", "Usual Suspects, The (1995)", "Hamlet (1990)"]
-FILMS += ["Hamlet (1996)", "M", "E.T. the Extra-Terrestrial (1982)", "1984 (1984)"]
-WORDS = ["Harbor", "Lantern", "Comet", "Ember", "Willow"]
-
-TITLE_ANSWERS = [
-    # answer text, places, valid
-    ("Order: Harbor > Comet > Ember", [0, 2, 3], True),
-    ("order:Harbor>Comet>Ember", [0, 2, 3], True),
-    ("\n\n  ORDER:   harbor >  COMET>ember  ", [0, 2, 3], True),
-    ("Order: \"Harbor\" > “Comet” > 'Ember'.", [0, 2, 3], True),
-    ("Order: Harbor (1990) > Comet [drama] > Ember (2001) [drama, war]", [0, 2, 3], True),
-    (
-        "Let me see.\nOrder: Harbor > Comet > Ember\nOrder: Ember > Comet > Harbor",
-        [0, 2, 3],
-        True,
-    ),
-    ("Order: Harbor > Comet > Ember\r\nThat is all.", [0, 2, 3], True),
-    # too few or too many
-    ("Order: Harbor > Comet", [0, 2], False),
-    ("Order: Harbor", [0], False),
-    ("Order: Harbor > Comet > Ember > Willow", [0, 2, 3], False),
-    ("Order: Harbor > Comet > Ember >", [0, 2, 3], False),
-    # off the list: the place stays taken
-    ("Order: Atlantis > Comet > Ember", [None, 2, 3], False),
-    ("Order: Harbors > Comet > Ember", [None, 2, 3], False),
-    ("Order: Har > Comet > Ember", [None, 2, 3], False),
-    ("Order: Harbor, Comet, Ember", [None], False),
-    ("Order: 1 > 3 > 4", [None, None, None], False),
-    ("Order: > Harbor > Comet", [None, 0, 2], False),
-    ("Order: > >", [None, None, None], False),
-    ('Order: [drama] > (1990) > ""', [None, None, None], False),
-    # mentioned again: the first counts, what follows moves up
-    ("Order: Harbor > Harbor > Comet", [0, 2], False),
-    ("Order: Harbor > Comet > harbor (1990)", [0, 2], False),
-    # no ranking
-    ("Order:", [], False),
-    ("Order:\nHarbor > Comet > Ember", [], False),
-    ("Harbor > Comet > Ember", [], False),
-    ("My Order: Harbor > Comet > Ember", [], False),
-    ("**Order:** Harbor > Comet > Ember", [], False),
-    ("Ranking: Harbor > Comet > Ember", [], False),
-    ("", [], False),
-    (None, [], False),
-]
+# A line of candidates, then answers: what is said by "titles" or "numbers" about which candidates, the places
+# asked for, the ranking that it is (null: off the list), whether it is valid, and why it is here.
+CORPUS = Path(__file__).parent / "awkward_answers.jsonl"
+CANDIDATES, *ANSWERS = map(json.loads, CORPUS.read_text(encoding="utf-8").split("\n")[:-1])
+WORDS = CANDIDATES["words"]
 
 
-@pytest.mark.parametrize(("text", "places", "valid"), TITLE_ANSWERS)
-def test_awkward_answers_by_title(text, places, valid):
-    assert parse_ranking(text, WORDS, answer="titles", places=3) == Ranking(places, valid)
-
-
-NUMBER_ANSWERS = [
-    ("Order: 2 > 1 > 3", [1, 0, 2], True),
-    ("Order: [2] > (1) > 3.", [1, 0, 2], True),
-    ("order: 2.>1.>03", [1, 0, 2], True),
-    ("Order: 0 > 1 > 6", [None, 0, None], False),
-    ("Order: -1 > 1 > +2", [None, 0, None], False),
-    ("Order: 1.5 > 1 > 2nd", [None, 0, None], False),
-    ("Order: Harbor > 1 > 2. Lantern", [None, 0, None], False),
-    ("Order: ² > ١ > １", [None, None, None], False),
-    (f"Order: {'9' * 9000} > 1 > 2", [None, 0, 1], False),
-    ("Order: 1 > 1 > 1", [0], False),
-    ("Order: 1 2 3", [None], False),
-]
-
-
-@pytest.mark.parametrize(("text", "places", "valid"), NUMBER_ANSWERS)
-def test_awkward_answers_by_number(text, places, valid):
-    assert parse_ranking(text, WORDS, answer="numbers", places=3) == Ranking(places, valid)
-
-
-FILM_PIECES = [
-    ("Alien", 0),
-    ("alien (1979)", 0),
-    ("Aliens", 1),
-    ("Alien (1986)", None),
-    ("Alien (1979) [Horror, Sci-Fi]", 0),
-    ("The Usual Suspects", None),
-    ("usual  suspects, the", 2),
-    ("Hamlet", 3),
-    ("Hamlet (1990)", 3),
-    ("Hamlet (1996)", 4),
-    ("Hamlet (2000)", None),
-    ("M (1931)", 5),
-    ("e.t. the extra-terrestrial", 6),
-    ("1984", 7),
-    ("(1984)", None),
-]
-
-
-@pytest.mark.parametrize(("piece", "index"), FILM_PIECES)
-def test_titles_are_compared_whole_and_with_their_years(piece, index):
-    found = parse_ranking(f"Order: {piece}", FILMS, answer="titles", places=1)
-    assert found == Ranking([index], index is not None)
+@pytest.mark.parametrize("case", ANSWERS, ids=lambda case: f"{case['by']}: {case['why']}")
+def test_awkward_answers(case):
+    titles = CANDIDATES[case["candidates"]]
+    found = parse_ranking(case["said"], titles, answer=case["by"], places=case["places"])
+    assert [None if k is None else titles[k] for k in found.places] == case["ranking"]
+    assert found.valid == case["valid"]
 
 
 def test_of_equal_titles_the_first_is_meant():
@@ -119,6 +41,29 @@ def test_every_ranking_reads_back(order, answer):
         assert found == Ranking(order[:places], places == len(order))
         assert [rank_of(found, k) for k in order[:places]] == list(range(1, places + 1))
         assert all(rank_of(found, k) == 0 for k in order[places:])
+
+
+pieces = st.sampled_from(["a", "b", "ab", "aba", "abab", "1", "2", "3", "4", "10"])
+
+
+@given(
+    titles=st.lists(st.text("ab", min_size=1, max_size=4), min_size=1, max_size=5, unique=True),
+    said=st.lists(pieces, min_size=1, max_size=8),
+    answer=st.sampled_from(["titles", "numbers"]),
+    places=st.integers(1, 6),
+)
+def test_as_read_by_a_slow_reader(titles, said, answer, places):
+    """Titles that hold one another, numbers that begin with one another: each is read whole."""
+    names = titles if answer == "titles" else [str(k + 1) for k in range(len(titles))]
+    wanted = []
+    for piece in said[:places]:
+        if piece not in names:
+            wanted.append(None)
+        elif names.index(piece) not in wanted:
+            wanted.append(names.index(piece))
+    whole = len(said) == places and len(wanted) == places and None not in wanted
+    found = parse_ranking(f"Order: {' > '.join(said)}", titles, answer=answer, places=places)
+    assert found == Ranking(wanted, whole)
 
 
 rough = st.lists(

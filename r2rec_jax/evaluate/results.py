@@ -1,0 +1,128 @@
+"""The files that an evaluation leaves: WORKDIR/users.jsonl, which grows as users end, and metrics.json.
+
+A line of users.jsonl is what one system did for one user in one run: at least "system", "run" (from 0),
+"user", "truth_rank" (0: a miss) and "candidates", the first digits of the candidates' hash.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from r2rec_jax.data.prepared import Dataset, candidates_hash
+from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.paths import write_atomic
+
+USERS, METRICS = "users.jsonl", "metrics.json"
+DIGITS = 12  # of a hash in a line
+
+
+class UserLines:
+    """users.jsonl of a workdir, read and added to."""
+
+    def __init__(self, workdir: str | Path, dataset: Dataset):
+        """Reads what is there; a last line that a killed writer left unfinished is dropped.
+
+        Raises UserError naming a line that is none, is there twice, or is of other candidates than those
+        of `dataset`.
+        """
+        self.path = Path(workdir) / USERS
+        self._candidates = candidates_hash(dataset.split)[:DIGITS]
+        self._of: dict[tuple[str, int, int], dict] = {}
+        if not self.path.exists():
+            return
+        data = self.path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        for number, line in enumerate(whole.split(b"\n")[:-1], start=1):
+            self._add(_parse(line, f"{self.path}:{number}"), f"{self.path}:{number}")
+        if whole != data:
+            write_atomic(self.path, whole)
+
+    def append(self, system: str, run: int, user: int, truth_rank: int, **more) -> None:
+        """Adds a line, on disk when this returns."""
+        line = {"system": system, "run": int(run), "user": int(user), "truth_rank": int(truth_rank), **more}
+        line["candidates"] = self._candidates
+        self._add(line, f"{self.path}: a new line")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "ab", buffering=0) as file:  # one system call: a kill comes before or after it
+            file.write(_json(line))
+
+    def __contains__(self, key: tuple[str, int, int]) -> bool:
+        """Whether (system, run, user) has its line."""
+        return key in self._of
+
+    def of(self, system: str, run: int, users: Sequence[int]) -> list[dict]:
+        """The users' lines, in their order. Raises UserError for one that has none."""
+        absent = next((user for user in users if (system, run, int(user)) not in self._of), None)
+        if absent is not None:
+            raise UserError(
+                f"{self.path} has no line of {system!r}, run {run}, user {absent}: run the same command again"
+            )
+        return [self._of[system, run, int(user)] for user in users]
+
+    def ranks(self, system: str, users: Sequence[int]) -> np.ndarray:
+        """int32 [R, n] of all R runs that the system has."""
+        runs = 1 + max((run for name, run, _ in self._of if name == system), default=0)
+        return np.array(
+            [[line["truth_rank"] for line in self.of(system, run, users)] for run in range(runs)], np.int32
+        )
+
+    def sort(self, systems: Sequence[str], users: Sequence[int]) -> None:
+        """Rewrites the file by system, run and user in these orders, whatever ended first."""
+        system_at = {name: k for k, name in enumerate(systems)}
+        user_at = {int(user): k for k, user in enumerate(users)}
+        keys = sorted(self._of, key=lambda key: (system_at[key[0]], key[1], user_at[key[2]]))
+        write_atomic(self.path, b"".join(_json(self._of[key]) for key in keys))
+
+    def _add(self, line: dict, where: str) -> None:
+        if line["candidates"] != self._candidates:
+            raise UserError(
+                f"{where} ranks candidates {line['candidates']}, the data folder's are {self._candidates}: "
+                "choose another --workdir or add --overwrite to clear it"
+            )
+        key = line["system"], line["run"], line["user"]
+        if key in self._of:
+            raise UserError(f"{where} says again what {key} has said: remove one of the two lines")
+        self._of[key] = line
+
+
+def write_metrics(workdir: str | Path, dataset: Dataset, users: int, seed: int, systems: dict, paired: dict):
+    """Writes metrics.json. `systems`: name -> what `measure` returns, and more; `paired`: "A - B" -> what
+    `measure.paired` returns; `users`: how many were ranked."""
+    report = {
+        "users": users,
+        "candidates_sha256": candidates_hash(dataset.split),
+        "seed": seed,
+        "systems": systems,
+        "paired": paired,
+    }
+    write_atomic(Path(workdir) / METRICS, json.dumps(report, indent=2, allow_nan=False) + "\n")
+
+
+def read_metrics(workdir: str | Path) -> dict:
+    """metrics.json of a workdir. Raises UserError when it is not there or damaged."""
+    path = Path(workdir) / METRICS
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"no evaluation at {path}: run launch.eval or launch.baselines first") from None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): remove it and run the same command again") from error
+
+
+def _parse(line: bytes, where: str) -> dict:
+    fields = {"system": str, "run": int, "user": int, "truth_rank": int, "candidates": str}
+    try:
+        found = json.loads(line)
+        valid = all(type(found[name]) is kind for name, kind in fields.items())
+        valid = valid and min(found["run"], found["user"], found["truth_rank"]) >= 0
+    except (ValueError, KeyError, TypeError):
+        valid = False
+    if not valid:
+        raise UserError(f"{where} is no result of a user: remove the line to have it made again")
+    return found
+
+
+def _json(line: dict) -> bytes:
+    return json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n"
