@@ -49,6 +49,7 @@ def base() -> ConfigDict:
     # Who they are: "uniform" as in the paper, "similar" (by agreement of ratings), or "candidate_aware"
     # (raters of the candidates, all candidates alike).
     c.prompt.chain_selection = "uniform"
+    c.prompt.item_tokens = False  # after titles, of a model with model.item_table
     # Padded prompt lengths, tokens. What is longer loses chains, then likes, until the largest holds it.
     c.prompt.buckets = (256, 512, 1024, 1088, 2048, 4096)
 

@@ -9,7 +9,7 @@ from r2rec_jax.chains.graph import build_graph
 from r2rec_jax.data.interactions import Catalog
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.pipeline.batches import pad
-from r2rec_jax.prompts.chat import Chat
+from r2rec_jax.prompts.chat import Chat, without_item_tokens
 from r2rec_jax.prompts.ranking import RankingRecord, make_record, ranking_prompt, shown_titles
 from r2rec_jax.prompts.wording import Wording, wording
 from r2rec_jax.runtime.errors import UserError
@@ -57,6 +57,8 @@ class RankingPrompts:
             seed,
         )
         self.before_target_time = before_target_time
+        if config.item_tokens and chat.first_item is None:
+            raise UserError("prompt.item_tokens is for LLaRA, trained by configs/llara.py: leave it out here")
         self.graph = build_graph(dataset)
         self.wording = wording(config.wording)
 
@@ -114,6 +116,7 @@ def fit(record: RankingRecord, catalog: Catalog, words: Wording, chat: Chat, con
             answer=config.answer,
             places=config.places,
             reasoning=config.reasoning,
+            item_tokens=config.item_tokens,
         )
         tokens = np.array(open_turn(chat, text, config.reasoning), np.int32)
         if len(tokens) <= budget:
@@ -131,7 +134,7 @@ def fit(record: RankingRecord, catalog: Catalog, words: Wording, chat: Chat, con
             )
     return Prompt(
         record,
-        text,
+        without_item_tokens(text),
         tokens,
         shown_titles(record, catalog, words),
         dropped_chains=len(whole.chains) - len(record.chains),

@@ -73,11 +73,11 @@ def shapes_of(config: ConfigDict) -> Shapes:
     B, parts = config.train.batch_size, config.train.micro_batches
     if config.stage == "grpo":
         return Shapes(B, config.grpo.group, max(config.prompt.buckets), config.rollout.max_tokens, parts)
-    if config.stage in ("sft", "tallrec"):
+    if config.stage in ("sft", "tallrec", "llara"):
         return Shapes(B, 1, max(config.prompt.buckets), max(config.train.response_buckets), parts)
     if config.stage == "pretrain":
         return Shapes(B, 1, 1, max(width for _, width, _ in config.corpus.curriculum), parts)
-    raise UserError(f"stage {config.stage!r} is unknown: use one of pretrain, sft, grpo, tallrec")
+    raise UserError(f"stage {config.stage!r} is unknown: use one of pretrain, sft, grpo, tallrec, llara")
 
 
 def architecture(config: ConfigDict) -> LlamaConfig:

@@ -1,6 +1,7 @@
 """The recommendation prompt: what is known of a user, and the candidates to rank."""
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -8,6 +9,7 @@ from r2rec_jax.chains.graph import Graph
 from r2rec_jax.chains.sampler import Chain, sample_chains
 from r2rec_jax.data.interactions import Catalog
 from r2rec_jax.data.prepared import Dataset
+from r2rec_jax.prompts.chat import item_token
 from r2rec_jax.prompts.wording import ANSWERS, Wording
 from r2rec_jax.runtime.errors import UserError
 
@@ -103,8 +105,11 @@ def ranking_prompt(
     answer: str,
     places: int,
     reasoning: bool = True,
+    item_tokens: bool = False,
 ) -> str:
     """The text of the user turn. `answer` says what the reply names: "titles" or "numbers".
+
+    With `item_tokens` the titles of likes, history and candidates are followed by `item_token`.
 
     Without `reasoning` it asks for the answer alone (the paper's Table 2, "no reasoning chain").
 
@@ -115,10 +120,9 @@ def ranking_prompt(
         raise UserError(f"answer={answer!r}: use {' or '.join(ANSWERS)}")
     if not 1 <= places <= len(record.candidates):
         raise UserError(f"places={places}: there are {len(record.candidates)} candidates to rank")
-    likes = [told(wording.like, catalog, item, wording) for item in record.likes]
-    rated = [
-        told(wording.rated, catalog, item, wording, rating=f"{rating:g}") for item, rating in record.history
-    ]
+    tell = functools.partial(told, catalog=catalog, wording=wording, item_tokens=item_tokens)
+    likes = [tell(wording.like, item) for item in record.likes]
+    rated = [tell(wording.rated, item, rating=f"{rating:g}") for item, rating in record.history]
     names = peer_names(record.chains, wording)
     chains = [
         wording.chain.format(
@@ -129,8 +133,7 @@ def ranking_prompt(
         for k, chain in enumerate(record.chains, 1)
     ]
     candidates = [
-        told(wording.candidate[answer], catalog, item, wording, number=k)
-        for k, item in enumerate(record.candidates, 1)
+        tell(wording.candidate[answer], item, number=k) for k, item in enumerate(record.candidates, 1)
     ]
     parts = [wording.traits(record.demographics, wording.about)]
     if likes:
@@ -194,7 +197,11 @@ def link_facts(
     ]
 
 
-def told(template: str, catalog: Catalog, item: int, wording: Wording, **facts) -> str:
+def told(
+    template: str, item: int, *, catalog: Catalog, wording: Wording, item_tokens: bool = False, **facts
+) -> str:
     """`template` filled with the item's {title} and {genres}, and with `facts`."""
     title, genres = wording.title(catalog, item), wording.genre_note(catalog, item)
+    if item_tokens:
+        title += item_token(item)
     return template.format(title=title, genres=genres, **facts)

@@ -19,6 +19,7 @@ PRESETS = {
     "grpo": (None, "quickstart"),
     "eval": (None, "quickstart"),
     "tallrec": (None, "quickstart"),
+    "llara": (None, "quickstart"),
     "reproduce": ("quickstart", "figure5", "ml1m_smoke", "ml1m"),
 }
 BUILDS = [(name, preset) for name, presets in PRESETS.items() for preset in presets]

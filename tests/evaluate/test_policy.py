@@ -29,6 +29,7 @@ CONFIG = ConfigDict(
         "reasoning": True,
         "likes": 2,
         "history": 0,
+        "item_tokens": False,
         "chains": 1,
         "buckets": (160,),
         "chain_length": 1,

@@ -21,6 +21,7 @@ CONFIG = ConfigDict(
         "reasoning": True,
         "likes": 5,
         "history": 0,
+        "item_tokens": False,
         "chains": 3,
         "buckets": (400, 800),
         "chain_length": 1,

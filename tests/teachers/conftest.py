@@ -19,7 +19,7 @@ def config() -> ConfigDict:
     """What annotation reads of a whole config."""
     prompt = {"wording": "compact", "answer": "titles", "places": 3, "reasoning": True}
     prompt |= {"likes": 5, "history": 0, "chains": 3, "buckets": (4096,)}
-    prompt |= {"chain_length": 1, "chain_selection": "uniform"}
+    prompt |= {"item_tokens": False, "chain_length": 1, "chain_selection": "uniform"}
     server = {"base_url": "", "model": "m", "reported_model": "", "key_variable": ""}
     server |= {"thought_tokens": 0, "concurrency": 3, "requests_per_minute": 0}
     server |= {"timeout_s": 2.0, "retries": 2, "prompt_price": 1.0}
