@@ -1,4 +1,4 @@
-"""Evaluation: policies and closed-form systems on the same frozen candidates.
+"""Evaluation: policies on the same frozen candidates as launch.baselines.
 
 Temperature 0.6 and top-p 0.9, and the mean of three runs, as the paper; greedy decoding, one run of it,
 with --config.rollout.temperature=0.
@@ -23,7 +23,6 @@ def get_config(preset: str | None = None) -> ConfigDict:
     del c.rollout.constrained  # a system's mode says so
     c.systems = ConfigDict({"base": system(), "sft": system("runs/ml1m/sft")})
     c.systems["sft+grpo"] = system("runs/ml1m/grpo")
-    c.baselines = ("random_order", "popularity", "item_knn", "ease")
     c.evaluate = ConfigDict({"batch_size": 32})  # completions that decode at once
     c.evaluate.runs = 3  # of which a user's mean counts; a system without chance has one
     if preset_of(preset, ("quickstart",)):

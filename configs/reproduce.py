@@ -11,14 +11,14 @@ with as many GRPO steps from the bare model beside it, as in the paper's Figure 
 `ml1m_smoke`: real MovieLens-1M through the same tiny model, which has never seen a film title: it shows
 that the road carries real data, not that the method works. `ml1m`: the paper's setting on the 8B.
 
-The fields `data`, `prompt`, `model`, `lora`, `mesh` and `seed` hold for every stage; `sft`, `grpo` and
-`eval` are the configs of those stages.
+The fields `data`, `prompt`, `model`, `lora`, `mesh` and `seed` hold for every stage; `sft`, `grpo`,
+`baselines` and `eval` are the configs of those stages.
 """
 
 from ml_collections import ConfigDict
 
+from configs import baselines, grpo, sft
 from configs import eval as evaluation
-from configs import grpo, sft
 from configs.base import base, preset_of, tiny
 from r2rec_jax.runtime.errors import UserError
 
@@ -33,6 +33,7 @@ def get_config(preset: str | None = None) -> ConfigDict:
     c.sft = sft.get_config(stage_preset)
     c.grpo = grpo.get_config(stage_preset)
     c.eval = evaluation.get_config(stage_preset)
+    c.baselines = baselines.get_config(stage_preset)
     c.grpo_alone = preset == "figure5"
     if preset == "ml1m_smoke":
         c.data.update({"source": "ml-1m", "raw": "data/ml-1m"})

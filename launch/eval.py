@@ -1,6 +1,6 @@
 """Evaluates: `python -m launch.eval --config=configs/eval.py --workdir=runs/ml1m/eval`.
 
-Has each system rank every evaluation user's frozen candidates, and sets the closed-form ones beside them.
+Has each system rank every evaluation user's frozen candidates.
 WORKDIR/users.jsonl gets a line as soon as a user's ranking is there, metrics.json is written when all are.
 Interrupted, the same command goes on with the users that are left, and ends with the same numbers.
 """
@@ -17,13 +17,11 @@ from tqdm import tqdm
 
 from launch import command
 from launch.inputs import require
-from r2rec_jax.baselines import suite
 from r2rec_jax.data import prepared
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.evaluate.intervals import bootstrap_ci
 from r2rec_jax.evaluate.judge import Judged
 from r2rec_jax.evaluate.measure import difference, measure, paired
-from r2rec_jax.evaluate.metrics import ranks_from_scores
 from r2rec_jax.evaluate.modes import PolicyRanker
 from r2rec_jax.evaluate.results import UserLines, write_metrics
 from r2rec_jax.model.policy import load_policy
@@ -88,7 +86,8 @@ def _rankers(config: ConfigDict, sections: dict, runs: dict, chat: Chat, dataset
     @functools.cache
     def prompts(section: FrozenConfigDict) -> list[Prompt]:
         before = config.data.before_target_time
-        return list(RankingPrompts(dataset, users, chat, section, config.seed, before_target_time=before))
+        source = RankingPrompts(dataset, users, chat, section, config.seed, before_target_time=before)
+        return [source[k] for k in range(len(source))]
 
     def rank_by_policy(name: str) -> Rank:
         c, section, adapter = config.systems[name], FrozenConfigDict(sections[name]), policy.trainable
@@ -129,12 +128,8 @@ def _rank(name: str, rank: Rank, runs: int, users: np.ndarray, scorer: Scorer, l
 
 
 def _measured(config: ConfigDict, dataset: Dataset, users: np.ndarray, lines: UserLines) -> tuple[dict, dict]:
-    """(metrics of each system, comparisons of the policies), from their lines alone."""
+    """(metrics of each system, comparisons of every two), from their lines alone."""
     systems, rewards = {}, {}
-    for name in config.baselines:
-        scores = suite.score(name, dataset, users, {})
-        ranks = ranks_from_scores(scores, dataset.split.candidates[users], dataset.split.truth[users])
-        systems[name] = measure(dataset, users, ranks[None], config.seed)
     ranks = {name: lines.ranks(name, users) for name in config.systems}
     for name, rank_RN in ranks.items():
         runs = [lines.of(name, run, users) for run in range(len(rank_RN))]

@@ -36,7 +36,8 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
 def write(config: ConfigDict, workdir: Path) -> Path:
     """Renders the page from what the stages wrote; returns its path."""
     results, dataset = read_metrics(workdir / "eval"), prepared.load(workdir / "data")
-    systems, grpo = results["systems"], config.grpo.train
+    systems = read_metrics(workdir / "baselines")["systems"] | results["systems"]
+    grpo = config.grpo.train
     ours = list(config.eval.systems)
     finished = UserLines(workdir / "eval", dataset).of(ours[-1], 0, dataset.split.users["evaluation"])
     page = Report(

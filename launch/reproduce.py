@@ -2,8 +2,8 @@
 
     python -m launch.reproduce --config=configs/reproduce.py:quickstart --workdir=runs/quickstart
 
-prepare -> annotate -> SFT -> GRPO -> evaluation -> report, each in its own folder of the workdir. A
-stage that is done is skipped, one that was interrupted goes on where it stood.
+prepare -> annotate -> SFT -> GRPO -> baselines -> evaluation -> report, each in its own folder of the
+workdir. A stage that is done is skipped, one that was interrupted goes on where it stood.
 """
 
 import time
@@ -13,7 +13,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from configs.base import system
-from launch import annotate, command, prepare, report, train
+from launch import annotate, baselines, command, prepare, report, train
 from launch import eval as evaluation
 from launch.inputs import require
 from r2rec_jax.data.source import make_dataset
@@ -29,8 +29,8 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     if config.data.source in SMALL and not (workdir / "data").exists():
         make_dataset(config.data)  # raw files that cannot be read should not cost a workdir
     claim(workdir, config, overwrite)
-    data, traces, sft, grpo, results = (
-        workdir / name for name in ("data", "annotate", "sft", "grpo", "eval")
+    data, traces, sft, grpo, results, others = (
+        workdir / name for name in ("data", "annotate", "sft", "grpo", "eval", "baselines")
     )
     with config.unlocked():
         config.data.folder, config.annotate.folder = str(data), str(traces)
@@ -40,7 +40,7 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
             alone = workdir / report.GRPO_ALONE
             adapters = {"base": "", "grpo": alone, "sft": sft, "sft+grpo": grpo}
         config.eval.systems = {name: system(str(folder)) for name, folder in adapters.items()}
-        for stage in (config.sft, config.grpo, config.eval):
+        for stage in (config.sft, config.grpo, config.eval, config.baselines):
             stage.update({name: config[name] for name in (*SHARED, "annotate")})
 
     _stage("prepare", prepare.main, config, data, data / "manifest.json")
@@ -51,9 +51,11 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
         bare = config.grpo.copy_and_resolve_references()
         bare.train.init = ""
         _stage("grpo without sft", train.main, bare, alone)
+    _stage("baselines", baselines.rank, config.baselines, others, others / METRICS)
     _stage("eval", evaluation.evaluate, config.eval, results, results / METRICS)
     page = report.write(config, workdir)
-    print(f"\n{evaluation.table(read_metrics(results)['systems'])}\n\nreport: {page}")
+    systems = read_metrics(others)["systems"] | read_metrics(results)["systems"]
+    print(f"\n{evaluation.table(systems)}\n\nreport: {page}")
 
 
 def _stage(name: str, run, config: ConfigDict, folder: Path, done: Path | None = None) -> None:

@@ -225,7 +225,8 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
 
     def evaluate(state):
         variables = {**policy.frozen, **state.trainable}
-        ranking = rank_users(validator, variables, list(held_out), chat, config.prompt, seed=config.seed)
+        asked = [held_out[k] for k in range(len(held_out))]
+        ranking = rank_users(validator, variables, asked, chat, config.prompt, seed=config.seed)
         judged = [one for _, (one,) in ranking]
         ranks = np.array([one.truth_rank for one in judged], np.int32)
         rates = summary(judged) | summarise(ranks) | means(scorer.pay(judged))

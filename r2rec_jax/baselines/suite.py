@@ -1,42 +1,45 @@
-"""Every baseline by name."""
+"""Every baseline by its section of configs/baselines.py."""
 
-import inspect
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+from ml_collections import ConfigDict
 
-from r2rec_jax.baselines import ease, item_knn, popularity, random_order
+from r2rec_jax.baselines import ease, item_knn, popularity, random_order, trainer
+from r2rec_jax.baselines.next_item import NextItem
+from r2rec_jax.baselines.propagation import Propagation
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.runtime.errors import UserError
 
-NAMES = ("random_order", "popularity", "item_knn", "ease")
 
-
-def score(name: str, dataset: Dataset, users: np.ndarray, settings: Mapping[str, Any]) -> np.ndarray:
-    """Fits one baseline and scores the candidates of `users`.
+def score(dataset: Dataset, users: np.ndarray, config: ConfigDict, workdir: Path) -> np.ndarray:
+    """Fits one system and scores the candidates of `users`.
 
     Args:
-        name: one of NAMES.
         users: int[n], users of any split.
-        settings: keyword arguments of that baseline's `fit_score`.
+        config: the system's section: `module` names what it is, the rest are its settings.
+        workdir: a neural system is trained there, going on from what is there; it leaves ITEMS there.
 
     Returns:
         float64[n, C], higher is better.
     """
-    match name:
+    match config.module:
         case "random_order":
-            fit_score = random_order.fit_score
+            return _closed_form(random_order.fit_score, dataset, users, config)
         case "popularity":
-            fit_score = popularity.fit_score
+            return _closed_form(popularity.fit_score, dataset, users, config)
         case "item_knn":
-            fit_score = item_knn.fit_score
+            return _closed_form(item_knn.fit_score, dataset, users, config)
         case "ease":
-            fit_score = ease.fit_score
-        case _:
-            raise UserError(f"baselines: {name!r} is unknown; choose from {', '.join(NAMES)}")
-    try:
-        inspect.signature(fit_score).bind(dataset, users, **settings)
-    except TypeError as error:
-        raise UserError(f"baselines: settings of {name}: {error}") from None
+            return _closed_form(ease.fit_score, dataset, users, config)
+        case "sasrec" | "gru4rec" | "caser":
+            return trainer.fit_score(NextItem(dataset, config), dataset, users, config, workdir)
+        case "graphsage" | "ngcf" | "lightgcn":
+            return trainer.fit_score(Propagation(dataset, config), dataset, users, config, workdir)
+    raise UserError(f"baselines: module {config.module!r} is unknown; configs/baselines.py has them all")
+
+
+def _closed_form(fit_score: Callable, dataset: Dataset, users: np.ndarray, config: ConfigDict) -> np.ndarray:
+    settings = {name: value for name, value in config.items() if name != "module"}
     return fit_score(dataset, users, **settings)

@@ -69,10 +69,13 @@ class UserLines:
         )
 
     def sort(self, systems: Sequence[str], users: Sequence[int]) -> None:
-        """Rewrites the file by system, run and user in these orders, whatever ended first."""
+        """Rewrites the file by system, run and user in these orders, whatever ended first; others last."""
         system_at = {name: k for k, name in enumerate(systems)}
         user_at = {int(user): k for k, user in enumerate(users)}
-        keys = sorted(self._of, key=lambda key: (system_at[key[0]], key[1], user_at[key[2]]))
+        last = len(self._of)
+        keys = sorted(
+            self._of, key=lambda key: (system_at.get(key[0], last), key[1], user_at.get(key[2], last))
+        )
         write_atomic(self.path, b"".join(_json(self._of[key]) for key in keys))
 
     def _add(self, line: dict, where: str) -> None:
@@ -87,7 +90,9 @@ class UserLines:
         self._of[key] = line
 
 
-def write_metrics(workdir: str | Path, dataset: Dataset, users: int, seed: int, systems: dict, paired: dict):
+def write_metrics(
+    workdir: str | Path, dataset: Dataset, users: int, seed: int, systems: dict, paired: dict
+) -> None:
     """Writes metrics.json. `systems`: name -> what `measure` returns, and more; `paired`: "A - B" -> what
     `measure.paired` returns; `users`: how many were ranked."""
     report = {

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -41,3 +43,14 @@ def seen(dataset) -> list[set[int]]:
         {int(log.item[row]) for row in range(log.offsets[user], dataset.split.cutoff[user])}
         for user in range(log.n_users)
     ]
+
+
+@pytest.fixture(scope="session")
+def changed_after_cutoffs(dataset) -> Dataset:
+    """The same but for what was rated from the cutoffs on: other items, all liked."""
+    log = dataset.interactions
+    hidden = np.arange(len(log.item)) >= dataset.split.cutoff[log.user]
+    assert hidden.sum() >= 40
+    item = np.where(hidden, (log.item + 11) % log.n_items, log.item).astype(np.int32)
+    rating = np.where(hidden, 5, log.rating).astype(log.rating.dtype)
+    return dataclasses.replace(dataset, interactions=dataclasses.replace(log, item=item, rating=rating))

@@ -1,55 +1,126 @@
-import dataclasses
+"""Every system of configs/baselines.py: it learns what can be learnt, and agrees with others' numbers."""
+
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
+from configs.baselines import get_config
+from launch.baselines import section
 from r2rec_jax.baselines import suite
+from r2rec_jax.data.interactions import Catalog, Interactions
 from r2rec_jax.data.movielens import read_ml1m
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.data.protocol import split
 from r2rec_jax.evaluate.metrics import ranks_from_scores, summarise
 from r2rec_jax.runtime.errors import UserError
 
+CLOSED_FORM = ("random_order", "popularity", "item_knn", "ease")
+SEQUENCE = ("gru4rec", "caser", "sasrec_bce", "sasrec")
+GRAPH = ("graphsage", "ngcf", "lightgcn")
 
-@pytest.mark.parametrize("name", suite.NAMES)
-def test_every_name_scores(name, dataset, users):
-    scores = suite.score(name, dataset, users, {})
+
+def small(name: str, steps: int, **fields) -> ConfigDict:
+    """The system's section with a small batch, 16 wide."""
+    config = get_config()
+    c = section(config, name)
+    c.width = 16
+    c.train.update({"batch_size": 64, "steps": steps, "evaluate_every": steps // 2, "log_every": 1})
+    c.train.update({"checkpoint_every": steps})
+    c.optimizer.learning_rate = 2e-2
+    c.update(fields)
+    return c
+
+
+def test_the_config_has_every_system():
+    assert set(get_config().systems) == {*CLOSED_FORM, *SEQUENCE, *GRAPH}
+
+
+@pytest.mark.parametrize("name", CLOSED_FORM)
+def test_closed_forms_see_nothing_after_the_cutoffs(name, dataset, changed_after_cutoffs, users, tmp_path):
+    c = get_config()[name]
+    if "profile" in c:
+        c.profile = "recent_likes"
+    scores = suite.score(dataset, users, c, tmp_path)
     assert scores.shape == (len(users), 8) and scores.dtype == np.float64
-    assert np.isfinite(scores).all()
+    np.testing.assert_array_equal(scores, suite.score(changed_after_cutoffs, users, c, tmp_path))
 
 
-@pytest.mark.parametrize("name", suite.NAMES)
-def test_what_comes_after_the_cutoffs_changes_nothing(name, dataset, users):
-    log = dataset.interactions
-    hidden = np.arange(len(log.item)) >= dataset.split.cutoff[log.user]
-    assert hidden.sum() >= 40
-    other = np.where(hidden, (log.item + 11) % log.n_items, log.item).astype(np.int32)
-    changed = dataclasses.replace(
-        dataset,
-        interactions=dataclasses.replace(log, item=other, rating=np.where(hidden, 5, log.rating)),
+@pytest.fixture(scope="module")
+def cycles() -> Dataset:
+    """Everybody walks round a circle of 24 items: the last one tells what comes next."""
+    start = np.arange(96) * 5 % 24
+    rows = [(user, (start[user] + time) % 24, 5, time) for user in range(96) for time in range(14)]
+    return _dataset(rows, 96, 24)
+
+
+@pytest.fixture(scope="module")
+def camps() -> Dataset:
+    """Two camps of users, each rating its own half of the items, in random order."""
+    rng = np.random.default_rng(0)
+    rows = [
+        (user, item + 20 * (user % 2), 5, time)
+        for user in range(80)
+        for time, item in enumerate(rng.permutation(20)[:12])
+    ]
+    return _dataset(rows, 80, 40)
+
+
+def _dataset(rows: list[tuple], users: int, items: int) -> Dataset:
+    log = Interactions.from_log(*np.array(rows).T, n_users=users, n_items=items)
+    catalog = Catalog(
+        [f"Item {n}" for n in range(items)], np.zeros(items, np.int32), [()] * items, [{}] * users
     )
-    settings = {} if name in ("random_order", "popularity") else {"profile": "recent_likes"}
-    np.testing.assert_array_equal(
-        suite.score(name, dataset, users, settings), suite.score(name, changed, users, settings)
-    )
+    parts = split(log, seed=1, sizes={"evaluation": 40, "validation": 30}, candidates=8)
+    return Dataset("synthetic", log, catalog, parts)
 
 
-def test_one_line_errors(dataset, users):
-    with pytest.raises(UserError, match="choose from random_order, popularity"):
-        suite.score("popularty", dataset, users, {})
-    with pytest.raises(UserError, match=r"settings of ease.*lamda"):
-        suite.score("ease", dataset, users, {"lamda": 3})
-    with pytest.raises(UserError, match="use 'all' or 'recent_likes'"):
-        suite.score("item_knn", dataset, users, {"profile": "some"})
+@pytest.mark.parametrize("name", SEQUENCE)
+def test_sequence_models_learn_what_comes_next(name, cycles, tmp_path):
+    users = cycles.split.users["evaluation"]
+    scores = suite.score(cycles, users, small(name, 200, length=8, dropout=0.0), tmp_path)
+    ranks = ranks_from_scores(scores, cycles.split.candidates[users], cycles.split.truth[users])
+    assert summarise(ranks)["hr@1"] > 0.9
+
+
+@pytest.mark.parametrize("name", GRAPH)
+def test_graph_models_learn_who_is_alike(name, camps, tmp_path):
+    users = camps.split.users["evaluation"]
+    scores = suite.score(camps, users, small(name, 60, dropout=0.0), tmp_path)
+    ours = camps.split.candidates[users] // 20 == (users % 2)[:, None]
+    assert (np.where(ours, scores, np.inf).min(1) > np.where(ours, -np.inf, scores).max(1)).mean() > 0.9
+
+
+def test_a_training_that_lost_its_last_steps_ends_the_same(cycles, tmp_path):
+    users, c = cycles.split.users["evaluation"], small("sasrec", 8, length=8)
+    c.train.checkpoint_every = 4
+    whole = suite.score(cycles, users, c, tmp_path)
+    table = (tmp_path / "items.npy").read_bytes()
+    shutil.rmtree(tmp_path / "checkpoints" / "8")
+    (tmp_path / "items.npy").unlink()
+    np.testing.assert_array_equal(suite.score(cycles, users, c, tmp_path), whole)
+    assert (tmp_path / "items.npy").read_bytes() == table
+    assert np.load(tmp_path / "items.npy").shape == (24, 16)
+
+
+def test_one_line_errors(dataset, users, tmp_path):
+    def refused(message, who=users, **fields):
+        with pytest.raises(UserError, match=message):
+            suite.score(dataset, who, ConfigDict(fields), tmp_path)
+
+    refused("module 'popularty' is unknown", module="popularty")
+    refused("use 'all' or 'recent_likes'", module="ease", l2=1.0, profile="some")
     stranger = np.flatnonzero((np.array(dataset.split.candidates) < 0).any(axis=1))[:1]
-    with pytest.raises(UserError, match="has no candidates"):
-        suite.score("popularity", dataset, stranger, {})
+    refused("has no candidates", stranger, module="popularity")
+    with pytest.raises(UserError, match="loss 'hinge' is unknown"):
+        suite.score(dataset, users, small("sasrec", 2, loss="hinge"), tmp_path)
 
 
 @pytest.mark.slow
-def test_movielens_reference_values():
+def test_movielens_reference_values(tmp_path):
     """HR@1 of independent scripts on the real file.
 
     All 6,028 eligible users are evaluated, so that one standard error is .006. With 1,000 it is
@@ -62,15 +133,17 @@ def test_movielens_reference_values():
     log, catalog = read_ml1m(folder)
     parts = split(log, seed=0, sizes={"evaluation": 6028})
     dataset, users = Dataset("ml-1m", log, catalog, parts), parts.users["evaluation"]
-    recent = {"profile": "recent_likes"}
-    for name, settings, expected in [
-        ("random_order", {}, 0.05),
-        ("popularity", {}, 0.297),
-        ("item_knn", {}, 0.469),
-        ("ease", {}, 0.523),
-        ("ease", recent, 0.562),
+    config = get_config()
+    recent = config.ease.copy_and_resolve_references()
+    recent.profile = "recent_likes"
+    for c, expected in [
+        (config.random_order, 0.05),
+        (config.popularity, 0.297),
+        (config.item_knn, 0.469),
+        (config.ease, 0.523),
+        (recent, 0.562),
     ]:
-        scores = suite.score(name, dataset, users, settings)
+        scores = suite.score(dataset, users, c, tmp_path)
         ranks = ranks_from_scores(scores, parts.candidates[users], parts.truth[users])
         found = summarise(ranks)["hr@1"]
-        assert found == pytest.approx(expected, abs=0.025), (name, settings)
+        assert found == pytest.approx(expected, abs=0.025), c

@@ -63,7 +63,6 @@ class Road:
         self.eval = self.shrink(eval_config.get_config("quickstart"))
         self.eval.systems = {"base": system(), "sft": system(self.at("sft"), mode="likelihood")}
         self.eval.systems["sft+grpo"] = system(self.at("grpo"), samples=3, prompt={"chains": 0})
-        self.eval.baselines = ("random_order", "popularity")
         self.eval.evaluate.update({"batch_size": 2, "runs": 2})
         self.eval.rollout.update({"max_tokens": 8, "chunk": 8})
 
@@ -304,14 +303,13 @@ def test_metrics_hold_every_system_on_every_user(road):
     assert (report["users"], report["seed"]) == (SIZES["evaluation"], road.eval.seed)
     dataset = prepared.load(road.at("data"))
     assert report["candidates_sha256"] == prepared.candidates_hash(dataset.split)
-    assert list(report["systems"]) == ["random_order", "popularity", "base", "sft", "sft+grpo"]
+    assert list(report["systems"]) == ["base", "sft", "sft+grpo"]
     measured = {*measure(dataset, dataset.split.users["evaluation"], np.ones((1, 5), int), 0)}
     rates = {"valid_rate", "truncation_rate", "statements", "reward", "failed_rewards", "wall_s"}
     rates |= {"dropped_chains", "dropped_likes"}
     for name, row in report["systems"].items():
-        baseline = name in road.eval.baselines
-        assert set(row) == (measured if baseline else measured | rates)
-        assert (row["users"], row["runs"]) == (SIZES["evaluation"], 1 if baseline else 2)
+        assert set(row) == measured | rates, name
+        assert (row["users"], row["runs"]) == (SIZES["evaluation"], 2)
     assert report["systems"]["sft"]["valid_rate"] == 1  # by likelihood, whatever it says
     assert list(report["paired"]) == ["sft - base", "sft+grpo - base", "sft+grpo - sft"]
     assert set(report["paired"]["sft - base"]) == {"reward", "hr@1", "ndcg@3"}
@@ -479,7 +477,7 @@ def test_results_of_other_candidates_are_refused(road, tmp_path):
 
 def test_greedy_decoding_is_run_once_and_nobody_is_no_evaluation(road, tmp_path):
     config = road.eval.copy_and_resolve_references()
-    config.systems, config.rollout.temperature, config.baselines = {"base": system()}, 0.0, ()
+    config.systems, config.rollout.temperature = {"base": system()}, 0.0
     assert evaluation.evaluate(config, tmp_path / "greedy", False)["base"]["runs"] == 1
     shutil.copytree(road.at("data"), tmp_path / "data")
     data = road.data.copy_and_resolve_references()

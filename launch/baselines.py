@@ -1,0 +1,72 @@
+"""Ranks without a language model: `python -m launch.baselines --config=configs/baselines.py --workdir=DIR`.
+
+Trains each of the config's `systems` in its own folder of the workdir, going on where an interrupted run
+stood, and writes users.jsonl and metrics.json (evaluate/results.py) of the evaluation users.
+"""
+
+import itertools
+import time
+from pathlib import Path
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from launch import command
+from launch.eval import table
+from launch.inputs import require
+from r2rec_jax.baselines import suite
+from r2rec_jax.data import prepared
+from r2rec_jax.evaluate.measure import measure, paired
+from r2rec_jax.evaluate.metrics import ranks_from_scores
+from r2rec_jax.evaluate.results import UserLines, write_metrics
+from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.workdir import claim
+
+
+def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
+    print(table(rank(config, workdir, overwrite)))
+
+
+def rank(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, dict]:
+    """Fits and ranks with every system, writes the two files, and returns the metrics of each."""
+    require(config, "data")
+    if unknown := next((name for name in config.systems if name not in config), None):
+        raise UserError(
+            f"systems names {unknown!r}, which has no section in the config: see configs/baselines.py"
+        )
+    dataset = prepared.load(config.data.folder)
+    claim(workdir, config, overwrite)
+    users = dataset.split.users["evaluation"]
+    lines, results, ranks = UserLines(workdir, dataset), {}, {}
+    for name in config.systems:
+        start = time.monotonic()
+        scores = suite.score(dataset, users, section(config, name), workdir / name)
+        seconds = time.monotonic() - start
+        found = ranks_from_scores(scores, dataset.split.candidates[users], dataset.split.truth[users])
+        for user, rank in zip(users, found, strict=True):
+            if (name, 0, int(user)) not in lines:
+                lines.append(name, 0, user, rank)
+        ranks[name] = lines.ranks(name, users)
+        results[name] = measure(dataset, users, ranks[name], config.seed) | {"wall_s": seconds}
+        logging.info("%s: HR@1 %.3f, %.0f s", name, results[name]["hr@1"], seconds)
+    differences = {
+        f"{later} - {earlier}": paired(ranks[later], ranks[earlier], config.seed)
+        for earlier, later in itertools.combinations(config.systems, 2)
+    }
+    write_metrics(workdir, dataset, len(users), config.seed, results, differences)
+    return results
+
+
+def section(config: ConfigDict, name: str) -> ConfigDict:
+    """The system's section; a neural one with what the training loop asks of a config."""
+    section = config[name].copy_and_resolve_references()
+    if "train" in section:
+        with section.unlocked():
+            section.update(
+                {"stage": name, "seed": config.seed, "mesh": config.mesh, "profile": config.profile}
+            )
+    return section
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,94 @@
+"""The user-item graph, and pairs drawn from it, for the models that learn by propagating along it."""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from r2rec_jax.data.prepared import Dataset
+from r2rec_jax.runtime.errors import UserError
+
+
+@flax.struct.dataclass
+class Edges:
+    """Who rated what before the cutoffs: E edges, sorted by user.
+
+    user, item: int32 [E]. weight: float32 [E], 1 / sqrt(degree of the user * degree of the item).
+    """
+
+    user: jax.Array
+    item: jax.Array
+    weight: jax.Array
+    n_users: int = flax.struct.field(pytree_node=False)
+    n_items: int = flax.struct.field(pytree_node=False)
+
+    def to_users(self, item_ID: jax.Array, weight_E: jax.Array) -> jax.Array:
+        """Sums over each user's items: float32 [U, D]."""
+        moved = item_ID[self.item] * weight_E[:, None]
+        return jax.ops.segment_sum(moved, self.user, self.n_users, indices_are_sorted=True)
+
+    def to_items(self, user_UD: jax.Array, weight_E: jax.Array) -> jax.Array:
+        """Sums over each item's users: float32 [I, D]."""
+        return jax.ops.segment_sum(user_UD[self.user] * weight_E[:, None], self.item, self.n_items)
+
+
+def edges(dataset: Dataset, *, liked: bool) -> Edges:
+    """The edges of ratings before the cutoffs: all of them, or only those that are likes.
+
+    Raises UserError when there are none.
+    """
+    log, split = dataset.interactions, dataset.split
+    seen = np.arange(len(log.item)) < np.asarray(split.cutoff)[log.user]
+    if liked:
+        seen &= np.asarray(log.rating) > split.like_above
+    if not seen.any():
+        raise UserError("baselines: nothing was rated before the cutoffs; give more data")
+    user, item = np.asarray(log.user)[seen], np.asarray(log.item)[seen]
+    of_user = np.bincount(user, minlength=log.n_users)
+    of_item = np.bincount(item, minlength=log.n_items)
+    weight = 1 / np.sqrt(of_user[user].astype(np.float64) * of_item[item])
+    arrays = jnp.asarray(user), jnp.asarray(item), jnp.asarray(weight, jnp.float32)
+    return Edges(*arrays, n_users=log.n_users, n_items=log.n_items)
+
+
+class PairBatches:
+    """Batch k of training pairs: {'user' [N], 'positive' [N], 'negative' [N]}, int32.
+
+    An epoch goes once through all edges. A negative is uniform among the items that the user has no edge
+    to. Batch k depends on (seed, k) alone.
+    """
+
+    def __init__(self, graph: Edges, *, batch_size: int, seed: int):
+        self.user, self.item = np.asarray(graph.user), np.asarray(graph.item)
+        self.n_items, self.seed = graph.n_items, seed
+        self.batch_size = min(batch_size, len(self.user))
+        self.known = np.sort(self._key(self.user, self.item))
+        if np.bincount(self.user).max() >= self.n_items:
+            raise UserError("baselines: a user has rated every item, so there are no negatives to draw")
+        self.per_epoch = len(self.user) // self.batch_size
+        self._made: tuple[int, np.ndarray | None] = (-1, None)
+
+    def __len__(self) -> int:
+        return 1 << 40
+
+    def __getitem__(self, k: int) -> dict[str, np.ndarray]:
+        epoch, place = divmod(int(k), self.per_epoch)
+        made, order = self._made
+        if made != epoch:
+            order = np.random.default_rng([self.seed, epoch]).permutation(len(self.user))
+            self._made = epoch, order
+        chosen = order[place * self.batch_size : (place + 1) * self.batch_size]
+        user = self.user[chosen]
+        rng = np.random.default_rng([self.seed, 1, int(k)])
+        negative = rng.integers(self.n_items, size=len(user))
+        while (clash := self._is_edge(user, negative)).any():
+            negative[clash] = rng.integers(self.n_items, size=clash.sum())
+        return {"user": user, "positive": self.item[chosen], "negative": negative.astype(np.int32)}
+
+    def _key(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
+        return user.astype(np.int64) * self.n_items + item
+
+    def _is_edge(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
+        key = self._key(user, item)
+        place = np.searchsorted(self.known, key)
+        return self.known[np.minimum(place, len(self.known) - 1)] == key

@@ -1,0 +1,62 @@
+"""Training and scoring of the models that propagate embeddings along the user-item graph."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from r2rec_jax.baselines.edges import PairBatches, edges
+from r2rec_jax.baselines.graphsage import GraphSAGE
+from r2rec_jax.baselines.lightgcn import LightGCN
+from r2rec_jax.baselines.ngcf import NGCF
+from r2rec_jax.baselines.observed import candidates_of
+from r2rec_jax.data.prepared import Dataset
+from r2rec_jax.runtime.errors import UserError
+
+
+class Propagation:
+    """A Flax module (`make_module`), pairs to compare and their loss, as `trainer.fit` wants them.
+
+    The module gives embeddings of all users and items; a score is a product of two.
+    """
+
+    def __init__(self, dataset: Dataset, config: ConfigDict):
+        """`config` is a system's section of configs/baselines.py."""
+        self.dataset, self.config = dataset, config
+        self.module = make_module(config)
+        self.frozen = edges(dataset, liked=config.liked)
+        self.batches = PairBatches(self.frozen, batch_size=config.train.batch_size, seed=config.seed)
+        self._embed = jax.jit(lambda params, edges: self.module.apply({"params": params}, edges))
+
+    def init(self, key: jax.Array) -> dict:
+        return self.module.init(key, self.frozen)["params"]
+
+    def loss(self, params: dict, frozen, batch: dict, key: jax.Array) -> jax.Array:
+        """Bayesian personalised ranking (Rendle et al. 2009): a positive should score above its negative.
+        Plus `config.l2` times half the squared embeddings of the pair and its user, as NGCF's and LightGCN's
+        authors have it."""
+        users, items = self.module.apply({"params": params}, frozen, training=True, rngs={"dropout": key})
+        user, positive, negative = batch["user"], batch["positive"], batch["negative"]
+        gap_N = jnp.sum(users[user] * (items[positive] - items[negative]), axis=-1)
+        own, table = params["user_embedding"], params["item_embedding"]
+        squares = sum(jnp.sum(jnp.square(x)) for x in (own[user], table[positive], table[negative]))
+        return jnp.mean(jax.nn.softplus(-gap_N)) + self.config.l2 * squares / (2 * len(user))
+
+    def scores(self, params: dict, users: np.ndarray) -> np.ndarray:
+        """float64[len(users), C] of the users' candidates."""
+        candidates = candidates_of(self.dataset, users)
+        user_UD, item_ID = (np.asarray(x, np.float64) for x in self._embed(params, self.frozen))
+        return np.einsum("nd,ncd->nc", user_UD[users], item_ID[candidates])
+
+
+def make_module(c: ConfigDict) -> nn.Module:
+    """The module of `c.module` with its sizes from the section `c`."""
+    match c.module:
+        case "graphsage":
+            return GraphSAGE(c.width, c.layers, c.dropout)
+        case "ngcf":
+            return NGCF(c.width, c.layers, c.dropout)
+        case "lightgcn":
+            return LightGCN(c.width, c.layers)
+    raise UserError(f"baselines: module {c.module!r} is unknown; use graphsage, ngcf or lightgcn")

@@ -1,0 +1,77 @@
+"""Histories as rows of items, for the models that predict the next item of a sequence."""
+
+import numpy as np
+
+from r2rec_jax.data.prepared import Dataset
+from r2rec_jax.runtime.errors import UserError
+
+
+class NextItemBatches:
+    """Batch k of training windows: {'user' [N], 'items' [N, T], 'target' [N, T], 'mask' [N, T]}.
+
+    An epoch cuts every user's history into windows of T + 1 items, the last of one being the first of the
+    next, so that each interaction but the first is a target once. Where cuts fall is drawn anew for
+    every user and epoch: else the first items of a window would always lack context. Rows are
+    right-padded; items and target are int32, mask float32. Batch k depends on (seed, k) alone.
+    """
+
+    def __init__(self, dataset: Dataset, *, length: int, batch_size: int, seed: int):
+        """Raises UserError when nobody has two items before the cutoff, or a size is not positive."""
+        if min(length, batch_size) < 1:
+            raise UserError(f"baselines: length {length} and batch_size {batch_size} must be at least 1")
+        self.item = np.asarray(dataset.interactions.item)
+        self.begin = np.asarray(dataset.interactions.offsets[:-1])
+        self.end = np.asarray(dataset.split.cutoff)
+        self.length, self.batch_size, self.seed = length, batch_size, seed
+        self.users = np.flatnonzero(self.end - self.begin > 1)
+        if not len(self.users):
+            raise UserError("baselines: no user has two items before the cutoff; give more data")
+        self._made: tuple[int, np.ndarray | None] = (-1, None)
+        # Fixed over epochs, so that k alone says which epoch it is of.
+        self.per_epoch = max(1, len(self._windows(0)) // batch_size)
+
+    def __len__(self) -> int:
+        return 1 << 40
+
+    def __getitem__(self, k: int) -> dict[str, np.ndarray]:
+        epoch, place = divmod(int(k), self.per_epoch)
+        made, windows = self._made
+        if made != epoch:
+            windows = self._windows(epoch)
+            self._made = epoch, windows
+        # The last epochs may have a few windows less than the first.
+        chosen = windows[(place * self.batch_size + np.arange(self.batch_size)) % len(windows)]
+        user, first, last = chosen.T
+        columns = first[:, None] + np.arange(self.length)
+        mask = columns < last[:, None]
+        columns = np.minimum(columns, last[:, None] - 1)
+        return {
+            "user": user.astype(np.int32),
+            "items": np.where(mask, self.item[columns], 0).astype(np.int32),
+            "target": np.where(mask, self.item[columns + 1], 0).astype(np.int32),
+            "mask": mask.astype(np.float32),
+        }
+
+    def _windows(self, epoch: int) -> np.ndarray:
+        """int64[windows, 3]: user, and rows of the log of the first item and of the last target; shuffled."""
+        rng = np.random.default_rng([self.seed, epoch])
+        begin, final = self.begin[self.users], self.end[self.users] - 1
+        shift = rng.integers(self.length, size=len(self.users))
+        count = -(-(final - begin + shift) // self.length)
+        who = np.repeat(np.arange(len(self.users)), count)
+        number = np.arange(len(who)) - np.repeat(np.cumsum(count) - count, count)
+        start = begin[who] - shift[who] + number * self.length
+        first = np.maximum(start, begin[who])
+        last = np.minimum(start + self.length, final[who])
+        return rng.permutation(np.stack([self.users[who], first, last], axis=1))
+
+
+def recent_items(dataset: Dataset, users: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """The last `length` items before the cutoffs, oldest first: (int32[n, length] right-padded with 0,
+    int32[n] how many there are)."""
+    item, offsets = dataset.interactions.item, dataset.interactions.offsets
+    end = np.asarray(dataset.split.cutoff)[users]
+    start = np.maximum(offsets[:-1][users], end - length)
+    columns = start[:, None] + np.arange(length)
+    shown = np.minimum(columns, len(item) - 1)
+    return np.where(columns < end[:, None], item[shown], 0).astype(np.int32), (end - start).astype(np.int32)

@@ -1,0 +1,90 @@
+"""The one trainer of the neural baselines: the loop of train/, and the best step on held-out users."""
+
+import io
+from pathlib import Path
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from r2rec_jax.data.prepared import Dataset
+from r2rec_jax.evaluate.metrics import ranks_from_scores, summarise
+from r2rec_jax.pipeline.batches import Batches
+from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.mesh import make_mesh
+from r2rec_jax.runtime.paths import write_atomic
+from r2rec_jax.runtime.profiler import Phases
+from r2rec_jax.train import loop
+from r2rec_jax.train.jit import jit_step, place_state, to_devices
+from r2rec_jax.train.optimizer import make_optimizer
+from r2rec_jax.train.state import TrainState, restore_trainable
+
+ITEMS = "items.npy"  # float32[n_items, D], the trained item embeddings
+
+
+def fit_score(system, dataset: Dataset, users: np.ndarray, config: ConfigDict, workdir: Path) -> np.ndarray:
+    """Trains `system` (a NextItem or a Propagation) in `workdir` and scores the candidates of `users`.
+
+    Every `config.train.evaluate_every` steps the users of the split who are not in group "evaluation" are
+    ranked; the parameters of the step with the best `config.train.best_metric` count. Goes on from what an
+    earlier run has left. Writes ITEMS.
+
+    Args:
+        config: a system's section of configs/baselines.py.
+
+    Returns:
+        float64[len(users), C].
+
+    Raises:
+        UserError: the split has no users but those evaluated.
+    """
+    groups = dataset.split.users
+    held_out = np.concatenate([group for name, group in groups.items() if name != "evaluation"])
+    if not len(held_out):
+        raise UserError("baselines: early stopping needs users who are not evaluated; prepare with some")
+    params = _fit(system, dataset, held_out, config, workdir)
+    table = io.BytesIO()
+    np.save(table, np.asarray(params["item_embedding"], np.float32), allow_pickle=False)
+    write_atomic(workdir / ITEMS, table.getvalue())
+    return system.scores(params, users)
+
+
+def _fit(system, dataset: Dataset, users: np.ndarray, config: ConfigDict, workdir: Path) -> dict:
+    """The parameters of the step that ranks `users` best."""
+    candidates, truth = dataset.split.candidates[users], dataset.split.truth[users]
+    mesh = make_mesh(**config.mesh)
+    optimizer = make_optimizer(config, config.train.steps)
+    params = jax.jit(system.init)(jax.random.key(config.seed))
+    state = place_state(TrainState.create({"params": params}, optimizer), mesh)
+    frozen = place_state(system.frozen, mesh)
+
+    def update(state, frozen, batch):
+        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+
+        def loss(trainable):
+            return system.loss(trainable["params"], frozen, batch, key)
+
+        value, grads = jax.value_and_grad(loss)(state.trainable)
+        finite = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(grads))
+        metrics = {"train/loss": value, "train/skipped": 1.0 - finite}
+        return state.apply_gradients(grads, optimizer, finite), metrics
+
+    step = jit_step(update, state, frozen, mesh)
+    source = grain.MapDataset.source(system.batches)
+    batches = Batches(source, workers=0, put=lambda batch: to_devices(batch, mesh))
+    phases = Phases()
+
+    def advance(state, batch, _):
+        with phases("update"):
+            return *step(state, frozen, batch), batch
+
+    def evaluate(state):
+        scores = system.scores(state.trainable["params"], users)
+        ranks = ranks_from_scores(scores, candidates, truth)
+        return {f"validation/{name}": value for name, value in summarise(ranks).items()}
+
+    state = loop.run(config, workdir, state, batches, advance, phases, evaluate)
+    return restore_trainable(workdir, state.trainable, optimizer, "best")["params"]
