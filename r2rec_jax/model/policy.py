@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from r2rec_jax.model import peft
 from r2rec_jax.model.attention import choose_attention
 from r2rec_jax.model.config import LlamaConfig, load_config, parse_config
+from r2rec_jax.model.items import read_items
 from r2rec_jax.model.llama import Llama, abstract_variables, init_variables
 from r2rec_jax.model.lora import LoRAConfig
 from r2rec_jax.model.quantize import quantize_params
@@ -21,7 +22,8 @@ from r2rec_jax.runtime.mesh import shardings
 class Policy:
     """`trainable` and `frozen` together are the model's variables.
 
-    With an adapter: trainable {'lora'}, frozen {'params'}; a full model: trainable {'params'}, frozen {}.
+    With an adapter: trainable {'lora'}, frozen {'params'}; with item tokens also trainable {'projector'} and
+    frozen {'items'}. A full model: trainable {'params'}, frozen {}.
     """
 
     model: Llama
@@ -37,8 +39,8 @@ def load_policy(config: ConfigDict, mesh: jax.sharding.Mesh, seed: int) -> Polic
     """Builds the policy of a config's `model` and `lora` sections on a mesh.
 
     `model.folder` is a model folder whose base is frozen, its linear layers in int8 if `model.quantize`
-    says so, under the PEFT adapter of `lora.folder` or a fresh one. Without a folder,
-    `model.architecture` is initialised from the seed and trained in full.
+    says so, under the PEFT adapter of `lora.folder` or a fresh one; `model.item_table` gives it item tokens.
+    Without a folder, `model.architecture` is initialised from the seed and trained in full.
 
     Raises:
       UserError: absent or unfitting weights, an unknown adapter target or quantisation, a policy of
@@ -55,17 +57,33 @@ def load_policy(config: ConfigDict, mesh: jax.sharding.Mesh, seed: int) -> Polic
         model = Llama(architecture, lora_config(config.lora), dtype, c.remat, bool(c.quantize), attention)
         placed = shardings(abstract_variables(model), mesh)
         adapter = _adapter(config.lora, model, placed["lora"], seed)
-        return Policy(model, {"lora": adapter}, {"params": _base(c.folder, model, mesh)})
+        policy = Policy(model, {"lora": adapter}, {"params": _base(c.folder, model, mesh)})
+        return with_items(policy, c.item_table, mesh, seed) if c.item_table else policy
     if not c.get("architecture"):
         raise UserError("model.folder is empty: name the folder of a Hugging Face Llama")
     if c.quantize:
         raise UserError(f"model.quantize {c.quantize!r} is for a frozen base: name its model.folder")
+    if c.item_table:
+        raise UserError(f"model.item_table {c.item_table!r} is for a frozen base: name its model.folder")
     architecture = _architecture(c.architecture)
     attention = choose_attention(c.attention, architecture.head_dim, dtype)
     model = Llama(architecture, None, dtype, c.remat, attention=attention)
     placed = shardings(abstract_variables(model), mesh)
     params = jax.jit(lambda: init_variables(model, seed)["params"], out_shardings=placed["params"])()
     return Policy(model, {"params": params}, {})
+
+
+def with_items(policy: Policy, path: str, mesh: jax.sharding.Mesh, seed: int) -> Policy:
+    """The same base and adapter, with tokens for the items of the table at `path` and a fresh projector.
+
+    Raises UserError for a file that is no table.
+    """
+    table = read_items(path)
+    model = policy.model.clone(items=table.shape)
+    placed = shardings(abstract_variables(model), mesh)
+    fresh = jax.jit(lambda: init_variables(model, seed)["projector"], out_shardings=placed["projector"])()
+    items = jax.device_put({"item_tokens": {"table": table}}, placed["items"])
+    return Policy(model, {**policy.trainable, "projector": fresh}, {**policy.frozen, "items": items})
 
 
 def lora_config(section: ConfigDict) -> LoRAConfig:

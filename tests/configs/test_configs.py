@@ -21,6 +21,8 @@ PRESETS = {
     "grpo": (None, "quickstart"),
     "baselines": (None, "quickstart"),
     "eval": (None, "quickstart"),
+    "tallrec": (None, "quickstart"),
+    "llara": (None, "quickstart"),
     "reproduce": ("quickstart", "figure5", "ml1m_smoke", "ml1m", *TABLES),
 }
 BUILDS = [(name, preset) for name, presets in PRESETS.items() for preset in presets]
