@@ -17,7 +17,7 @@ PRESETS = {
     "data": (None, "generated", *data.MOVIELENS, *data.PAPER, *data.AMAZON, "table"),
     "sft": (None, "quickstart"),
     "grpo": (None, "quickstart"),
-    "eval": (None, "quickstart"),
+    "eval": (None, "quickstart", "compared"),
     "tallrec": (None, "quickstart"),
     "llara": (None, "quickstart"),
     "reproduce": ("quickstart", "figure5", "ml1m_smoke", "ml1m"),
