@@ -148,15 +148,18 @@ def system(
     samples: int = 1,
     prompt: dict | None = None,
     kind: str = "policy",
+    served: ConfigDict | None = None,
 ) -> ConfigDict:
     """One system of an evaluation: a field of `c.systems`, under the name that the results call it."""
-    c = ConfigDict({"kind": kind})  # launch/eval.py lists them
+    c = ConfigDict({"kind": kind})  # launch/rankers.py lists them
     c.adapter = adapter  # workdir of the adapter's training run; "" is the bare base model
     # How it ranks: "generate" reads its answer; "constrained" lets it say valid rankings only; "likelihood",
     # after its reasoning, orders all candidates by the probability that the answer names them first.
     c.mode = mode
     c.samples = samples  # completions whose rankings are fused into one (self-consistency); 1: off
     c.prompt = ConfigDict(prompt or {})  # fields of the prompt section that differ for it, e.g. {"chains": 0}
+    if served:
+        c.server = served  # kind "server": which model and how it is asked, see `server`
     return c
 
 

@@ -15,11 +15,14 @@ from ml_collections import ConfigDict
 
 from configs.base import base, preset_of, tiny
 
+# Ten rated items before the one asked about, as the paper's movie data have, and nothing else.
+PROMPT = {"history": 10, "likes": 0, "chains": 0, "reasoning": False}
+
 
 def get_config(preset: str | None = None) -> ConfigDict:
     c = base()
     c.stage = "tallrec"
-    c.prompt.history = 10  # rated items before the one asked about; the paper's movie data have 10
+    c.prompt.update(PROMPT)
     c.prompt.buckets = (256, 384, 512, 1024)
     c.train.questions = 10  # of each SFT user
     c.train.batch_size = 128
@@ -29,6 +32,6 @@ def get_config(preset: str | None = None) -> ConfigDict:
     c.optimizer.learning_rate = 1e-4
     if preset_of(preset, ("quickstart",)):
         tiny(c)
-        c.train.update({"batch_size": 64, "steps": 150, "micro_batches": 1})
+        c.train.update({"batch_size": 64, "steps": 150, "micro_batches": 1, "response_buckets": (16,)})
         c.optimizer.learning_rate = 2e-3
     return c

@@ -22,7 +22,7 @@ from r2rec_jax.evaluate.policy import rank_users, summary
 from r2rec_jax.model.completion import completion_logprobs
 from r2rec_jax.model.config import load_config
 from r2rec_jax.model.hf import save_params
-from r2rec_jax.model.policy import Policy, load_policy
+from r2rec_jax.model.policy import Policy, load_policy, with_items
 from r2rec_jax.pipeline.batches import batches, collate, lengths_of
 from r2rec_jax.pipeline.hybrid import HybridExamples
 from r2rec_jax.pipeline.liking import liking_examples
@@ -121,13 +121,16 @@ def llara(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     chat = Chat(config.model.folder, first_item=load_config(config.model.folder).vocab_size)
     users, c = dataset.split.users["sft"], config.train
     prompts = RankingPrompts(dataset, users, chat, config.prompt, config.seed)
-    _imitate(config, workdir, overwrite, HybridExamples(prompts, c.steps * c.batch_size), in_order=True)
+    _imitate(config, workdir, overwrite, HybridExamples(prompts, c.steps * c.batch_size), hybrid=True)
 
 
-def _imitate(config: ConfigDict, workdir: Path, overwrite: bool, source, in_order: bool = False) -> None:
-    """Trains a fresh adapter on a source of {'prompt', 'response', 'mask'}."""
+def _imitate(config: ConfigDict, workdir: Path, overwrite: bool, source, hybrid: bool = False) -> None:
+    """Trains a fresh adapter on a source of {'prompt', 'response', 'mask'}; if `hybrid`, one in order, and
+    with it a projector of items."""
     mesh = make_mesh(**config.mesh)
     policy, parts = load_policy(config, mesh, config.seed), _parts(config, mesh)
+    if hybrid:
+        policy = with_items(policy, config.model.item_table, mesh, config.seed)
     claim(workdir, config, overwrite)
     widths = config.prompt.buckets, config.train.response_buckets
     # With one bucket for all there is nothing to gain.
@@ -136,9 +139,9 @@ def _imitate(config: ConfigDict, workdir: Path, overwrite: bool, source, in_orde
         source,
         batch_size=config.train.batch_size,
         seed=config.seed,
-        shuffle=not in_order,
+        shuffle=not hybrid,
         to_batch=lambda rows: collate(rows, *widths),
-        lengths=lengths_of(source) if similar and not in_order else None,
+        lengths=lengths_of(source) if similar and not hybrid else None,
         workers=config.data.workers,
         put=lambda batch: to_devices(batch, mesh),
     )

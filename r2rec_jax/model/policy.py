@@ -39,8 +39,8 @@ def load_policy(config: ConfigDict, mesh: jax.sharding.Mesh, seed: int) -> Polic
     """Builds the policy of a config's `model` and `lora` sections on a mesh.
 
     `model.folder` is a model folder whose base is frozen, its linear layers in int8 if `model.quantize`
-    says so, under the PEFT adapter of `lora.folder` or a fresh one; `model.item_table` gives it item tokens.
-    Without a folder, `model.architecture` is initialised from the seed and trained in full.
+    says so, under the PEFT adapter of `lora.folder` or a fresh one. Without a folder,
+    `model.architecture` is initialised from the seed and trained in full.
 
     Raises:
       UserError: absent or unfitting weights, an unknown adapter target or quantisation, a policy of
@@ -57,14 +57,11 @@ def load_policy(config: ConfigDict, mesh: jax.sharding.Mesh, seed: int) -> Polic
         model = Llama(architecture, lora_config(config.lora), dtype, c.remat, bool(c.quantize), attention)
         placed = shardings(abstract_variables(model), mesh)
         adapter = _adapter(config.lora, model, placed["lora"], seed)
-        policy = Policy(model, {"lora": adapter}, {"params": _base(c.folder, model, mesh)})
-        return with_items(policy, c.item_table, mesh, seed) if c.item_table else policy
+        return Policy(model, {"lora": adapter}, {"params": _base(c.folder, model, mesh)})
     if not c.get("architecture"):
         raise UserError("model.folder is empty: name the folder of a Hugging Face Llama")
     if c.quantize:
         raise UserError(f"model.quantize {c.quantize!r} is for a frozen base: name its model.folder")
-    if c.item_table:
-        raise UserError(f"model.item_table {c.item_table!r} is for a frozen base: name its model.folder")
     architecture = _architecture(c.architecture)
     attention = choose_attention(c.attention, architecture.head_dim, dtype)
     model = Llama(architecture, None, dtype, c.remat, attention=attention)

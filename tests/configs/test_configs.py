@@ -20,7 +20,7 @@ PRESETS = {
     "sft": (None, "quickstart"),
     "grpo": (None, "quickstart"),
     "baselines": (None, "quickstart"),
-    "eval": (None, "quickstart"),
+    "eval": (None, "quickstart", "compared"),
     "tallrec": (None, "quickstart"),
     "llara": (None, "quickstart"),
     "reproduce": ("quickstart", "figure5", "ml1m_smoke", "ml1m", *TABLES),
