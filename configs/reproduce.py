@@ -26,7 +26,7 @@ The fields `data`, `prompt`, `model`, `lora`, `mesh` and `seed` hold for every s
 
 from ml_collections import ConfigDict
 
-from configs import baselines, data, grpo, sft
+from configs import baselines, data, grpo, llara, sft, tallrec
 from configs import eval as evaluation
 from configs.base import base, preset_of, tiny
 from r2rec_jax.runtime.errors import UserError
@@ -37,6 +37,7 @@ TABLES = ("table1", "table2", "table3")
 DATA = {"": "ml-1m", "book": "amazon-book", "electronics": "amazon-electronics"}
 FOLDERS = {"ml1m": "runs/tables", "book": "runs/tables_book", "electronics": "runs/tables_electronics"}
 SMALL = ("table1_small", "table2_small")
+COMPARED = ("chatrec", "tallrec", "llara", "gpt-4o-mini", "o4-mini")  # Table 1's other language models
 
 
 def get_config(preset: str | None = None) -> ConfigDict:
@@ -50,6 +51,10 @@ def get_config(preset: str | None = None) -> ConfigDict:
     c.grpo = grpo.get_config(stage_preset)
     c.eval = evaluation.get_config(stage_preset)
     c.baselines = baselines.get_config(None if preset in SMALL else stage_preset)
+    c.tallrec = tallrec.get_config(stage_preset)
+    c.llara = llara.get_config(stage_preset)
+    compared = evaluation.get_config("compared").systems
+    c.compared = ConfigDict({name: compared[name] for name in COMPARED})
     c.grpo_alone = preset == "figure5"
     c.tables, c.seeds, c.policy_seeds = (), (), ()
     c.trained = ConfigDict()  # data set (evaluate/paper.py) -> workdir of its tables, for Table 3
@@ -62,6 +67,7 @@ def get_config(preset: str | None = None) -> ConfigDict:
         c.seeds, c.policy_seeds = (0, 1, 2), (0,)
         if preset in SMALL:
             small(c)
+            c.data.sizes.evaluation = 400
         else:
             found = data.get_config(DATA[variant])
             c.data, c.prompt.wording = found.data, found.prompt.wording
@@ -80,3 +86,5 @@ def small(c: ConfigDict) -> None:
     c.grpo.train.update({"steps": 20, "batch_size": 8})
     c.grpo.rollout.max_tokens = 256
     c.eval.rollout.max_tokens = 256
+    c.tallrec.train.update({"steps": 60, "batch_size": 16})
+    c.llara.train.update({"steps": 60, "batch_size": 16})

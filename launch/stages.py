@@ -23,9 +23,19 @@ def settle(config: ConfigDict, run: Path) -> ConfigDict:
     with c.unlocked():
         c.data.folder, c.annotate.folder = str(run / "data"), str(run / "annotate")
         c.grpo.train.init = str(run / "sft")
-        for section in (c.sft, c.grpo, c.eval, c.baselines):
+        for section in (c.sft, c.grpo, c.eval, c.baselines, c.tallrec, c.llara):
             section.update({name: c[name] for name in SHARED})
+        for name in ("tallrec", "llara"):  # what they ask is their own, in the words of all
+            c[name].prompt = c.prompt.copy_and_resolve_references()
+            c[name].prompt.update(c.compared[name].prompt)
+        c.llara.model.item_table = str(item_table(run))
+        c.eval.evaluate.replies = str(run / "replies")
     return c
+
+
+def item_table(run: Path) -> Path:
+    """The vectors of SASRec's items, where LLaRA's tokens come from."""
+    return run / "baselines" / "sasrec" / "items.npy"
 
 
 def stage(run: Path, name: str, work: Callable, config: ConfigDict) -> None:
@@ -67,9 +77,14 @@ def train_without_sft(c: ConfigDict, run: Path) -> None:
     stage(run, "grpo_alone", train.main, bare)
 
 
-def evaluate(c: ConfigDict, run: Path, name: str, systems: dict[str, ConfigDict]) -> None:
-    """Has `systems` rank, into RUN/NAME."""
+def train_compared(c: ConfigDict, run: Path, name: str) -> None:
+    """TALLRec or LLaRA."""
+    stage(run, name, train.main, c[name])
+
+
+def evaluate(c: ConfigDict, run: Path, name: str, systems: dict[str, ConfigDict], items: str = "") -> None:
+    """Has `systems` rank, into RUN/NAME; `items`: their `model.item_table`."""
     section = c.eval.copy_and_resolve_references()
     with section.unlocked():
-        section.systems = ConfigDict(systems)
+        section.systems, section.model.item_table = ConfigDict(systems), items
     stage(run, name, evaluation.evaluate, section)

@@ -21,7 +21,6 @@ from r2rec_jax.evaluate.paper import SHORT, dataset_name
 from r2rec_jax.evaluate.systems import (
     CLASSICAL,
     CLOSED,
-    OTHER_LLMS,
     SYSTEMS,
     TABLES,
     TRAINED_ON,
@@ -48,6 +47,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
             stages.stage(folder, "baselines", baselines.rank, c.baselines)
         if seed in config.policy_seeds and not absent_weights(config):
             _policies(c, folder, wanted)
+            _compared(c, folder, wanted)
 
 
 def _policies(c: ConfigDict, run: Path, wanted: set[str]) -> None:
@@ -69,11 +69,33 @@ def _policies(c: ConfigDict, run: Path, wanted: set[str]) -> None:
             stages.evaluate(c, run, f"eval_transfer{number}", {name: system(str(adapter))})
 
 
+def _compared(c: ConfigDict, run: Path, wanted: set[str]) -> None:
+    """The other systems with a language model, each in a folder of its own: what lacks something waits."""
+    for name in c.compared:
+        if name not in wanted or _waits_for(name, c, run):
+            continue
+        asked = c.compared[name].copy_and_resolve_references()
+        if name in ("tallrec", "llara"):
+            stages.train_compared(c, run, name)
+            asked.adapter = str(run / name)
+        items = c.llara.model.item_table if name == "llara" else ""
+        stages.evaluate(c, run, f"eval_{name}", {name: asked}, items)
+
+
+def _waits_for(name: str, c: ConfigDict, run: Path) -> str:
+    """What one of the other systems with a language model lacks in a run, besides weights; "" for nothing."""
+    if name in CLOSED and not os.environ.get(key := c.compared[name].server.key_variable):
+        return f"needs {key}"
+    if name == "llara" and not (items := stages.item_table(run)).exists():
+        return f"needs the vectors of SASRec's items, {items}"
+    return ""
+
+
 def of_run(config: ConfigDict, finished: Finished) -> Table:
     """The table of one run: every system it has."""
     names = [name for name in SYSTEMS if name in finished.metrics]
     names += [name for name in finished.metrics if name not in SYSTEMS]
-    return _table(config, "R2Rec", names, [finished], "")
+    return _table(config, "R2Rec", names, Path(), [finished], "")
 
 
 def finished_runs(config: ConfigDict, workdir: Path) -> dict[int, Finished]:
@@ -85,7 +107,8 @@ def finished_runs(config: ConfigDict, workdir: Path) -> dict[int, Finished]:
 def of_seeds(config: ConfigDict, table: str, workdir: Path, runs: dict[int, Finished]) -> Table:
     """One of the paper's tables from the seeds of `finished_runs`."""
     title = TITLES[table]
-    return _table(config, title, rows_of(table, config), list(runs.values()), absent_data(config, workdir))
+    names, no_data = rows_of(table, config), absent_data(config, workdir)
+    return _table(config, title, names, workdir, list(runs.values()), no_data)
 
 
 def rows_of(table: str, config: ConfigDict) -> tuple[str, ...]:
@@ -134,7 +157,9 @@ def config_hash(config: ConfigDict) -> str:
     return hashlib.sha256(resolved.encode()).hexdigest()[:12]
 
 
-def _table(config: ConfigDict, title: str, names: list[str], runs: list[Finished], no_data: str) -> Table:
+def _table(
+    config: ConfigDict, title: str, names: list[str], workdir: Path, runs: list[Finished], no_data: str
+) -> Table:
     data = dataset_name(config.data.source, config.data.category)
     results = {name: [run.seed_result(name) for run in runs if name in run.metrics] for name in names}
     rows = [
@@ -144,7 +169,7 @@ def _table(config: ConfigDict, title: str, names: list[str], runs: list[Finished
             about(name).group,
             results[name],
             paper=paper_of(name, data),
-            missing=f"needs {config.data.raw}" if no_data else _missing(name, config),
+            missing=f"needs {config.data.raw}" if no_data else _missing(name, config, workdir),
         )
         for name in names
     ]
@@ -157,14 +182,11 @@ def _table(config: ConfigDict, title: str, names: list[str], runs: list[Finished
     return Table(f"{title} on {data}", config_hash(config), rows, no_data)
 
 
-def _missing(name: str, config: ConfigDict) -> str:
+def _missing(name: str, config: ConfigDict, workdir: Path) -> str:
     """Why a system without results has none."""
-    key = config.annotate.openai.key_variable
-    if name in CLOSED and not os.environ.get(key):
-        return f"needs {key}"
-    if about(name).group != "classical" and name not in CLOSED and (weights := absent_weights(config)):
-        return weights
-    if name in (*CLOSED, *OTHER_LLMS):
-        return "launch.reproduce does not run it yet"
+    run = workdir / f"seed{min(config.policy_seeds, default=0)}"
+    lack = _waits_for(name, config, run) if name in config.compared else ""
+    if about(name).group != "classical" and name not in CLOSED:
+        lack = absent_weights(config) or lack
     folder = trained_elsewhere(config).get(name)
-    return f"needs that adapter in {folder}/seedN/grpo" if folder else "not run yet"
+    return lack or (f"needs that adapter in {folder}/seedN/grpo" if folder else "not run yet")

@@ -77,7 +77,7 @@ def done(monkeypatch) -> list[tuple]:
         dataset = prepared.load(c.data.folder)
         users, lines = dataset.split.users["evaluation"], UserLines(folder, dataset)
         for name, system in c.systems.items():
-            done.append((name, Path(system.adapter).name, *system.prompt.items()))
+            done.append((name, Path(system.adapter).name, *sorted(system.prompt.items())))
             for user in users:
                 lines.append(name, 0, user, 0, statements=3, reasoning="", ranking=[], prompt="")
         rated = {"valid_rate": 0.5, "wall_s": 2.0}
@@ -113,11 +113,38 @@ def test_one_run_has_its_stages_in_order(tmp_path, done):
         report.main(c, tmp_path / "nothing", False)
 
 
-def test_policies_are_trained_once_for_their_seeds_and_shared_by_the_tables(tmp_path, done):
+def test_policies_are_trained_once_for_their_seeds_and_shared_by_the_tables(tmp_path, done, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     workdir = tmp_path / "run"
     reproduce.main(config("table1_small", tmp_path, weights=True), workdir, False)
-    assert done == [("annotate", ""), ("sft", ""), ("grpo", "sft"), ("r2rec", "grpo")]
-    assert rows(workdir, "table1")["r2rec"]["seeds"] == [3]
+    history = ("chains", 0), ("likes", 0), ("reasoning", False)
+    assert done == [
+        ("annotate", ""),
+        ("sft", ""),
+        ("grpo", "sft"),
+        ("r2rec", "grpo"),
+        ("chatrec", "", *sorted([*history, ("history", 20)])),
+        ("tallrec", ""),
+        ("tallrec", "tallrec", *sorted([*history, ("history", 10)])),
+    ]
+    found = rows(workdir, "table1")
+    assert found["r2rec"]["seeds"] == found["chatrec"]["seeds"] == [3]
+    assert "items.npy" in found["llara"]["missing"] and "API_KEY" in found["o4-mini"]["missing"]
+
+    done.clear()
+    (workdir / "seed3/baselines/sasrec").mkdir()
+    (workdir / "seed3/baselines/sasrec/items.npy").touch()
+    monkeypatch.setenv("OPENAI_API_KEY", "one")
+    reproduce.main(config("table1_small", tmp_path), workdir, False)
+    assert [asked[:2] for asked in done] == [
+        ("gpt-4o-mini", ""),
+        ("llara", ""),
+        ("llara", "llara"),
+        ("o4-mini", ""),
+    ]
+    lacking = {row["missing"] for row in rows(workdir, "table1").values() if not row["seeds"]}
+    assert lacking == {"not run yet"}  # of classical systems that the config leaves out
+
     done.clear()
     record = json.loads((workdir / "seed3/stages.json").read_text())
     record |= {
