@@ -24,6 +24,7 @@ from r2rec_jax.prompts.train_tokenizer import train_tokenizer
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import make_mesh
 from r2rec_jax.runtime.metrics import read
+from r2rec_jax.train.export import restore_adapter
 from r2rec_jax.train.optimizer import make_optimizer
 from r2rec_jax.train.state import restore_trainable
 from tests.teachers.test_server import fake  # noqa: F401 - a fixture
@@ -143,4 +144,14 @@ def test_what_does_not_fit_is_named(road, tmp_path):
         UserError, match=r"systems.llara.kind 'oracle' is unknown: use one of policy, tallrec"
     ):
         evaluation.main(config, tmp_path / "run", False)
+    for change, named in (
+        ({"kind": "server", "mode": "generate"}, "a server has its own section"),
+        ({"kind": "tallrec"}, "kind tallrec has neither mode nor samples"),
+    ):
+        config = road.eval.copy_and_resolve_references()
+        config.systems.llara.update(change)
+        with pytest.raises(UserError, match=named):
+            evaluation.main(config, tmp_path / "run", False)
+    with pytest.raises(UserError, match="trained a projector of items too"):
+        restore_adapter(road.at("llara"))
     assert not (tmp_path / "run").exists()
