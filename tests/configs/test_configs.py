@@ -18,6 +18,7 @@ PRESETS = {
     "sft": (None, "quickstart"),
     "grpo": (None, "quickstart"),
     "eval": (None, "quickstart"),
+    "baselines": (None, "quickstart"),
     "reproduce": ("quickstart", "figure5", "ml1m_smoke", "ml1m"),
 }
 BUILDS = [(name, preset) for name, presets in PRESETS.items() for preset in presets]
