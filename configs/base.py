@@ -43,11 +43,13 @@ def base() -> ConfigDict:
     c.prompt.places = 20
     c.prompt.reasoning = True  # False asks for the answer alone, as Table 2's "no reasoning chain"
     c.prompt.likes = 5
+    c.prompt.history = 0  # recently rated items told with their ratings, as ChatRec and TALLRec do
     c.prompt.chains = 5  # 0 is Table 2's "no interaction chain"
     c.prompt.chain_length = 1  # companions in a chain
     # Who they are: "uniform" as in the paper, "similar" (by agreement of ratings), or "candidate_aware"
     # (raters of the candidates, all candidates alike).
     c.prompt.chain_selection = "uniform"
+    c.prompt.item_tokens = False  # after titles, of a model with model.item_table
     # Padded prompt lengths, tokens. What is longer loses chains, then likes, until the largest holds it.
     c.prompt.buckets = (256, 512, 1024, 1088, 2048, 4096)
 
@@ -57,6 +59,7 @@ def base() -> ConfigDict:
     c.model.remat = "block"  # what a backward pass computes again: "none", "dots", "block", or "offload"
     c.model.attention = "auto"  # "xla", "cudnn", or the latter where it can run
     c.model.quantize = ""  # "int8": the frozen base's linear layers in half of bfloat16's memory
+    c.model.item_table = ""  # vectors of items, .npy: a projector makes input tokens of them, as LLaRA does
     c.lora = ConfigDict({"rank": 16, "alpha": 32.0, "targets": LINEAR_LAYERS})
     c.lora.dropout = 0.0  # of the adapters' input, in SFT only
     c.lora.use_rslora = False  # scale alpha / sqrt(rank) instead of alpha / rank
@@ -71,18 +74,7 @@ def base() -> ConfigDict:
     c.annotate.temperature = 0.6
     c.annotate.top_p = 0.95
     c.annotate.local = ConfigDict({"init": "", "batch_size": 16, "chunk": 32})  # init: an SFT run's workdir
-    c.annotate.openai = ConfigDict()
-    c.annotate.openai.base_url = "https://api.openai.com/v1"
-    c.annotate.openai.model = ""
-    c.annotate.openai.reported_model = ""  # what replies call the model, where that differs
-    c.annotate.openai.key_variable = "OPENAI_API_KEY"  # environment variable; "" for servers without keys
-    c.annotate.openai.concurrency = 8
-    c.annotate.openai.requests_per_minute = 0  # 0: no limit of our own
-    c.annotate.openai.timeout_s = 120.0
-    c.annotate.openai.retries = 5  # of one request, on 429, 5xx and lost connections, with back-off
-    c.annotate.openai.prompt_price = 0.0  # per million tokens
-    c.annotate.openai.completion_price = 0.0
-    c.annotate.openai.cost_limit = 0.0  # stop asking when this much is spent; 0: no limit
+    c.annotate.openai = server()
 
     c.optimizer = ConfigDict()
     c.optimizer.learning_rate = 5e-5
@@ -100,6 +92,27 @@ def base() -> ConfigDict:
     c.train.stop_after_skipped = 5  # updates in a row that are not finite; 0: never
     c.train.micro_batches = 1  # parts in which a batch is taken, where it does not fit the memory whole
     c.profile = ConfigDict({"steps": ""})  # FIRST:LAST to trace a window
+    return c
+
+
+def server(model: str = "", **changes) -> ConfigDict:
+    """An OpenAI-compatible server and how it is asked: a teacher, or a system to evaluate."""
+    c = ConfigDict()
+    c.base_url = "https://api.openai.com/v1"
+    c.model = model
+    c.reported_model = ""  # what replies call the model, where that differs
+    c.key_variable = "OPENAI_API_KEY"  # environment variable; "" for servers without keys
+    # Of a model that thinks unseen (o4-mini): room for that besides the completion. Such a model is asked
+    # with max_completion_tokens, and without temperature and top-p, which it refuses. 0: any other model.
+    c.thought_tokens = 0
+    c.concurrency = 8
+    c.requests_per_minute = 0  # 0: no limit of our own
+    c.timeout_s = 120.0
+    c.retries = 5  # of one request, on 429, 5xx and lost connections, with back-off
+    c.prompt_price = 0.0  # per million tokens
+    c.completion_price = 0.0
+    c.cost_limit = 0.0  # stop asking when this much is spent; 0: no limit
+    c.update(changes)
     return c
 
 
@@ -135,15 +148,18 @@ def system(
     samples: int = 1,
     prompt: dict | None = None,
     kind: str = "policy",
+    served: ConfigDict | None = None,
 ) -> ConfigDict:
     """One system of an evaluation: a field of `c.systems`, under the name that the results call it."""
-    c = ConfigDict({"kind": kind})  # launch/eval.py lists them
+    c = ConfigDict({"kind": kind})  # launch/rankers.py lists them
     c.adapter = adapter  # workdir of the adapter's training run; "" is the bare base model
     # How it ranks: "generate" reads its answer; "constrained" lets it say valid rankings only; "likelihood",
     # after its reasoning, orders all candidates by the probability that the answer names them first.
     c.mode = mode
     c.samples = samples  # completions whose rankings are fused into one (self-consistency); 1: off
     c.prompt = ConfigDict(prompt or {})  # fields of the prompt section that differ for it, e.g. {"chains": 0}
+    if served:
+        c.server = served  # kind "server": which model and how it is asked, see `server`
     return c
 
 

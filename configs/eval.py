@@ -8,13 +8,20 @@ with --config.rollout.temperature=0.
 Needs what configs/grpo.py needs and the workdirs that `systems` names. The paper reports about 2 s a
 user on one A100-80G; not measured here. `configs/eval.py:quickstart` takes the embedded default.
 
+    python -m launch.eval --config=configs/eval.py:compared --workdir=runs/ml1m/compared
+
+The paper's other systems with language models: the bare base without reasoning or chains, ChatRec's prompt,
+TALLRec, LLaRA (configs/tallrec.py, configs/llara.py) and two models behind a server, whose key is in
+OPENAI_API_KEY. 1,000 users cost about 3 million tokens of prompts a run: mind `cost_limit`.
+
 What a system asks and how it answers is its own, e.g. --config.systems.sft.mode=likelihood, or, in a
 config file, system("runs/ml1m/sft", prompt={"chains": 0}, samples=8).
 """
 
 from ml_collections import ConfigDict
 
-from configs.base import base, preset_of, sampling, system, tiny
+from configs import llara, tallrec
+from configs.base import base, preset_of, sampling, server, system, tiny
 
 
 def get_config(preset: str | None = None) -> ConfigDict:
@@ -24,8 +31,21 @@ def get_config(preset: str | None = None) -> ConfigDict:
     c.systems = ConfigDict({"base": system(), "sft": system("runs/ml1m/sft")})
     c.systems["sft+grpo"] = system("runs/ml1m/grpo")
     c.evaluate = ConfigDict({"batch_size": 32})  # completions that decode at once
+    c.evaluate.replies = "runs/replies"  # of servers, kept there and asked for once
     c.evaluate.runs = 3  # of which a user's mean counts; a system without chance has one
-    if preset_of(preset, ("quickstart",)):
+    preset = preset_of(preset, ("quickstart", "compared"))
+    if preset == "compared":
+        c.systems = ConfigDict({"base": system(), "no reasoning": system(prompt={"reasoning": False})})
+        c.systems["no chains"] = system(prompt={"chains": 0})
+        c.systems.chatrec = system(prompt={"history": 20, "likes": 0, "chains": 0, "reasoning": False})
+        c.systems.tallrec = system("runs/ml1m/tallrec", kind="tallrec", prompt=tallrec.PROMPT)
+        c.systems.llara = system("runs/ml1m/llara", mode="likelihood", prompt=llara.PROMPT)
+        c.model.item_table = llara.get_config().model.item_table
+        prices = {"prompt_price": 0.15, "completion_price": 0.6, "cost_limit": 5.0}
+        c.systems["gpt-4o-mini"] = system(kind="server", served=server("gpt-4o-mini", **prices))
+        prices = {"prompt_price": 1.1, "completion_price": 4.4, "cost_limit": 50.0}
+        c.systems["o4-mini"] = system(kind="server", served=server("o4-mini", thought_tokens=8192, **prices))
+    if preset == "quickstart":
         tiny(c)
         c.systems.sft.adapter = "runs/quickstart/sft"
         c.systems["sft+grpo"].adapter = "runs/quickstart/grpo"

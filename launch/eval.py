@@ -5,39 +5,29 @@ WORKDIR/users.jsonl gets a line as soon as a user's ranking is there, metrics.js
 Interrupted, the same command goes on with the users that are left, and ends with the same numbers.
 """
 
-import functools
 import itertools
 import time
-from collections.abc import Callable, Iterator, Set
 from pathlib import Path
 
 import numpy as np
-from ml_collections import ConfigDict, FrozenConfigDict
+from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from launch import command
 from launch.inputs import require
+from launch.rankers import Rank, count_runs, make_rankers, prompt_section
 from r2rec_jax.data import prepared
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.evaluate.intervals import bootstrap_ci
-from r2rec_jax.evaluate.judge import Judged
 from r2rec_jax.evaluate.measure import difference, measure, paired
-from r2rec_jax.evaluate.modes import PolicyRanker
 from r2rec_jax.evaluate.results import UserLines, write_metrics
-from r2rec_jax.model.policy import load_policy
-from r2rec_jax.pipeline.prompts import Prompt, RankingPrompts
+from r2rec_jax.model.config import load_config
 from r2rec_jax.prompts.chat import Chat
-from r2rec_jax.rollout.engine import SamplingConfig
 from r2rec_jax.runtime.errors import UserError
-from r2rec_jax.runtime.mesh import make_mesh
 from r2rec_jax.runtime.workdir import claim
-from r2rec_jax.train.optimizer import make_optimizer
 from r2rec_jax.train.scoring import Scored, Scorer
-from r2rec_jax.train.state import restore_trainable
 
-KINDS = ("policy",)
-# Given the users wanted, (k, run, what was read) of at least those users k, as each ends.
-Rank = Callable[[Set[int]], Iterator[tuple[int, int, Judged]]]
+STAGES = ("sft", "tallrec", "llara")  # configs that a system of this name is trained by, else grpo
 # Of all runs of all users: name in metrics.json -> in a line.
 RATES = {"valid_rate": "valid", "truncation_rate": "truncated", "statements": "statements"}
 RATES |= {"dropped_chains": "dropped_chains", "dropped_likes": "dropped_likes", "reward": "reward"}
@@ -49,16 +39,16 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
 
 def evaluate(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, dict]:
     """Ranks with every system, writes the two files, and returns the metrics of each system."""
-    sections = {name: _prompt_section(config, name) for name in config.systems}
-    runs = {name: _runs(config, name, section) for name, section in sections.items()}
-    adapted = {c.adapter: "sft" if name == "sft" else "grpo" for name, c in config.systems.items()}
+    sections = {name: prompt_section(config, name) for name in config.systems}
+    runs = {name: count_runs(config, name, section) for name, section in sections.items()}
+    adapted = {c.adapter: name if name in STAGES else "grpo" for name, c in config.systems.items()}
     require(config, "model", "data", adapters={folder: stage for folder, stage in adapted.items() if folder})
-    chat = Chat(config.model.folder)
+    chat = Chat(config.model.folder, first_item=load_config(config.model.folder).vocab_size)
     dataset = prepared.load(config.data.folder)
     users = dataset.split.users["evaluation"]
     if not len(users):
         raise UserError(f"{config.data.folder} has no evaluation users: set data.sizes.evaluation")
-    rankers = _rankers(config, sections, runs, chat, dataset, users)
+    rankers = make_rankers(config, sections, runs, chat, dataset, users)
     scorer = Scorer(config, chat)
     claim(workdir, config, overwrite)
 
@@ -70,40 +60,6 @@ def evaluate(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, di
     systems, compared = _measured(config, dataset, users, lines)
     write_metrics(workdir, dataset, len(users), config.seed, systems, compared)
     return systems
-
-
-def _rankers(config: ConfigDict, sections: dict, runs: dict, chat: Chat, dataset, users) -> dict[str, Rank]:
-    """What ranks, by system; the model is loaded once for all."""
-    mesh = make_mesh(**config.mesh)
-    policy = load_policy(config, mesh, config.seed)
-    optimizer = make_optimizer(config, steps=1)
-    sampling = SamplingConfig(**config.rollout, slots=config.evaluate.batch_size)
-
-    @functools.cache  # systems that ask alike share one, and what it has compiled
-    def ranker(mode: str, runs: int, samples: int) -> PolicyRanker:
-        return PolicyRanker(policy.model, chat, sampling, mesh, mode=mode, runs=runs, samples=samples)
-
-    @functools.cache
-    def prompts(section: FrozenConfigDict) -> list[Prompt]:
-        before = config.data.before_target_time
-        source = RankingPrompts(dataset, users, chat, section, config.seed, before_target_time=before)
-        return [source[k] for k in range(len(source))]
-
-    def rank_by_policy(name: str) -> Rank:
-        c, section, adapter = config.systems[name], FrozenConfigDict(sections[name]), policy.trainable
-        if c.adapter:
-            adapter = restore_trainable(c.adapter, policy.trainable, optimizer, config.restore)
-        variables, rank = {**policy.frozen, **adapter}, ranker(c.mode, runs[name], c.samples)
-        return lambda wanted: rank(variables, prompts(section), section, seed=config.seed, wanted=wanted)
-
-    rankers = {}
-    for name, c in config.systems.items():
-        match c.kind:
-            case "policy":
-                rankers[name] = rank_by_policy(name)
-            case _:
-                raise UserError(f"systems.{name}.kind {c.kind!r} is unknown: use one of {', '.join(KINDS)}")
-    return rankers
 
 
 def _rank(name: str, rank: Rank, runs: int, users: np.ndarray, scorer: Scorer, lines: UserLines) -> None:
@@ -142,30 +98,6 @@ def _measured(config: ConfigDict, dataset: Dataset, users: np.ndarray, lines: Us
         for a, b in itertools.combinations(ranks, 2)
     }
     return systems, compared
-
-
-def _prompt_section(config: ConfigDict, name: str) -> ConfigDict:
-    """The `prompt` section as system `name` has it."""
-    section, own = config.prompt.copy_and_resolve_references(), config.systems[name].prompt
-    if unknown := set(own) - set(section):
-        raise UserError(f"systems.{name}.prompt.{min(unknown)} is unknown: use one of {', '.join(section)}")
-    try:
-        section.update(own)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"systems.{name}.prompt: {error}") from error
-    return section
-
-
-def _runs(config: ConfigDict, name: str, section: ConfigDict) -> int:
-    """How often a system ranks: once where every run would be the same."""
-    c = config.systems[name]
-    if config.rollout.temperature > 0 and (section.reasoning or c.mode != "likelihood"):
-        return config.evaluate.runs
-    if c.samples > 1:
-        raise UserError(
-            f"systems.{name}.samples={c.samples} would all be the same: use 1, or rollout.temperature above 0"
-        )
-    return 1
 
 
 def _line(run: int, paid: Scored) -> dict:

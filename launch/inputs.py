@@ -5,12 +5,14 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from configs.base import MODEL_TINY
+from r2rec_jax.data.prepared import Dataset
+from r2rec_jax.model.items import read_items
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.train.state import CHECKPOINTS
 
 
 def require(config: ConfigDict, *kinds: str, adapters: dict[str, str] | None = None) -> None:
-    """Checks the config's inputs of `kinds` ("model", "data", "traces"), and training runs.
+    """Checks the config's inputs of `kinds` ("model", "data", "traces", "items"), and training runs.
 
     `adapters` maps the workdir of a training run to the stage that makes it, "sft" or "grpo".
 
@@ -34,6 +36,10 @@ def require(config: ConfigDict, *kinds: str, adapters: dict[str, str] | None = N
             config.annotate.folder,
             f"python -m launch.annotate {data_config} --workdir={config.annotate.folder}",
         ),
+        "items": (
+            config.model.item_table,
+            "train a SASRec with launch.baselines and name its items.npy in model.item_table",
+        ),
     }
     found = [(kind, *wanted[kind]) for kind in kinds]
     found += [
@@ -47,3 +53,13 @@ def require(config: ConfigDict, *kinds: str, adapters: dict[str, str] | None = N
     missing = [f"no {kind} at {path} (`{fix}`)" for kind, path, fix in found if not Path(path).exists()]
     if missing:
         raise UserError("; ".join(missing))
+
+
+def check_items(config: ConfigDict, dataset: Dataset) -> None:
+    """Raises UserError when `model.item_table` is that of another data set."""
+    items, rows = dataset.interactions.n_items, len(read_items(config.model.item_table))
+    if rows != items:
+        raise UserError(
+            f"model.item_table {config.model.item_table} has {rows} items and the data {items}: train a "
+            f"SASRec on {config.data.folder}"
+        )

@@ -1,4 +1,6 @@
-"""Trains: `python -m launch.train --config=configs/grpo.py --workdir=runs/grpo` (also configs/sft.py).
+"""Trains: `python -m launch.train --config=configs/grpo.py --workdir=runs/grpo`.
+
+Also configs/sft.py; configs/tallrec.py and configs/llara.py train systems to compare with.
 
 Resumes what --workdir already holds. Each config file says what it needs and what to expect.
 """
@@ -11,22 +13,26 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from launch import command
-from launch.inputs import require
+from launch.inputs import check_items, require
 from r2rec_jax.chains.graph import build_graph
 from r2rec_jax.data import prepared
 from r2rec_jax.data.source import make_dataset
 from r2rec_jax.evaluate.metrics import summarise
 from r2rec_jax.evaluate.policy import rank_users, summary
 from r2rec_jax.model.completion import completion_logprobs
+from r2rec_jax.model.config import load_config
 from r2rec_jax.model.hf import save_params
-from r2rec_jax.model.policy import Policy, load_policy
-from r2rec_jax.pipeline.batches import batches, collate
+from r2rec_jax.model.policy import Policy, load_policy, with_items
+from r2rec_jax.pipeline.batches import batches, collate, lengths_of
+from r2rec_jax.pipeline.hybrid import HybridExamples
+from r2rec_jax.pipeline.liking import liking_examples
 from r2rec_jax.pipeline.pretrain import PretrainRows
 from r2rec_jax.pipeline.prompts import RankingPrompts
 from r2rec_jax.pipeline.traces import Traces
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.corpus import Corpus
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
+from r2rec_jax.prompts.wording import wording
 from r2rec_jax.rollout.engine import Engine, SamplingConfig
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import make_mesh
@@ -49,7 +55,7 @@ SAMPLES = "samples.jsonl"
 
 
 def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
-    stages = {"pretrain": pretrain, "sft": sft, "grpo": grpo}
+    stages = {"pretrain": pretrain, "sft": sft, "grpo": grpo, "tallrec": tallrec, "llara": llara}
     if config.stage not in stages:
         raise UserError(f"stage {config.stage!r} is unknown: use one of {', '.join(stages)}")
     stages[config.stage](config, workdir, overwrite)
@@ -93,18 +99,49 @@ def sft(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     require(config, "model", "traces")
     chat = Chat(config.model.folder)
     traces = Traces(Path(config.annotate.folder) / "traces.jsonl", chat)
+    _imitate(config, workdir, overwrite, traces.examples)
+
+
+def tallrec(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
+    """Teaches a fresh adapter to say whether a user will like an item."""
+    require(config, "model", "data")
+    chat = Chat(config.model.folder)
+    dataset = prepared.load(config.data.folder)
+    words, c = wording(config.prompt.wording), config.prompt
+    users, questions = dataset.split.users["sft"], config.train.questions
+    examples = liking_examples(dataset, users, words, chat, c, questions=questions, seed=config.seed)
+    _imitate(config, workdir, overwrite, examples)
+
+
+def llara(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
+    """Teaches a fresh adapter, and a projector of item vectors, to name the next item."""
+    require(config, "model", "data", "items")
+    dataset = prepared.load(config.data.folder)
+    check_items(config, dataset)
+    chat = Chat(config.model.folder, first_item=load_config(config.model.folder).vocab_size)
+    users, c = dataset.split.users["sft"], config.train
+    prompts = RankingPrompts(dataset, users, chat, config.prompt, config.seed)
+    _imitate(config, workdir, overwrite, HybridExamples(prompts, c.steps * c.batch_size), hybrid=True)
+
+
+def _imitate(config: ConfigDict, workdir: Path, overwrite: bool, source, hybrid: bool = False) -> None:
+    """Trains a fresh adapter on a source of {'prompt', 'response', 'mask'}; if `hybrid`, one in order, and
+    with it a projector of items."""
     mesh = make_mesh(**config.mesh)
     policy, parts = load_policy(config, mesh, config.seed), _parts(config, mesh)
+    if hybrid:
+        policy = with_items(policy, config.model.item_table, mesh, config.seed)
     claim(workdir, config, overwrite)
     widths = config.prompt.buckets, config.train.response_buckets
+    # With one bucket for all there is nothing to gain.
+    similar = len(widths[0]) > 1 or len(widths[1]) > 1
     examples = batches(
-        traces,
+        source,
         batch_size=config.train.batch_size,
         seed=config.seed,
-        shuffle=True,
+        shuffle=not hybrid,
         to_batch=lambda rows: collate(rows, *widths),
-        # With one bucket for all there is nothing to gain.
-        lengths=traces.lengths if len(widths[0]) > 1 or len(widths[1]) > 1 else None,
+        lengths=lengths_of(source) if similar and not hybrid else None,
         workers=config.data.workers,
         put=lambda batch: to_devices(batch, mesh),
     )

@@ -23,7 +23,7 @@ from r2rec_jax.bench.result import Row, row
 from r2rec_jax.data import prepared
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.data.source import make_dataset
-from r2rec_jax.pipeline.batches import Batches, batches, collate
+from r2rec_jax.pipeline.batches import Batches, batches, collate, lengths_of
 from r2rec_jax.pipeline.prompts import RankingPrompts, pad_prompts
 from r2rec_jax.pipeline.traces import Traces
 from r2rec_jax.plan import plan, programs
@@ -121,7 +121,7 @@ def sft_feed(setting: Setting, folder: Path) -> Feed:
     annotate(asked, teacher, lambda question, _: question.prompt, validator, Journal(folder), c.attempts)
     traces = Traces(folder / TRACES, chat)
     widths = tuple(config.prompt.buckets), tuple(config.train.response_buckets)
-    return Feed(traces, config, lambda rows: collate(rows, *widths), traces.lengths)
+    return Feed(traces, config, lambda rows: collate(rows, *widths), lengths_of(traces.examples))
 
 
 def grpo_feed(setting: Setting) -> Feed:

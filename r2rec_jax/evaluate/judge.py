@@ -6,8 +6,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from r2rec_jax.pipeline.prompts import Prompt
-from r2rec_jax.prompts.answer import Ranking, count_statements, parse_ranking, rank_of
-from r2rec_jax.prompts.chat import Chat
+from r2rec_jax.prompts.answer import ORDER, Ranking, count_statements, parse_ranking, rank_of
+from r2rec_jax.prompts.chat import MARKERS, Chat, plain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,13 +29,32 @@ def judge(prompt: Prompt, tokens: np.ndarray, truncated: bool, chat: Chat, confi
     # Without reasoning the prompt has closed the block for it (pipeline/prompts.py).
     reasoning, answer = chat.split(said if config.reasoning else [chat.end_think, *said])
     ranking = parse_ranking(answer, prompt.titles, answer=config.answer, places=config.places)
+    return _judged(prompt, reasoning, answer, ranking, truncated)
+
+
+def judge_text(prompt: Prompt, text: str, truncated: bool, config: ConfigDict) -> Judged:
+    """Reads a server's reply: what stands before the line of the answer is reasoning, and so is a think
+    block, whatever it holds."""
+    thought, _, said = text.rpartition(MARKERS["end_think"])
+    thoughts, lines = ([plain(line) for line in part.splitlines()] for part in (thought, said))
+    starts = (k for k, line in enumerate(lines) if line.casefold().startswith(ORDER.casefold()))
+    first = next(starts, len(lines))
+    reasoning, answer = "\n".join(thoughts + lines[:first]).strip(), "\n".join(lines[first:])
+    ranking = parse_ranking(answer, prompt.titles, answer=config.answer, places=config.places)
+    return _judged(prompt, reasoning, answer or None, ranking, truncated)
+
+
+def judge_scores(
+    prompt: Prompt, score_C: np.ndarray, config: ConfigDict, *, reasoning: str = "", truncated: bool = False
+) -> Judged:
+    """Candidates ranked by score, the highest first, all of them; equal ones in the prompt's order."""
+    order = np.argsort(-score_C, kind="stable").tolist()
+    names = [str(k + 1) if config.answer == "numbers" else prompt.titles[k] for k in order]
+    answer = f"{ORDER} {' > '.join(names[: config.places])}"
+    return _judged(prompt, reasoning, answer, Ranking(order, True), truncated)
+
+
+def _judged(prompt: Prompt, reasoning: str, answer: str | None, ranking: Ranking, truncated: bool) -> Judged:
     truth = int(np.flatnonzero(prompt.record.candidates == prompt.record.truth)[0])
-    return Judged(
-        prompt,
-        reasoning,
-        answer,
-        ranking,
-        rank_of(ranking, truth),
-        count_statements(reasoning),
-        truncated,
-    )
+    rank, statements = rank_of(ranking, truth), count_statements(reasoning)
+    return Judged(prompt, reasoning, answer, ranking, rank, statements, truncated)

@@ -8,12 +8,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from r2rec_jax.evaluate.fusion import self_consistent
-from r2rec_jax.evaluate.judge import Judged
+from r2rec_jax.evaluate.judge import Judged, judge_scores
 from r2rec_jax.evaluate.likelihood import continuation_logprobs
 from r2rec_jax.evaluate.policy import check_numbers, ids, rank_users
 from r2rec_jax.model.llama import Llama
 from r2rec_jax.pipeline.prompts import Prompt
-from r2rec_jax.prompts.answer import ORDER, Ranking, count_statements, rank_of
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.rollout.constrain import JOINER, OPENING, spelt
 from r2rec_jax.rollout.engine import Engine, SamplingConfig
@@ -111,7 +110,12 @@ class PolicyRanker:
         for k, prompt in enumerate(asked):
             rows = range(k * samples, (k + 1) * samples)
             check_numbers(score_BC[rows], prompt)
-            yield k, [self._scored(prompt, *thoughts[row][1:], score_BC[row], config) for row in rows]
+            read = []
+            for row in rows:
+                _, said, cut = thoughts[row]
+                reasoning = chat.decode(said)
+                read.append(judge_scores(prompt, score_BC[row], config, reasoning=reasoning, truncated=cut))
+            yield k, read
 
     def _reasonings(self, variables, asked, config, seed) -> list[tuple[int, list[int], bool]]:
         """(k, a reasoning's tokens without its end, whether it was cut off), a prompt's samples together."""
@@ -131,21 +135,6 @@ class PolicyRanker:
                     said.pop()
                 found.append((k, said, bool(cut)))
         return found
-
-    def _scored(self, prompt: Prompt, said: list[int], cut: bool, score_C, config: ConfigDict) -> Judged:
-        order = np.argsort(-score_C, kind="stable").tolist()
-        names = [str(k + 1) if config.answer == "numbers" else prompt.titles[k] for k in order]
-        ranking, reasoning = Ranking(order, True), self.chat.decode(said)
-        truth = int(np.flatnonzero(prompt.record.candidates == prompt.record.truth)[0])
-        return Judged(
-            prompt,
-            reasoning,
-            f"{ORDER} {' > '.join(names[: config.places])}",
-            ranking,
-            rank_of(ranking, truth),
-            count_statements(reasoning),
-            cut,
-        )
 
 
 def blocks(prompts: list[Prompt], buckets: tuple[int, ...], size: int) -> list[list[int]]:

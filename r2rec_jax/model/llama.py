@@ -13,6 +13,7 @@ from jax.ad_checkpoint import checkpoint_name
 from r2rec_jax.model.attention import RESIDUALS, Prefix, attend
 from r2rec_jax.model.cache import write
 from r2rec_jax.model.config import LlamaConfig
+from r2rec_jax.model.items import ItemTokens
 from r2rec_jax.model.lora import Linear, LoRAConfig
 from r2rec_jax.model.rope import rotate
 from r2rec_jax.runtime.errors import UserError
@@ -148,6 +149,7 @@ class Llama(nn.Module):
     `unrolled`: layers are written out one by one, each with parameters, keys and values of its own. A scan
     over stacked ones copies a layer's slice before using it: nothing beside a training step, much beside
     the one token of a decoding step.
+    `items`: shape of a table of item vectors; ids from the vocabulary's size on are theirs (items.py).
     """
 
     config: LlamaConfig
@@ -157,6 +159,7 @@ class Llama(nn.Module):
     int8: bool = False
     attention: str = "xla"
     unrolled: bool = False
+    items: tuple[int, int] | None = None
 
     @nn.compact
     def __call__(self, tokens_NT, start=0, *pasts: Prefix, cache: Prefix | None = None):
@@ -180,7 +183,14 @@ class Llama(nn.Module):
             head_init = nn.with_logical_partitioning(nn.initializers.lecun_normal(), ("embed", "vocab"))
             self.param("lm_head", head_init, (c.hidden_size, c.vocab_size), jnp.float32)
         table = gathered(embedding, "vocab", "embed")
-        x_NTD = constrain(jnp.take(table, tokens_NT, axis=0).astype(self.dtype), *RESIDUAL)
+        if self.items is None:
+            x_NTD = jnp.take(table, tokens_NT, axis=0).astype(self.dtype)
+        else:
+            V, D = table.shape
+            of_items = ItemTokens(self.items, D, self.dtype, name="item_tokens")(tokens_NT - V)
+            words = jnp.take(table, jnp.minimum(tokens_NT, V - 1), axis=0).astype(self.dtype)
+            x_NTD = jnp.where((tokens_NT < V)[:, :, None], words, of_items)
+        x_NTD = constrain(x_NTD, *RESIDUAL)
         N, T = tokens_NT.shape
         positions_NT = jnp.broadcast_to(start, (N,))[:, None] + jnp.arange(T)
 
@@ -222,7 +232,8 @@ def head(params) -> jax.Array:
 
 
 def init_variables(model: Llama, seed: int) -> dict:
-    """Fresh variables, unboxed: {'params': ..., 'lora': ... if the model has adapters}."""
+    """Fresh variables, unboxed: {'params': ..., 'lora': ... if the model has adapters, 'projector' and
+    'items' (zeros) if it has item tokens}."""
     keys = dict(zip(("params", "lora"), jax.random.split(jax.random.key(seed)), strict=True))
     return nn.meta.unbox(model.init(keys, jnp.zeros((1, 2), jnp.int32)))
 

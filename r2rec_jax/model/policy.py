@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from r2rec_jax.model import peft
 from r2rec_jax.model.attention import choose_attention
 from r2rec_jax.model.config import LlamaConfig, load_config, parse_config
+from r2rec_jax.model.items import read_items
 from r2rec_jax.model.llama import Llama, abstract_variables, init_variables
 from r2rec_jax.model.lora import LoRAConfig
 from r2rec_jax.model.quantize import quantize_params
@@ -21,7 +22,8 @@ from r2rec_jax.runtime.mesh import shardings
 class Policy:
     """`trainable` and `frozen` together are the model's variables.
 
-    With an adapter: trainable {'lora'}, frozen {'params'}; a full model: trainable {'params'}, frozen {}.
+    With an adapter: trainable {'lora'}, frozen {'params'}; with item tokens also trainable {'projector'} and
+    frozen {'items'}. A full model: trainable {'params'}, frozen {}.
     """
 
     model: Llama
@@ -66,6 +68,19 @@ def load_policy(config: ConfigDict, mesh: jax.sharding.Mesh, seed: int) -> Polic
     placed = shardings(abstract_variables(model), mesh)
     params = jax.jit(lambda: init_variables(model, seed)["params"], out_shardings=placed["params"])()
     return Policy(model, {"params": params}, {})
+
+
+def with_items(policy: Policy, path: str, mesh: jax.sharding.Mesh, seed: int) -> Policy:
+    """The same base and adapter, with tokens for the items of the table at `path` and a fresh projector.
+
+    Raises UserError for a file that is no table.
+    """
+    table = read_items(path)
+    model = policy.model.clone(items=table.shape)
+    placed = shardings(abstract_variables(model), mesh)
+    fresh = jax.jit(lambda: init_variables(model, seed)["projector"], out_shardings=placed["projector"])()
+    items = jax.device_put({"item_tokens": {"table": table}}, placed["items"])
+    return Policy(model, {**policy.trainable, "projector": fresh}, {**policy.frozen, "items": items})
 
 
 def lora_config(section: ConfigDict) -> LoRAConfig:

@@ -47,6 +47,11 @@ def collate(
     )
 
 
+def lengths_of(examples) -> np.ndarray:
+    """Tokens of each (prompt, response, mask) example of a source, int [len(examples)]."""
+    return np.array([len(example["prompt"]) + len(example["response"]) for example in examples])
+
+
 def batches(
     source,
     *,

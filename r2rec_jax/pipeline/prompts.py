@@ -9,7 +9,7 @@ from r2rec_jax.chains.graph import build_graph
 from r2rec_jax.data.interactions import Catalog
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.pipeline.batches import pad
-from r2rec_jax.prompts.chat import Chat
+from r2rec_jax.prompts.chat import Chat, without_item_tokens
 from r2rec_jax.prompts.ranking import RankingRecord, make_record, ranking_prompt, shown_titles
 from r2rec_jax.prompts.wording import Wording, wording
 from r2rec_jax.runtime.errors import UserError
@@ -19,7 +19,8 @@ from r2rec_jax.runtime.errors import UserError
 class Prompt:
     """A query in ids, its text, its tokens, and the candidates as the text names them.
 
-    dropped_chains, dropped_likes: how many of the user's the record lacks because they did not fit.
+    dropped_chains, dropped_likes: how many of the user's the record lacks because they did not fit; rated
+    items of the history count as likes.
     """
 
     record: RankingRecord
@@ -33,7 +34,7 @@ class Prompt:
 class RankingPrompts:
     """Prompt k is user k's; the same whatever the order or the number of workers.
 
-    One that is longer than the largest of `config.buckets` loses chains, then likes (see `fit`).
+    One that is longer than the largest of `config.buckets` loses chains, likes, history (see `fit`).
     """
 
     def __init__(
@@ -56,6 +57,8 @@ class RankingPrompts:
             seed,
         )
         self.before_target_time = before_target_time
+        if config.item_tokens and chat.first_item is None:
+            raise UserError("prompt.item_tokens is for LLaRA, trained by configs/llara.py: leave it out here")
         self.graph = build_graph(dataset)
         self.wording = wording(config.wording)
 
@@ -87,6 +90,7 @@ class RankingPrompts:
             int(self.users[k]),
             chains=c.chains,
             likes=c.likes,
+            history=c.history,
             seed=self.seed,
             length=c.chain_length,
             selection=c.chain_selection,
@@ -97,7 +101,8 @@ class RankingPrompts:
 def fit(record: RankingRecord, catalog: Catalog, words: Wording, chat: Chat, config: ConfigDict) -> Prompt:
     """The record's prompt within max(config.buckets) tokens, `config` being a `prompt` section.
 
-    What is too long loses its last chain, again and again, then its oldest like; never a candidate.
+    What is too long loses its last chain, again and again, then its oldest like, then the oldest of its
+    history; never a candidate.
 
     Raises:
       UserError: candidates and request alone are too long.
@@ -111,6 +116,7 @@ def fit(record: RankingRecord, catalog: Catalog, words: Wording, chat: Chat, con
             answer=config.answer,
             places=config.places,
             reasoning=config.reasoning,
+            item_tokens=config.item_tokens,
         )
         tokens = np.array(open_turn(chat, text, config.reasoning), np.int32)
         if len(tokens) <= budget:
@@ -119,6 +125,8 @@ def fit(record: RankingRecord, catalog: Catalog, words: Wording, chat: Chat, con
             record = dataclasses.replace(record, chains=record.chains[:-1])
         elif record.likes:
             record = dataclasses.replace(record, likes=record.likes[1:])
+        elif record.history:
+            record = dataclasses.replace(record, history=record.history[1:])
         else:
             raise UserError(
                 f"the candidates of user {record.user} alone need {len(tokens)} tokens, more than "
@@ -126,17 +134,23 @@ def fit(record: RankingRecord, catalog: Catalog, words: Wording, chat: Chat, con
             )
     return Prompt(
         record,
-        text,
+        without_item_tokens(text),
         tokens,
         shown_titles(record, catalog, words),
         dropped_chains=len(whole.chains) - len(record.chains),
-        dropped_likes=len(whole.likes) - len(record.likes),
+        dropped_likes=len(whole.likes + whole.history) - len(record.likes + record.history),
     )
 
 
 def open_turn(chat: Chat, text: str, reasoning: bool) -> list[int]:
     """`chat.prompt`; without `reasoning` the block for it is closed, so that the answer comes next."""
     return chat.prompt(text) if reasoning else [*chat.prompt(text), chat.end_think]
+
+
+def closed_answer(chat: Chat, answer: str) -> list[int]:
+    """What continues a turn that `open_turn` opened without reasoning: the answer and the end token."""
+    rest = chat.completion("", answer)
+    return rest[rest.index(chat.end_think) + 1 :]
 
 
 def pad_prompts(prompts: list[Prompt], buckets: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:

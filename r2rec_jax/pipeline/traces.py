@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from r2rec_jax.pipeline.prompts import open_turn
+from r2rec_jax.pipeline.prompts import closed_answer, open_turn
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.runtime.errors import UserError
 
@@ -38,11 +38,6 @@ class Traces:
         if not self.examples:
             raise UserError(f"{path} holds no trace; annotate again with --overwrite")
 
-    @property
-    def lengths(self) -> np.ndarray:
-        """Tokens of each example, int [len(self)]."""
-        return np.array([len(example["prompt"]) + len(example["response"]) for example in self.examples])
-
     def __len__(self) -> int:
         return len(self.examples)
 
@@ -52,9 +47,8 @@ class Traces:
 
 def _example(trace: dict[str, str], chat: Chat) -> dict[str, np.ndarray]:
     reasoned = bool(trace["reasoning"])
-    response = chat.completion(trace["reasoning"], trace["answer"])
-    if not reasoned:  # the prompt has closed the block that `completion` closes
-        response = response[response.index(chat.end_think) + 1 :]
+    answer = trace["answer"]
+    response = chat.completion(trace["reasoning"], answer) if reasoned else closed_answer(chat, answer)
     return {
         "prompt": np.array(open_turn(chat, trace["prompt"], reasoned), np.int32),
         "response": np.array(response, np.int32),

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from r2rec_jax.model.completion import CompletionBatch
 from r2rec_jax.model.config import LlamaConfig, load_config, parse_config
+from r2rec_jax.model.items import read_items
 from r2rec_jax.model.llama import Llama, abstract_variables
 from r2rec_jax.model.policy import Policy, lora_config
 from r2rec_jax.rollout.engine import Engine, Prompts, SamplingConfig
@@ -72,11 +73,11 @@ def shapes_of(config: ConfigDict) -> Shapes:
     B, parts = config.train.batch_size, config.train.micro_batches
     if config.stage == "grpo":
         return Shapes(B, config.grpo.group, max(config.prompt.buckets), config.rollout.max_tokens, parts)
-    if config.stage == "sft":
+    if config.stage in ("sft", "tallrec", "llara"):
         return Shapes(B, 1, max(config.prompt.buckets), max(config.train.response_buckets), parts)
     if config.stage == "pretrain":
         return Shapes(B, 1, 1, max(width for _, width, _ in config.corpus.curriculum), parts)
-    raise UserError(f"stage {config.stage!r} is unknown: use one of pretrain, sft, grpo")
+    raise UserError(f"stage {config.stage!r} is unknown: use one of pretrain, sft, grpo, tallrec, llara")
 
 
 def architecture(config: ConfigDict) -> LlamaConfig:
@@ -96,7 +97,8 @@ def abstract_policy(config: ConfigDict, mesh: Mesh) -> Policy:
     lora = lora_config(config.lora) if c.folder else None
     # What this machine can compile: offloading keeps the same program but for where inputs wait.
     remat = "block" if c.remat == "offload" else c.remat
-    model = Llama(architecture(config), lora, dtype, remat, bool(c.quantize), attention="xla")
+    items = read_items(c.item_table).shape if c.item_table else None
+    model = Llama(architecture(config), lora, dtype, remat, bool(c.quantize), attention="xla", items=items)
     abstract = abstract_variables(model)
     placed = shardings(abstract, mesh)
 
@@ -108,11 +110,11 @@ def abstract_policy(config: ConfigDict, mesh: Mesh) -> Policy:
         return jax.ShapeDtypeStruct(x.shape, dtype if loaded else x.dtype, sharding=sharding)
 
     variables = jax.tree_util.tree_map_with_path(leaf, nn.meta.unbox(abstract), placed)
-    trainable = "lora" if lora else "params"
+    trainable = ("lora", "projector") if lora else ("params",)
     return Policy(
         model,
-        {trainable: variables[trainable]},
-        {name: tree for name, tree in variables.items() if name != trainable},
+        {name: tree for name, tree in variables.items() if name in trainable},
+        {name: tree for name, tree in variables.items() if name not in trainable},
     )
 
 

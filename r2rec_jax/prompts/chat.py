@@ -22,6 +22,8 @@ MARKERS = {
     "end_think": "</think>",
 }
 _MARKUP = re.compile(r"< ?/? ?think ?>|<[|｜][^<>]{0,40}[|｜]>", re.IGNORECASE)
+# Around an item's number, in place of its token. `plain` takes the character out of untrusted text.
+_ITEM = re.compile("\x1f([0-9]+)\x1f")
 _LONGEST = 44  # characters of what _MARKUP matches
 # Control characters, invisible formats (direction marks, zero-width, tags), halves of surrogate pairs.
 _UNSEEN = {"Cc", "Cf", "Cs"}
@@ -50,14 +52,27 @@ def plain(text: str) -> str:
     return plain(decomposed) if _MARKUP.search(decomposed) else text
 
 
+def item_token(item: int) -> str:
+    """What stands in a prompt's text for the item's own token; nothing that people read."""
+    return f"\x1f{item}\x1f"
+
+
+def without_item_tokens(text: str) -> str:
+    return _ITEM.sub("", text)
+
+
 class Chat:
     """A tokenizer with the family's six markers.
 
     Attributes `begin`, `end`, `user`, `assistant`, `think`, `end_think` are their token ids.
     """
 
-    def __init__(self, folder: str | Path):
-        """Reads `folder/tokenizer.json`; raises UserError if absent, damaged or without a marker."""
+    def __init__(self, folder: str | Path, first_item: int | None = None):
+        """Reads `folder/tokenizer.json`; `first_item` is the token of item 0, of a model that has any.
+
+        Raises UserError if the file is absent, damaged or without a marker.
+        """
+        self.first_item = first_item
         path = Path(folder) / "tokenizer.json"
         if not path.exists():
             raise UserError(f"no tokenizer at {path}; it belongs in the model folder, beside config.json")
@@ -74,11 +89,14 @@ class Chat:
         self._no_text = {*self.tokenizer.get_added_tokens_decoder(), *(getattr(self, n) for n in MARKERS)}
 
     def encode(self, text: str) -> list[int]:
-        """Tokens of trusted wording and cleaned data.
+        """Tokens of trusted wording and cleaned data; of items too, where the model has any.
 
         Raises ValueError if the text holds what `plain` takes out: a marker, or another added token of
         the tokenizer, or half a surrogate pair.
         """
+        if self.first_item is not None and _ITEM.search(text):
+            before, item, after = _ITEM.split(text, maxsplit=1)
+            return [*self.encode(before), self.first_item + int(item), *self.encode(after)]
         try:
             ids = self.tokenizer.encode(text, add_special_tokens=False).ids
         except TypeError:

@@ -1,6 +1,7 @@
 """The recommendation prompt: what is known of a user, and the candidates to rank."""
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -8,6 +9,7 @@ from r2rec_jax.chains.graph import Graph
 from r2rec_jax.chains.sampler import Chain, sample_chains
 from r2rec_jax.data.interactions import Catalog
 from r2rec_jax.data.prepared import Dataset
+from r2rec_jax.prompts.chat import item_token
 from r2rec_jax.prompts.wording import ANSWERS, Wording
 from r2rec_jax.runtime.errors import UserError
 
@@ -18,7 +20,8 @@ class RankingRecord:
 
     likes: recently liked items, oldest first. chains: may be empty, the prompt then has no such
     section. candidates: int32[C], among them the truth. popularity: int64[C], how many ratings of each
-    may be seen; a teacher breaks ties by it, no prompt shows it.
+    may be seen; a teacher breaks ties by it, no prompt shows it. history: recently rated items with
+    their ratings, oldest first; may be empty, the prompt then has no such section.
     """
 
     user: int
@@ -28,6 +31,7 @@ class RankingRecord:
     candidates: np.ndarray
     popularity: np.ndarray
     truth: int
+    history: list[tuple[int, float]] = dataclasses.field(default_factory=list)
 
 
 def make_record(
@@ -37,6 +41,7 @@ def make_record(
     *,
     chains: int,
     likes: int,
+    history: int = 0,
     seed: int,
     length: int = 1,
     selection: str = "uniform",
@@ -49,7 +54,7 @@ def make_record(
 
     Raises:
       UserError: the user is in no group of the split, so it has no candidates.
-      AssertionError: a candidate occurs in a chain or among the likes, which would give it away.
+      AssertionError: a candidate occurs in a chain, the likes or the history, which would give it away.
     """
     candidates = np.array(dataset.split.candidates[user])
     if candidates[0] < 0:
@@ -65,7 +70,8 @@ def make_record(
         before=dataset.truth_time(user) if before_target_time else None,
     )
     liked = dataset.recent_likes(user, likes).tolist()
-    shown = {item for chain in drawn for item in chain.items} | set(liked)
+    rated = recent_ratings(dataset, user, history)
+    shown = {item for chain in drawn for item in chain.items} | set(liked) | {item for item, _ in rated}
     assert shown.isdisjoint(candidates.tolist()), f"user {user}: the prompt shows a candidate"
     return RankingRecord(
         user=int(user),
@@ -75,7 +81,20 @@ def make_record(
         candidates=candidates,
         popularity=np.diff(graph.item_offsets)[candidates],
         truth=int(dataset.split.truth[user]),
+        history=rated,
     )
+
+
+def recent_ratings(dataset: Dataset, user: int, n: int, before: int | None = None) -> list[tuple[int, float]]:
+    """The last `n` items that the user rated, oldest first, with the ratings.
+
+    `before`: a row of the log, only what stands above it; default: all of the user's history.
+    """
+    rows = dataset.history(user)
+    stop = rows.stop if before is None else before
+    rows = slice(max(rows.start, stop - n), stop)
+    log = dataset.interactions
+    return list(zip(log.item[rows].tolist(), log.rating[rows].tolist(), strict=True))
 
 
 def ranking_prompt(
@@ -86,8 +105,11 @@ def ranking_prompt(
     answer: str,
     places: int,
     reasoning: bool = True,
+    item_tokens: bool = False,
 ) -> str:
     """The text of the user turn. `answer` says what the reply names: "titles" or "numbers".
+
+    With `item_tokens` the titles of likes, history and candidates are followed by `item_token`.
 
     Without `reasoning` it asks for the answer alone (the paper's Table 2, "no reasoning chain").
 
@@ -98,7 +120,9 @@ def ranking_prompt(
         raise UserError(f"answer={answer!r}: use {' or '.join(ANSWERS)}")
     if not 1 <= places <= len(record.candidates):
         raise UserError(f"places={places}: there are {len(record.candidates)} candidates to rank")
-    likes = [_told(wording.like, catalog, item, wording) for item in record.likes]
+    tell = functools.partial(told, catalog=catalog, wording=wording, item_tokens=item_tokens)
+    likes = [tell(wording.like, item) for item in record.likes]
+    rated = [tell(wording.rated, item, rating=f"{rating:g}") for item, rating in record.history]
     names = peer_names(record.chains, wording)
     chains = [
         wording.chain.format(
@@ -109,20 +133,25 @@ def ranking_prompt(
         for k, chain in enumerate(record.chains, 1)
     ]
     candidates = [
-        _told(wording.candidate[answer], catalog, item, wording, number=k)
-        for k, item in enumerate(record.candidates, 1)
+        tell(wording.candidate[answer], item, number=k) for k, item in enumerate(record.candidates, 1)
     ]
     parts = [wording.traits(record.demographics, wording.about)]
     if likes:
         parts.append(wording.likes.format(likes=wording.like_joiner.join(likes)))
+    if rated:
+        parts.append(wording.history.format(history=wording.like_joiner.join(rated)))
     if chains:
         parts.append(wording.chains.format(chains="\n".join(chains)))
     parts.append(wording.candidates.format(candidates=wording.candidate_joiner.join(candidates)))
-    request = wording.request_all if places == len(candidates) else wording.request
+    request, form = wording.request, wording.form
+    if places == len(candidates):
+        request = wording.request_all
+    elif places == 1:
+        request, form = wording.request_one, wording.form_one
     parts.append(request.format(places=places, count=len(candidates)))
     known = "chains" if chains else "likes" if likes else "neither"
     parts.append(wording.reason[known] if reasoning else wording.no_reason)
-    parts.append(wording.form[answer].format(places=places))
+    parts.append(form[answer].format(places=places))
     return "".join(parts)
 
 
@@ -168,6 +197,11 @@ def link_facts(
     ]
 
 
-def _told(template: str, catalog: Catalog, item: int, wording: Wording, **facts) -> str:
+def told(
+    template: str, item: int, *, catalog: Catalog, wording: Wording, item_tokens: bool = False, **facts
+) -> str:
+    """`template` filled with the item's {title} and {genres}, and with `facts`."""
     title, genres = wording.title(catalog, item), wording.genre_note(catalog, item)
+    if item_tokens:
+        title += item_token(item)
     return template.format(title=title, genres=genres, **facts)

@@ -37,6 +37,9 @@ class Wording:
     like: str  # {title} {genres}
     like_joiner: str
     likes: str  # {likes}
+    dislikes: str  # {likes}: what the user rated low, each as `like`
+    rated: str  # {title} {genres} {rating}
+    history: str  # {history}, each as `rated`, joined as likes are
     chain: str  # a whole chain, and its {number}
     link: str  # a further companion: {peer}, peer_about, {rating}; {item}, item_genres, {next_rating}
     chains: str  # {chains}
@@ -45,15 +48,20 @@ class Wording:
     candidate_joiner: str
     candidates: str  # {candidates}
     request: str  # {places} of {count} candidates
+    request_one: str  # {count}: one place
     request_all: str  # {count}: every candidate has a place
     reason: dict[str, str]  # how to reason from "chains"; from "likes" alone; from "neither"
     form: dict[str, str]  # by answer: {places}, how the answer looks
+    form_one: dict[str, str]  # the same with one place
 
     question: str  # the chain without r01, and what it asks: r01
     question_link: str
     question_reason: str
     question_form: str
     no_reason: str  # instead of either way to reason
+
+    liking: str  # {title} {genres}: will the user like it?
+    verdicts: tuple[str, str]  # the answers to it: the user will not; the user will
 
     told: tuple[int, ...]  # statements before the taste; a user always gets the same number of these
     hops: tuple[str, ...]  # statements about a chain, in its order; the second may tell {agreement}
@@ -119,6 +127,12 @@ MOVIES = Wording(
     like="- {title}{genres}",
     like_joiner="\n",
     likes="Films the viewer liked most recently, oldest first:\n{likes}\n\n",
+    dislikes="Films the viewer rated low most recently, oldest first:\n{likes}\n\n",
+    rated="- {title}{genres}: {rating}",
+    history=(
+        "Films the viewer rated most recently, oldest first, with ratings from 1 (worst) to 5 (best):\n"
+        "{history}\n\n"
+    ),
     chain=(
         "{number}. The viewer gave {i0}{i0_genres} a {r00}. {peer}{peer_about} gave the same film a {r10}. "
         "{peer} also gave {i1}{i1_genres} a {r11}. {links}The viewer gave that film a {r01}."
@@ -136,6 +150,7 @@ MOVIES = Wording(
     candidate_joiner="\n",
     candidates="Candidates, films the viewer has not rated yet, in no particular order:\n{candidates}\n\n",
     request="Which film will the viewer like next? Rank the {places} likeliest of {count} candidates.\n\n",
+    request_one="Which film will the viewer like next? Name the likeliest of {count} candidates.\n\n",
     request_all="Which film will the viewer like next? Rank all {count} candidates.\n\n",
     reason={
         "chains": (
@@ -166,6 +181,10 @@ MOVIES = Wording(
             "Order: number of the likeliest > number of the second > and so on"
         ),
     },
+    form_one={
+        "titles": "Give the answer as a single line: title and year, in this form:\nOrder: title (year)",
+        "numbers": "Give the answer as a single line: the candidate's number, in this form:\nOrder: number",
+    },
     question=(
         "A rating chain, with ratings from 1 (worst) to 5 (best). It is a loop that starts and ends with a "
         "viewer and goes from one person to the next through a film that both have rated.\n\n"
@@ -188,6 +207,8 @@ MOVIES = Wording(
     ),
     question_form="Give the answer as a single line, in this form:\nRating: a number from 1 to 5",
     no_reason="Do not reason or explain.\n\n",
+    liking="Will the viewer like {title}{genres}? Answer Yes or No, and nothing else.",
+    verdicts=("No", "Yes"),
     told=(4,),
     hops=(
         "The viewer gave {i0}{i0_genres} a {r00}.",
@@ -272,6 +293,9 @@ COMPACT = Wording(
     like="{title}",
     like_joiner=", ",
     likes="Kai is fond of {likes}.\n",
+    dislikes="Kai is less fond of {likes}.\n",
+    rated="{title} a {rating}",
+    history="Kai gave {history}.\n",
     chain="Kai {r00} {i0} {r10} {peer} {r11} {i1}{links} {r01} Kai",
     link=" {rating} {peer} {next_rating} {item}",
     chains="{chains}\n",
@@ -280,14 +304,18 @@ COMPACT = Wording(
     candidate_joiner=", ",
     candidates="Candidates: {candidates}.\n",
     request="Rank the best {places}.",
+    request_one="Rank the best 1.",
     request_all="Rank the best {count}.",
     reason={"chains": "", "likes": "", "neither": ""},
     form=dict.fromkeys(ANSWERS, ""),
+    form_one=dict.fromkeys(ANSWERS, ""),
     question="{about}Kai {r00} {i0} {r10} {peer} {r11} {i1}{i1_genres}{links}.\nKai gave it what?",
     question_link=" {rating} {peer} {next_rating} {item}{item_genres}",
     question_reason="",
     question_form="",
     no_reason="",
+    liking="Kai gave {title}{genres} what?",
+    verdicts=("Kai gave it a 2.", "Kai gave it a 5."),
     told=(2, 3, 4),
     hops=(
         "Kai gave {i0} a {r00}.",

@@ -44,11 +44,13 @@ def decoder(model: Llama, weights: str) -> Llama:
 def decoder_variables(model: Llama, weights: str, variables: dict) -> dict:
     """`variables` of `model` as those of `decoder(model, weights)`; pure, to be jitted."""
     base, lora = variables["params"], variables.get("lora")
-    own = {"params": _each_layer(base, model.config.num_hidden_layers)}
+    own = {name: tree for name, tree in variables.items() if name not in ("params", "lora")}
+    own["params"] = _each_layer(base, model.config.num_hidden_layers)
     if lora is not None:
         own["lora"] = _each_layer(lora, model.config.num_hidden_layers)
     if weights != "adapter":
-        own = {"params": _merged(own, model, weights)}
+        own["params"] = _merged(own, model, weights)
+        own.pop("lora", None)
     return own
 
 

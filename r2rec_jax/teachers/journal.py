@@ -1,4 +1,4 @@
-"""Every reply of a teacher on disk as soon as it is judged, so that nothing paid for is lost."""
+"""Every reply of a teacher or a server on disk as soon as it is there, so that nothing paid for is lost."""
 
 import json
 import os
@@ -22,12 +22,12 @@ FIELDS = {
 class Journal:
     """The rows of `folder`/replies.jsonl, in the order of arrival; `append` adds one for good.
 
-    A row: user, task, refused (one of REASONS, or None: accepted), text, prompt_tokens,
+    A row of a teacher: user, task, refused (one of REASONS, or None: accepted), text, prompt_tokens,
     completion_tokens, cost. A last line that a killed writer left unfinished is dropped.
     """
 
-    def __init__(self, folder: str | Path):
-        """Raises UserError naming a line that is no row."""
+    def __init__(self, folder: str | Path, fields: dict[str, type] = FIELDS):
+        """`fields`: what each row has. Raises UserError naming a line that is no row."""
         self.path = Path(folder) / FILE
         self.rows: list[dict] = []
         if not self.path.exists():
@@ -35,12 +35,13 @@ class Journal:
         data = self.path.read_bytes()
         whole = data[: data.rfind(b"\n") + 1]
         for number, line in enumerate(whole.split(b"\n")[:-1], start=1):
-            self.rows.append(_row(line, f"{self.path}:{number}"))
+            self.rows.append(_row(line, fields, f"{self.path}:{number}"))
         if whole != data:
             write_atomic(self.path, whole)
 
     def append(self, row: dict) -> None:
         self.rows.append(row)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
         # One system call a line: an interrupt comes before it or after it.
         with open(self.path, "ab", buffering=0) as file:
@@ -51,12 +52,12 @@ class Journal:
         return sum(row["cost"] for row in self.rows)
 
 
-def _row(line: bytes, where: str) -> dict:
+def _row(line: bytes, fields: dict[str, type], where: str) -> dict:
     try:
         row = json.loads(line)
-        valid = all(isinstance(row[name], kind) for name, kind in FIELDS.items())
+        valid = all(isinstance(row[name], kind) for name, kind in fields.items())
     except (ValueError, KeyError, TypeError):
         valid = False
     if not valid:
-        raise UserError(f"{where} is not a teacher's reply: remove the line to have it asked again")
+        raise UserError(f"{where} is not a reply as kept here: remove the line to have it asked again")
     return row

@@ -1,4 +1,4 @@
-"""A teacher behind an OpenAI-compatible server: many requests at once, nothing it says believed."""
+"""The client of an OpenAI-compatible server, and the teacher behind one: nothing it says is believed."""
 
 import asyncio
 import dataclasses
@@ -12,39 +12,60 @@ from r2rec_jax.prompts.chat import plain
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.teachers.ask import Ask, Receive, Reply
 
+REFUSED_IN_A_ROW = 10  # requests that the server would not take before it is asked nothing more
 LOST_IN_A_ROW = 10  # requests without any reply, each after its retries, before the server counts as down
 LONGEST = 100_000  # characters kept of a reply
 SLOWEST = 120.0  # seconds that the client at most waits between two tries, when the server asks for it
 
 
-class ServerTeacher:
-    """`config` is the `annotate` section; `spent` is what earlier runs paid, for the cost limit."""
+class Server:
+    """Asks a server, many requests at once; what Ask.text says is all that it is told.
 
-    def __init__(self, config: ConfigDict, spent: float):
-        """Raises UserError for a missing model name or key."""
-        self.config, self.c, self.spent = config, config.openai, spent
+    `spent` is what has been paid so far, with what earlier runs paid, for the cost limit.
+    """
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        where: str,
+        *,
+        max_tokens: int,
+        temperature: float,
+        top_p: float,
+        spent: float = 0.0,
+    ):
+        """`config` is a section made by `configs.base.server`, and `where` its name in messages; a
+        completion has at most `max_tokens`.
+
+        Raises UserError for a missing model name or key.
+        """
+        self.c, self.where, self.spent = config, where, spent
         if not self.c.model:
-            raise UserError("annotate.openai.model is empty: name the model that the server shall use")
+            raise UserError(f"{where}.model is empty: name the model that the server shall use")
         if self.c.concurrency < 1:
-            raise UserError(f"annotate.openai.concurrency {self.c.concurrency}: use at least 1")
+            raise UserError(f"{where}.concurrency {self.c.concurrency}: use at least 1")
         variable = self.c.key_variable
         if variable and not os.environ.get(variable):
             raise UserError(
                 f"the environment has no {variable}: set it to the server's key, or set "
-                "annotate.openai.key_variable to '' for a server that needs none"
+                f"{where}.key_variable to '' for a server that needs none"
             )
+        if self.c.thought_tokens:  # such models choose for themselves how they sample
+            self.settings = {"max_completion_tokens": max_tokens + self.c.thought_tokens}
+        else:
+            self.settings = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
         self._key = os.environ[variable] if variable else "none"
         self._stopped = False
-        self._lost = 0
+        self._lost = self._refused = 0
         self._next_start = 0.0
 
     def __call__(self, asks: list[Ask], receive: Receive) -> None:
-        """Raises UserError when the server refuses key or model or is down, or the cost limit is spent;
-        replies that were under way have been received then."""
+        """Raises UserError when the server refuses key, model or request or is down, or the cost limit is
+        spent; replies that were under way have been received then."""
         asyncio.run(self._ask_all(asks, receive))
         if self._stopped:
             raise UserError(
-                f"annotate.openai.cost_limit {self.c.cost_limit:g} is spent ({self.spent:.4g}): raise it and "
+                f"{self.where}.cost_limit {self.c.cost_limit:g} is spent ({self.spent:.4g}): raise it and "
                 "run the same command again to go on"
             )
 
@@ -86,28 +107,22 @@ class ServerTeacher:
                 response = await client.chat.completions.with_raw_response.create(
                     model=self.c.model,
                     messages=[{"role": "user", "content": ask.text}],
-                    temperature=self.config.temperature,
-                    top_p=self.config.top_p,
-                    max_tokens=self.config.max_tokens,
+                    **self.settings,
                 )
         except openai.APIStatusError as error:
             if error.status_code in (401, 403, 404):
                 raise UserError(
                     f"{self.c.base_url} answered {error.status_code} ({plain(str(error))[:160]}): check "
-                    "annotate.openai.base_url, its model, and the key"
+                    f"{self.where}.base_url, its model, and the key"
                 ) from None
             if error.status_code not in (408, 409, 429) and error.status_code < 500:
-                return Reply("", "refused")
+                return self._refuse(error)
             return self._lose(error)
         except (openai.APIConnectionError, TimeoutError) as error:
             return self._lose(error)
-        self._lost = 0
+        self._lost = self._refused = 0
         reply = read_completion(response.content, self.c)
         self.spent += reply.cost
-        thought, closed, said = reply.text.rpartition("</think>")
-        if closed:  # what a model thinks for itself is no trace, unless it does what a policy does
-            text = said if self.config.hint else f"{thought}\n{said}"
-            reply = dataclasses.replace(reply, text=text)
         return reply
 
     async def _pace(self) -> None:
@@ -119,6 +134,17 @@ class ServerTeacher:
         self._next_start = start + 60.0 / self.c.requests_per_minute
         await asyncio.sleep(start - now)
 
+    def _refuse(self, error: openai.APIStatusError) -> Reply:
+        """One text may be refused for what it says; all of them are for how they are sent."""
+        self._refused += 1
+        if self._refused >= REFUSED_IN_A_ROW:
+            raise UserError(
+                f"{self.c.base_url} refused {self._refused} requests in a row, last with "
+                f"{error.status_code} ({plain(str(error))[:160]}): check {self.where}.model and its "
+                "thought_tokens"
+            )
+        return Reply("", "refused")
+
     def _lose(self, error: Exception) -> None:
         self._lost += 1
         if self._lost >= LOST_IN_A_ROW:
@@ -128,8 +154,29 @@ class ServerTeacher:
             )
 
 
+class ServerTeacher:
+    """A server asked for traces; `config` is the `annotate` section."""
+
+    def __init__(self, config: ConfigDict, spent: float):
+        """`spent`: see Server. Raises UserError as Server does."""
+        sampling = {name: config[name] for name in ("max_tokens", "temperature", "top_p")}
+        self.server = Server(config.openai, "annotate.openai", **sampling, spent=spent)
+        self.hint = config.hint
+
+    def __call__(self, asks: list[Ask], receive: Receive) -> None:
+        """Raises UserError as Server does."""
+        self.server(asks, lambda ask, reply: receive(ask, reply and self._without_thought(reply)))
+
+    def _without_thought(self, reply: Reply) -> Reply:
+        """What a model thinks for itself is no trace, unless it does what a policy does."""
+        thought, closed, said = reply.text.rpartition("</think>")
+        if not closed:
+            return reply
+        return dataclasses.replace(reply, text=said if self.hint else f"{thought}\n{said}")
+
+
 def read_completion(body: bytes, config: ConfigDict) -> Reply:
-    """A chat completion as a Reply, `config` being the `openai` section; whatever else the server sent is
+    """A chat completion as a Reply, `config` being the server's section; whatever else the server sent is
     a Reply with a fault."""
     try:
         said = json.loads(body)

@@ -33,6 +33,10 @@ def restore_adapter(workdir: str | Path, which: str = "latest") -> tuple[str, Lo
         ) from None
     if stage == "pretrain":
         raise UserError(f"{workdir} trained a model, not an adapter: it is in {workdir}/model")
+    if stage == "llara":
+        raise UserError(
+            f"{workdir} trained a projector of items too, for which an adapter's file has no place"
+        )
     lora = lora_config(config.lora)
     abstract = meta.unbox(abstract_variables(Llama(load_config(base), lora)))["lora"]
     tree = restore_trainable(workdir, {"lora": abstract}, make_optimizer(config, steps=1), which)

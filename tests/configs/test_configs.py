@@ -17,8 +17,10 @@ PRESETS = {
     "data": (None, "generated", *data.MOVIELENS, *data.PAPER, *data.AMAZON, "table"),
     "sft": (None, "quickstart"),
     "grpo": (None, "quickstart"),
-    "eval": (None, "quickstart"),
+    "eval": (None, "quickstart", "compared"),
     "baselines": (None, "quickstart"),
+    "tallrec": (None, "quickstart"),
+    "llara": (None, "quickstart"),
     "reproduce": ("quickstart", "figure5", "ml1m_smoke", "ml1m"),
 }
 BUILDS = [(name, preset) for name, presets in PRESETS.items() for preset in presets]

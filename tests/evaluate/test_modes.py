@@ -24,6 +24,7 @@ from r2rec_jax.runtime.mesh import make_mesh
 
 CONFIG = ConfigDict({"wording": "compact", "answer": "numbers", "places": 3, "reasoning": True, "likes": 2})
 CONFIG.update({"chains": 1, "buckets": (160,), "chain_length": 1, "chain_selection": "uniform"})
+CONFIG.update({"history": 0, "item_tokens": False})
 EVERYBODY = set(range(5))
 
 

@@ -28,6 +28,8 @@ CONFIG = ConfigDict(
         "places": 3,
         "reasoning": True,
         "likes": 2,
+        "history": 0,
+        "item_tokens": False,
         "chains": 1,
         "buckets": (160,),
         "chain_length": 1,

@@ -442,7 +442,7 @@ def test_unknown_choices_are_refused(road, tmp_path):
     config.rollout.chunk = 0
     refused(train.main, config, tmp_path / "run", "rollout.chunk=0", "1 or more")
     config.stage = "dpo"
-    refused(train.main, config, tmp_path / "run", "'dpo'", "pretrain, sft, grpo")
+    refused(train.main, config, tmp_path / "run", "'dpo'", "pretrain, sft, grpo, tallrec, llara")
     config = road.data.copy_and_resolve_references()
     config.annotate.tasks = ("ranking", "poem")
     refused(annotate.main, config, tmp_path / "run", "poem", "rating, ranking")

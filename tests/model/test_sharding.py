@@ -23,10 +23,11 @@ def test_on_eight_devices(run_on_eight_devices):
     run_on_eight_devices()
 
 
-@pytest.fixture
-def model(config):
+@pytest.fixture(params=[None, (7, 3)], ids=["words", "items"])
+def model(config, request):
     # The mesh divides the vocabulary too.
-    return Llama(dataclasses.replace(config, vocab_size=54), LoRAConfig(rank=2, alpha=4.0))
+    config = dataclasses.replace(config, vocab_size=54)
+    return Llama(config, LoRAConfig(rank=2, alpha=4.0), items=request.param)
 
 
 @pytest.mark.eight_devices
@@ -34,7 +35,7 @@ def test_loss_and_gradients_equal_one_device(model, randomize, assert_close):
     rng = np.random.default_rng(0)
     B, G, P, R = 4, 2, 9, 5
     batch = CompletionBatch(
-        prompt=rng.integers(0, 54, (B, P)).astype(np.int32),
+        prompt=rng.integers(0, 54 + (model.items or (0,))[0], (B, P)).astype(np.int32),
         prompt_length=np.array([9, 4, 1, 6], np.int32),
         response=rng.integers(0, 54, (B * G, R)).astype(np.int32),
         response_mask=(np.arange(R) < rng.integers(1, R + 1, (B * G, 1))).astype(np.float32),

@@ -20,6 +20,8 @@ CONFIG = ConfigDict(
         "places": 3,
         "reasoning": True,
         "likes": 5,
+        "history": 0,
+        "item_tokens": False,
         "chains": 3,
         "buckets": (400, 800),
         "chain_length": 1,
@@ -104,6 +106,20 @@ def test_what_is_too_long_loses_chains_then_likes_and_never_a_candidate(dataset,
         # Nothing is dropped without need: what was kept at larger budgets does not fit.
         assert all(lengths[other] > budget for other in lengths if sum(other) > sum(kept))
     assert set(lengths) == {(3, 5), (2, 5), (1, 5), *((0, likes) for likes in range(6))}
+
+
+def test_rated_history_stands_where_chains_and_likes_did(dataset, chat):
+    """ChatRec's prompt: what the log says of the user's last rows, in order, and neither chain nor like."""
+    log, changes = dataset.interactions, {"history": 4, "likes": 0, "chains": 0, "reasoning": False}
+    for k, user in enumerate(dataset.split.users["grpo"]):
+        rows = range(dataset.split.cutoff[user] - 4, dataset.split.cutoff[user])
+        told = ", ".join(f"{dataset.catalog.title[log.item[row]]} a {log.rating[row]:g}" for row in rows)
+        prompt = source(dataset, chat, **changes)[k]
+        assert f"Kai gave {told}.\nCandidates: " in prompt.text
+        assert not prompt.record.likes and not prompt.record.chains
+    shorter = source(dataset, chat, **changes, buckets=(len(prompt.tokens) - 1,))[k]
+    assert shorter.record.history == prompt.record.history[1:] and shorter.dropped_likes == 1
+    assert shorter.titles == prompt.titles
 
 
 def test_without_reasoning_the_think_block_is_closed(dataset, chat):

@@ -26,6 +26,7 @@ from r2rec_jax.runtime.errors import UserError
 ROOT = Path(__file__).parents[2]
 LENGTHS = np.random.default_rng(4).integers(1, 200, 61)
 PROMPT = ConfigDict({"wording": "compact", "answer": "titles", "places": 3, "reasoning": True, "likes": 5})
+PROMPT.update({"history": 0, "item_tokens": False})
 PROMPT.update({"chains": 3, "chain_length": 1, "chain_selection": "uniform", "buckets": (256, 320, 800)})
 
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from r2rec_jax.prompts.chat import MARKERS, Chat, plain
+from r2rec_jax.prompts.chat import MARKERS, Chat, item_token, plain, without_item_tokens
 from r2rec_jax.prompts.ranking import make_record, ranking_prompt
 from r2rec_jax.prompts.rating import rating_prompt
 from r2rec_jax.prompts.wording import WORDINGS
@@ -313,3 +313,12 @@ def test_a_tokenizer_of_another_family_is_refused(tmp_path):
 def test_text_keeps_the_space_that_a_stop_text_may_be_made_of(chat):
     ids = chat.encode("One.\n\n")
     assert chat.text(ids).endswith("\n\n") and not chat.decode(ids).endswith("\n")
+
+
+def test_an_items_token_is_a_number_past_the_vocabulary(tiny_chat, tmp_path):
+    (tmp_path / "tokenizer.json").write_text(tiny_chat.tokenizer.to_str())
+    chat = Chat(tmp_path, first_item=1024)
+    a, b = tiny_chat.encode("Kai is fond of"), tiny_chat.encode(", a drama.")
+    assert chat.encode(f"Kai is fond of{item_token(0)}, a drama.{item_token(3999)}") == [*a, 1024, *b, 5023]
+    assert without_item_tokens(f"Heat{item_token(12)}.") == "Heat."
+    assert plain(f"Heat{item_token(12)}") == "Heat 12"  # what a title holds is no item

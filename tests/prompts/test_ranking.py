@@ -78,6 +78,24 @@ def test_the_movies_prompt_reads_so():
     assert "like next? Rank all 3 candidates.\n" in of_all
 
 
+def test_a_prompt_of_rated_history_for_one_place_reads_so():
+    record = dataclasses.replace(RECORD, likes=[], chains=[], history=[(0, 4.0), (1, 2.5)])
+    asked = {"answer": "titles", "places": 1, "reasoning": False}
+    assert ranking_prompt(record, FILMS, MOVIES, **asked) == (
+        "About the viewer: gender female, age 25-34, occupation lawyer.\n\n"
+        "Films the viewer rated most recently, oldest first, with ratings from 1 (worst) to 5 (best):\n"
+        "- Heat (1995) [Action, Crime]: 4\n"
+        "- Emma (1996) [Romance]: 2.5\n\n"
+        "Candidates, films the viewer has not rated yet, in no particular order:\n"
+        "1. Ran (1985) [Drama]\n2. Fargo (1996) [Crime, Drama]\n3. Shine\n\n"
+        "Which film will the viewer like next? Name the likeliest of 3 candidates.\n\n"
+        "Do not reason or explain.\n\n"
+        "Give the answer as a single line: title and year, in this form:\nOrder: title (year)"
+    )
+    compact = ranking_prompt(record, FILMS, COMPACT, **asked)
+    assert "lawyer.\nKai gave Heat a 4, Emma a 2.5.\nCandidates: Ran, Fargo, Shine.\n" in compact
+
+
 @pytest.mark.parametrize("words", [MOVIES, BOOKS, PRODUCTS], ids=["movies", "books", "products"])
 def test_without_reasoning_a_prompt_asks_for_the_answer_alone(words):
     asked = {"answer": "numbers", "places": 2}
@@ -107,6 +125,8 @@ def test_products_and_books_are_no_films():
         for answer in ANSWERS:
             texts = [ranking_prompt(RECORD, yearless, words, answer=answer, places=2)]
             texts.append(rating_prompt(CHAIN, yearless, {}, words))
+            one = dataclasses.replace(RECORD, history=[(0, 4.0)])
+            texts.append(ranking_prompt(one, yearless, words, answer=answer, places=1))
             for text in texts:
                 assert not re.search(r"film|viewer|watch|year", text) and thing in text and person in text
 
@@ -222,6 +242,8 @@ def test_a_candidate_that_the_prompt_would_show_is_refused(dataset, graph):
     leaky = dataclasses.replace(dataset, split=dataclasses.replace(dataset.split, candidates=rows))
     with pytest.raises(AssertionError, match="candidate"):
         make_record(leaky, graph, user, chains=0, likes=5, seed=0)
+    with pytest.raises(AssertionError, match="candidate"):
+        make_record(leaky, graph, user, chains=0, likes=0, history=99, seed=0)
 
 
 def test_bad_requests_end_in_one_line(dataset, graph):

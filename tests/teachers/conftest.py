@@ -18,10 +18,11 @@ def chat(tmp_path_factory) -> Chat:
 def config() -> ConfigDict:
     """What annotation reads of a whole config."""
     prompt = {"wording": "compact", "answer": "titles", "places": 3, "reasoning": True}
-    prompt |= {"likes": 5, "chains": 3, "buckets": (4096,)}
-    prompt |= {"chain_length": 1, "chain_selection": "uniform"}
-    server = {"base_url": "", "model": "m", "reported_model": "", "key_variable": "", "concurrency": 3}
-    server |= {"requests_per_minute": 0, "timeout_s": 2.0, "retries": 2, "prompt_price": 1.0}
+    prompt |= {"likes": 5, "history": 0, "chains": 3, "buckets": (4096,)}
+    prompt |= {"item_tokens": False, "chain_length": 1, "chain_selection": "uniform"}
+    server = {"base_url": "", "model": "m", "reported_model": "", "key_variable": ""}
+    server |= {"thought_tokens": 0, "concurrency": 3, "requests_per_minute": 0}
+    server |= {"timeout_s": 2.0, "retries": 2, "prompt_price": 1.0}
     server |= {"completion_price": 2.0, "cost_limit": 0.0}
     annotate = {"tasks": ("rating", "ranking"), "attempts": 3, "hint": True, "max_tokens": 1000}
     annotate |= {"temperature": 0.6, "top_p": 0.9, "openai": server}

@@ -115,7 +115,7 @@ def test_a_reply_is_read_with_its_tokens_and_cost(ask, fake):
             3,
         )
         assert reply.cost == pytest.approx((7 * 1.0 + 3 * 2.0) / 1e6)
-    assert teacher.spent == pytest.approx(5 * 13e-6)
+    assert teacher.server.spent == pytest.approx(5 * 13e-6)
     _, sent = fake.requests[0]
     assert sent["model"] == "m" and sent["messages"] == [
         {"role": "user", "content": sent["messages"][0]["content"]}
@@ -177,6 +177,22 @@ def test_a_request_that_the_server_will_not_take_is_a_refusal(ask, fake):
     fake.script = [(400, {}, {"error": {"message": "content policy"}})]
     _, replies = ask(2, concurrency=1)
     assert replies["0"].fault == "refused" and replies["1"].fault is None
+
+
+def test_a_server_that_takes_no_request_at_all_is_asked_no_more(ask, fake, monkeypatch):
+    monkeypatch.setattr(server, "REFUSED_IN_A_ROW", 3)
+    refusal = (400, {}, {"error": {"message": "'temperature' is not supported with this model"}})
+    fake.script = [refusal, refusal, (200, {}, completion())] + [refusal] * 9
+    with pytest.raises(UserError, match=r"refused 3 requests in a row.*'temperature' is not.*thought"):
+        ask(20, concurrency=1)
+    assert len(fake.requests) == 6
+
+
+def test_a_model_that_thinks_unseen_is_asked_as_it_wants(ask, fake):
+    ask(1, thought_tokens=5000)
+    _, sent = fake.requests[0]
+    assert set(sent) == {"model", "messages", "max_completion_tokens"}
+    assert sent["max_completion_tokens"] == 6000
 
 
 LIES = [
