@@ -18,6 +18,7 @@ PRESETS = {
     "sft": (None, "quickstart"),
     "grpo": (None, "quickstart"),
     "eval": (None, "quickstart", "compared"),
+    "baselines": (None, "quickstart"),
     "tallrec": (None, "quickstart"),
     "llara": (None, "quickstart"),
     "reproduce": ("quickstart", "figure5", "ml1m_smoke", "ml1m"),
