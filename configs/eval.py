@@ -12,7 +12,7 @@ user on one A100-80G; not measured here. `configs/eval.py:quickstart` takes the 
 
 The paper's other systems with language models: the bare base without reasoning or chains, ChatRec's prompt,
 TALLRec, LLaRA (configs/tallrec.py, configs/llara.py) and two models behind a server, whose key is in
-OPENAI_API_KEY. 1,000 users cost about 3 million tokens of prompts a run: mind `cost_limit`.
+OPENAI_API_KEY. 1,000 users of ML-1M are a million tokens of prompts a run: mind the prices and `cost_limit`.
 
 What a system asks and how it answers is its own, e.g. --config.systems.sft.mode=likelihood, or, in a
 config file, system("runs/ml1m/sft", prompt={"chains": 0}, samples=8).

@@ -26,9 +26,10 @@ def get_config(preset: str | None = None) -> ConfigDict:
     c.stage = "llara"
     c.model.item_table = "runs/ml1m/baselines/sasrec/items.npy"
     c.prompt.update(PROMPT)
+    c.prompt.buckets = (640, 704, 1088, 2048)
     c.train.batch_size = 16
     c.train.steps = 157  # 5 epochs of 500 users
-    c.train.response_buckets = (16, 32, 64)
+    c.train.response_buckets = (32, 64)
     c.optimizer.learning_rate = 2e-4
     if preset_of(preset, ("quickstart",)):
         tiny(c)

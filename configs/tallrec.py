@@ -23,7 +23,7 @@ def get_config(preset: str | None = None) -> ConfigDict:
     c = base()
     c.stage = "tallrec"
     c.prompt.update(PROMPT)
-    c.prompt.buckets = (256, 384, 512, 1024)
+    c.prompt.buckets = (224, 256, 320, 512)
     c.train.questions = 10  # of each SFT user
     c.train.batch_size = 128
     c.train.micro_batches = 4

@@ -38,7 +38,8 @@ def require(config: ConfigDict, *kinds: str, adapters: dict[str, str] | None = N
         ),
         "items": (
             config.model.item_table,
-            "train a SASRec with launch.baselines and name its items.npy in model.item_table",
+            f"python -m launch.baselines --config=configs/baselines.py{stage_preset} "
+            f"--config.systems=\"('sasrec',)\" --workdir={Path(config.model.item_table).parent.parent}",
         ),
     }
     found = [(kind, *wanted[kind]) for kind in kinds]

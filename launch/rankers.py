@@ -32,11 +32,8 @@ Rank = Callable[[Set[int]], Iterator[tuple[int, int, Judged]]]
 
 def prompt_section(config: ConfigDict, name: str) -> FrozenConfigDict:
     """The `prompt` section as system `name` has it. Raises UserError for what is no system's."""
+    _check_kind(name, config.systems[name])
     section, own = config.prompt.copy_and_resolve_references(), config.systems[name].prompt
-    if config.systems[name].kind not in KINDS:
-        raise UserError(
-            f"systems.{name}.kind {config.systems[name].kind!r} is unknown: use one of {', '.join(KINDS)}"
-        )
     if unknown := set(own) - set(section):
         raise UserError(f"systems.{name}.prompt.{min(unknown)} is unknown: use one of {', '.join(section)}")
     try:
@@ -44,6 +41,19 @@ def prompt_section(config: ConfigDict, name: str) -> FrozenConfigDict:
     except (TypeError, ValueError) as error:
         raise UserError(f"systems.{name}.prompt: {error}") from error
     return FrozenConfigDict(section)
+
+
+def _check_kind(name: str, c: ConfigDict) -> None:
+    """No field is there for nothing."""
+    if c.kind not in KINDS:
+        raise UserError(f"systems.{name}.kind {c.kind!r} is unknown: use one of {', '.join(KINDS)}")
+    if c.kind != "policy" and (c.mode != "generate" or c.samples != 1):
+        raise UserError(f"systems.{name}: kind {c.kind} has neither mode nor samples: leave them out")
+    if (c.kind == "server") != ("server" in c) or (c.kind == "server" and c.adapter):
+        raise UserError(
+            f"systems.{name}: a server has its own section and no adapter, other kinds have none: in a "
+            'config file, system(kind="server", served=server("MODEL"))'
+        )
 
 
 def count_runs(config: ConfigDict, name: str, section: ConfigDict) -> int:

@@ -31,8 +31,9 @@ class ItemTokens(nn.Module):
     def __call__(self, items_NT):
         def leaf(collection, name, init, shape, axes):
             boxed = nn.with_logical_partitioning(init, axes)
-            fresh = lambda: boxed(self.make_rng("lora"), shape, jnp.float32)  # noqa: E731
-            return self.variable(collection, name, fresh).value
+            return self.variable(
+                collection, name, lambda: boxed(self.make_rng("lora"), shape, jnp.float32)
+            ).value
 
         (count, width), D = self.items, self.features
         zeros = nn.initializers.zeros

@@ -127,7 +127,7 @@ MOVIES = Wording(
     like="- {title}{genres}",
     like_joiner="\n",
     likes="Films the viewer liked most recently, oldest first:\n{likes}\n\n",
-    dislikes="Films the viewer rated low most recently, oldest first:\n{likes}\n\n",
+    dislikes="Films the viewer rated most recently and did not like, oldest first:\n{likes}\n\n",
     rated="- {title}{genres}: {rating}",
     history=(
         "Films the viewer rated most recently, oldest first, with ratings from 1 (worst) to 5 (best):\n"

@@ -21,6 +21,7 @@ PRESETS = {
     "grpo": (None, "quickstart"),
     "baselines": (None, "quickstart"),
     "eval": (None, "quickstart", "compared"),
+    "baselines": (None, "quickstart"),
     "tallrec": (None, "quickstart"),
     "llara": (None, "quickstart"),
     "reproduce": ("quickstart", "figure5", "ml1m_smoke", "ml1m", *TABLES),

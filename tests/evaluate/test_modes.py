@@ -54,7 +54,7 @@ def asked(data, config) -> list[Prompt]:
     return list(RankingPrompts(dataset, dataset.split.users["evaluation"], chat, config, 0))
 
 
-def ranked(data, model, mode, config=CONFIG, *, runs=1, samples=1, wanted=EVERYBODY, rows=4, **how) -> dict:
+def ranked(data, model, mode, config=CONFIG, *, runs=1, samples=1, wanted=EVERYBODY, rows=5, **how) -> dict:
     sampling = SamplingConfig(**{"max_tokens": 32, "chunk": 8, "temperature": 1.0, "slots": rows} | how)
     rank = PolicyRanker(model[0], data[1], sampling, make_mesh(1), mode=mode, runs=runs, samples=samples)
     triples = list(rank(model[1], asked(data, config), config, seed=5, wanted=wanted))
@@ -84,7 +84,7 @@ def reasonings(data, model, prompts, rows) -> list[list[list[int]]]:
 def test_likelihood_is_of_naming_a_candidate_first(answer, reasoning, data, model):
     """Each candidate's whole row through the forward pass: prompt, reasoning, opening, name, its end."""
     config, chat, runs = section(answer=answer, reasoning=reasoning), data[1], 3 if reasoning else 1
-    found = ranked(data, model, "likelihood", config, max_tokens=60, runs=runs)
+    found = ranked(data, model, "likelihood", config, max_tokens=60, runs=runs, rows=5 * runs)
     assert sorted(found) == [(k, run) for k in range(5) for run in range(runs)]
     prompts = asked(data, config)
     thoughts = reasonings(data, model, prompts, runs) if reasoning else [[[]]] * 5
@@ -116,9 +116,9 @@ def test_likelihood_is_of_naming_a_candidate_first(answer, reasoning, data, mode
 @pytest.mark.parametrize("mode", ["generate", "constrained", "likelihood"])
 def test_runs_and_samples_are_the_same_completions(mode, data, model):
     """Six runs, or two of three fused: the draws are one sequence; and no run is another's copy."""
-    six = ranked(data, model, mode, runs=6)
+    six = ranked(data, model, mode, runs=6, rows=30)
     assert len({six[0, run].reasoning for run in range(6)}) == 6
-    fused = ranked(data, model, mode, runs=2, samples=3)
+    fused = ranked(data, model, mode, runs=2, samples=3, rows=30)
     places = 20 if mode == "likelihood" else 3
     for k in range(5):
         for run in (0, 1):

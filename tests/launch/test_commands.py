@@ -457,7 +457,6 @@ def test_unknown_choices_are_refused(road, tmp_path):
         ({"systems.sft.prompt.chains": "two"}, "systems.sft.prompt: "),
         ({"rollout.temperature": 0.0}, "systems.sft+grpo.samples=3 would all be the same"),
         ({"evaluate.runs": 0}, "evaluate.runs=0"),
-        ({"lora.rank": 3}, "damaged or of another config"),
     ],
 )
 def test_an_evaluation_that_cannot_be_is_refused(road, tmp_path, changes, named):

@@ -11,7 +11,7 @@ def test_the_question_reads_so():
     assert history_text(HISTORY, 3.0, FILMS, MOVIES) == (
         "Films the viewer liked most recently, oldest first:\n"
         "- Heat (1995) [Action, Crime]\n- Big (1988) [Comedy]\n\n"
-        "Films the viewer rated low most recently, oldest first:\n"
+        "Films the viewer rated most recently and did not like, oldest first:\n"
         "- Emma (1996) [Romance]\n- Fargo (1996) [Crime, Drama]\n\n"
     )
     assert question_text(4, FILMS, MOVIES) == (
@@ -24,6 +24,6 @@ def test_the_question_reads_so():
 
 
 def test_a_part_with_nothing_in_it_is_not_there():
-    assert "low" not in history_text(HISTORY[:1], 3.0, FILMS, MOVIES)
-    assert "liked" not in history_text(HISTORY[1:2], 3.0, FILMS, MOVIES)
+    assert "did not like" not in history_text(HISTORY[:1], 3.0, FILMS, MOVIES)
+    assert "viewer liked" not in history_text(HISTORY[1:2], 3.0, FILMS, MOVIES)
     assert history_text([], 3.0, FILMS, MOVIES) == ""

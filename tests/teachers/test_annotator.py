@@ -116,7 +116,7 @@ def test_a_half_written_line_is_dropped_and_a_foreign_one_named(run, dataset, co
     for line in (b"{}\n", b"not json\n", b'{"user": "4"}\n', b"\n"):
         journal.write_bytes(kept + line)
         with pytest.raises(
-            UserError, match=rf"replies\.jsonl:{whole['replies'] + 1} is not a teacher's reply"
+            UserError, match=rf"replies\.jsonl:{whole['replies'] + 1} is not a reply as kept here"
         ):
             run(Scripted(dataset, config))
 
