@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from launch import annotate, prepare, train
 from launch import eval as evaluation
 from launch.finished import STAGES, read_stages
+from r2rec_jax.baselines.trainer import ITEMS
 from r2rec_jax.data.prepared import MANIFEST
 from r2rec_jax.runtime.paths import write_atomic
 
@@ -35,7 +36,7 @@ def settle(config: ConfigDict, run: Path) -> ConfigDict:
 
 def item_table(run: Path) -> Path:
     """The vectors of SASRec's items, where LLaRA's tokens come from."""
-    return run / "baselines" / "sasrec" / "items.npy"
+    return run / "baselines" / "sasrec" / ITEMS
 
 
 def stage(run: Path, name: str, work: Callable, config: ConfigDict) -> None:

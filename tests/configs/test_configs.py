@@ -19,7 +19,6 @@ PRESETS = {
     "data": (None, "generated", *data.MOVIELENS, *data.PAPER, *data.AMAZON, "table"),
     "sft": (None, "quickstart"),
     "grpo": (None, "quickstart"),
-    "baselines": (None, "quickstart"),
     "eval": (None, "quickstart", "compared"),
     "baselines": (None, "quickstart"),
     "tallrec": (None, "quickstart"),
