@@ -20,6 +20,7 @@ from r2rec_jax.model.config import LlamaConfig
 from r2rec_jax.model.hf import save_params
 from r2rec_jax.model.llama import Llama, init_variables
 from r2rec_jax.model.policy import load_policy, with_items
+from r2rec_jax.plan.programs import abstract_policy
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import make_mesh
@@ -88,6 +89,10 @@ def test_both_learn_and_llara_trains_its_projector(road):
         assert len(losses) == steps and np.isfinite(losses).all()
     mesh, table = make_mesh(1), road.at("items.npy")
     policy = with_items(load_policy(road.llara, mesh, 0), table, mesh, 0)
+    planned = abstract_policy(road.llara, mesh)  # what launch.plan compiles
+    for a, b in ((planned.trainable, policy.trainable), (planned.frozen, policy.frozen)):
+        described = (jax.tree.map(lambda x: (x.shape, x.dtype, x.sharding), tree) for tree in (a, b))
+        assert next(described) == next(described)
     learnt = restore_trainable(road.at("llara"), policy.trainable, make_optimizer(road.llara, 1))
     assert set(learnt) == {"lora", "projector"}
     changes = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), learnt, policy.trainable)
