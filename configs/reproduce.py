@@ -67,7 +67,7 @@ def get_config(preset: str | None = None) -> ConfigDict:
         c.seeds, c.policy_seeds = (0, 1, 2), (0,)
         if preset in SMALL:
             small(c)
-            c.data.sizes.evaluation = 400
+            c.data.sizes = base().data.sizes  # as in the tables of the 8B: the same users and candidates
         else:
             found = data.get_config(DATA[variant])
             c.data, c.prompt.wording = found.data, found.prompt.wording
