@@ -5,11 +5,7 @@
 `quickstart`: generated data and the embedded tiny model; minutes on two CPU cores. `figure5`: the same
 with as many GRPO steps from the bare model beside it, as in the paper's Figure 5.
 
-    python -m launch.reproduce --config=configs/reproduce.py:ml1m_smoke --config.data.raw=data/ml-1m \
-        --workdir=runs/ml1m_smoke
-
-`ml1m_smoke`: real MovieLens-1M through the same tiny model, which has never seen a film title: it shows
-that the road carries real data, not that the method works. `ml1m`: the paper's setting on the 8B.
+`ml1m`: the same on real MovieLens-1M with the 8B, in the paper's setting.
 
     python -m launch.reproduce --config=configs/reproduce.py:table1 --workdir=runs/tables
 
@@ -31,7 +27,7 @@ from configs import eval as evaluation
 from configs.base import base, preset_of, tiny
 from r2rec_jax.runtime.errors import UserError
 
-ROADS = ("quickstart", "figure5", "ml1m_smoke", "ml1m")
+ROADS = ("quickstart", "figure5", "ml1m")
 TABLES = ("table1", "table2", "table3")
 # What follows a table's name -> preset of configs/data.py, and the workdir of its tables.
 DATA = {"": "ml-1m", "book": "amazon-book", "electronics": "amazon-electronics"}
@@ -44,7 +40,7 @@ def get_config(preset: str | None = None) -> ConfigDict:
     known = (*ROADS, *(f"{table}_{name}".rstrip("_") for table in TABLES for name in DATA), *SMALL)
     if not preset:
         raise UserError(f"configs/reproduce.py needs a preset: one of {', '.join(known)}")
-    embedded = preset_of(preset, known) in (*ROADS[:3], *SMALL)
+    embedded = preset_of(preset, known) in ("quickstart", "figure5", *SMALL)
     c = tiny(base()) if embedded else base()
     stage_preset = "quickstart" if embedded else None
     c.sft = sft.get_config(stage_preset)
@@ -58,8 +54,6 @@ def get_config(preset: str | None = None) -> ConfigDict:
     c.grpo_alone = preset == "figure5"
     c.tables, c.seeds, c.policy_seeds = (), (), ()
     c.trained = ConfigDict()  # data set (evaluate/paper.py) -> workdir of its tables, for Table 3
-    if preset == "ml1m_smoke":
-        small(c)
     if preset.startswith("table"):
         name, _, variant = preset.partition("_")
         c.tables = (name,)
@@ -67,7 +61,6 @@ def get_config(preset: str | None = None) -> ConfigDict:
         c.seeds, c.policy_seeds = (0, 1, 2), (0,)
         if preset in SMALL:
             small(c)
-            c.data.sizes = base().data.sizes  # as in the tables of the 8B: the same users and candidates
         else:
             found = data.get_config(DATA[variant])
             c.data, c.prompt.wording = found.data, found.prompt.wording
@@ -76,9 +69,9 @@ def get_config(preset: str | None = None) -> ConfigDict:
 
 
 def small(c: ConfigDict) -> None:
-    """MovieLens-1M within minutes of the tiny model."""
+    """MovieLens-1M with the tiny model, a few steps of each training."""
     c.data.update({"source": "ml-1m", "raw": "data/ml-1m"})
-    c.data.sizes = ConfigDict({"sft": 300, "grpo": 200, "validation": 40, "evaluation": 200})
+    c.data.sizes = base().data.sizes  # the users and candidates of the 8B's tables
     # Film titles are many bytes to the tiny vocabulary: fewer chains, numbers for answers.
     c.prompt.update({"answer": "numbers", "chains": 2, "buckets": (640,)})
     c.annotate.max_tokens = 256

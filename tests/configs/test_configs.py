@@ -23,7 +23,7 @@ PRESETS = {
     "baselines": (None, "quickstart"),
     "tallrec": (None, "quickstart"),
     "llara": (None, "quickstart"),
-    "reproduce": ("quickstart", "figure5", "ml1m_smoke", "ml1m", *TABLES),
+    "reproduce": ("quickstart", "figure5", "ml1m", *TABLES),
 }
 BUILDS = [(name, preset) for name, presets in PRESETS.items() for preset in presets]
 BASE = ("seed", "mesh", "data", "prompt", "model", "lora", "annotate")
@@ -56,7 +56,7 @@ def test_an_unknown_preset_is_refused(name):
 
 
 def test_reproduce_asks_for_a_preset():
-    with pytest.raises(UserError, match="quickstart, figure5, ml1m_smoke, ml1m"):
+    with pytest.raises(UserError, match="quickstart, figure5, ml1m"):
         build("reproduce")
 
 
