@@ -80,4 +80,4 @@ def small(c: ConfigDict) -> None:
     c.grpo.rollout.max_tokens = 256
     c.eval.rollout.max_tokens = 256
     c.tallrec.train.update({"steps": 60, "batch_size": 16})
-    c.llara.train.update({"steps": 60, "batch_size": 16})
+    c.llara.train.update({"steps": 60, "batch_size": 16, "response_buckets": (32, 64)})
