@@ -24,6 +24,7 @@ from r2rec_jax.pipeline.batches import batches, collate
 from r2rec_jax.pipeline.pretrain import PretrainRows
 from r2rec_jax.pipeline.prompts import RankingPrompts
 from r2rec_jax.pipeline.traces import Traces
+from r2rec_jax.plan.utilisation import AtBest
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.corpus import Corpus
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
@@ -48,14 +49,15 @@ from r2rec_jax.train.state import TrainState, restore_trainable
 SAMPLES = "samples.jsonl"
 
 
-def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
+def main(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive = loop.run) -> None:
+    """Sets the stage up and hands it to `drive`: the training loop, or launch.profile's few steps."""
     stages = {"pretrain": pretrain, "sft": sft, "grpo": grpo}
     if config.stage not in stages:
         raise UserError(f"stage {config.stage!r} is unknown: use one of {', '.join(stages)}")
-    stages[config.stage](config, workdir, overwrite)
+    stages[config.stage](config, workdir, overwrite, drive)
 
 
-def pretrain(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
+def pretrain(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive) -> None:
     """Trains a full model from scratch on generated text and exports it as a Hugging Face folder."""
     dataset = make_dataset(config.data)
     corpus = Corpus(dataset.interactions, dataset.catalog, build_graph(dataset))
@@ -77,7 +79,7 @@ def pretrain(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
         workers=config.data.workers,
         put=lambda batch: to_devices(batch, mesh),
     )
-    state = _supervise(config, workdir, policy, examples, mesh, parts)
+    state = _supervise(config, workdir, policy, examples, mesh, parts, drive)
     params = state.trainable["params"]
     save_params(
         workdir / "model",
@@ -88,7 +90,7 @@ def pretrain(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     )
 
 
-def sft(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
+def sft(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive) -> None:
     """Teaches a fresh adapter to write the teacher's traces."""
     require(config, "model", "traces")
     chat = Chat(config.model.folder)
@@ -108,10 +110,10 @@ def sft(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
         workers=config.data.workers,
         put=lambda batch: to_devices(batch, mesh),
     )
-    _supervise(config, workdir, policy, examples, mesh, parts)
+    _supervise(config, workdir, policy, examples, mesh, parts, drive)
 
 
-def grpo(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
+def grpo(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive) -> None:
     """Goes on from the SFT adapter by group-relative rewards; that adapter, frozen, is the reference."""
     require(config, "model", "data", adapters={config.train.init: "sft"} if config.train.init else {})
     chat = Chat(config.model.folder)
@@ -164,7 +166,7 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
 
         return mapped(logprobs, batch, parts)
 
-    phases, samples = Phases(), StepLog(workdir / SAMPLES)
+    phases, samples, at_best = Phases(), StepLog(workdir / SAMPLES), AtBest(config, policy, mesh)
 
     def advance(state, prompts, step):
         variables = {**policy.frozen, **state.trainable}
@@ -187,6 +189,7 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
         metrics["update/tokens_per_s"] = phases.rate(
             "update", c.updates_per_rollout * got.metrics["rollout/tokens"]
         )
+        metrics["update/mfu"] = phases.rate("update", c.updates_per_rollout * at_best(batch.completions))
         return state, metrics, batch
 
     def evaluate(state):
@@ -197,10 +200,12 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
         return {f"validation/{name}": value for name, value in rates.items()}
 
     with scorer:
-        loop.run(config, workdir, state, examples, advance, phases, evaluate, logs=(samples,))
+        drive(config, workdir, state, examples, advance, phases, evaluate, logs=(samples,))
 
 
-def _supervise(config: ConfigDict, workdir: Path, policy: Policy, examples, mesh, parts) -> TrainState:
+def _supervise(
+    config: ConfigDict, workdir: Path, policy: Policy, examples, mesh, parts, drive: loop.Drive
+) -> TrainState:
     """Drives the cross-entropy step over an iterator of CompletionBatch on the devices."""
     optimizer = make_optimizer(config, config.train.steps)
     state = place_state(TrainState.create(policy.trainable, optimizer), mesh)
@@ -212,13 +217,14 @@ def _supervise(config: ConfigDict, workdir: Path, policy: Policy, examples, mesh
         policy.frozen,
         mesh,
     )
-    phases = Phases()
+    phases, at_best = Phases(), AtBest(config, policy, mesh)
 
     def advance(state, batch, _):
         with phases("update"):
-            return *step(state, policy.frozen, batch), batch
+            state, metrics = step(state, policy.frozen, batch)
+        return state, metrics | {"train/at_best_s": at_best(batch)}, batch
 
-    return loop.run(config, workdir, state, examples, advance, phases)
+    return drive(config, workdir, state, examples, advance, phases)
 
 
 def _parts(config: ConfigDict, mesh) -> int:
