@@ -253,7 +253,7 @@ def test_grpo_that_is_not_finite_ends_with_its_batch(road, tmp_path, monkeypatch
 
 
 def untimed(workdir) -> list[dict]:
-    timed = re.compile("time/.*|.*_per_s")
+    timed = re.compile("time/.*|memory/.*|.*_per_s|.*/mfu")
     return [{name: row[name] for name in row if not timed.fullmatch(name)} for row in read(workdir)]
 
 
