@@ -5,7 +5,9 @@ from collections import Counter
 from r2rec_jax.profile.table import columns
 
 ALIKE = ("stage", "model", "device", "devices", "mesh", "jax", "shapes")  # what two profiles should share
-FEWEST = 0.005  # of A's step: a difference below is left out
+FEWEST, MOST = 0.005, 20  # least difference that is told, as a share of A's step; and how many
+UNEQUAL = 1.25  # ceilings that differ by that factor on one device were not measured in equal quiet
+_CEILINGS = ("flops", "bandwidth")
 
 
 def compare(a: dict, b: dict) -> str:
@@ -16,6 +18,8 @@ def compare(a: dict, b: dict) -> str:
 
 def _head(a: dict, b: dict) -> list[str]:
     lines = [f"{name} differs: {a[name]} in A, {b[name]} in B" for name in ALIKE if a[name] != b[name]]
+    if a["device"] == b["device"] and any(_differ(a["ceilings"][x], b["ceilings"][x]) for x in _CEILINGS):
+        lines.append("the ceilings differ: the machine was not as quiet both times, and times do not compare")
     rows = [("", "A", "B", "B / A")]
     u, v = a["utilisation"]["update"], b["utilisation"]["update"]
     rows += [
@@ -55,7 +59,9 @@ def _scopes(a: dict, b: dict) -> list[str]:
     if not changed:
         return [f"no scope differs by {FEWEST:.1%} of A's step"]
     rows = [("scope, the largest difference first", "A, s", "B, s", "B - A")]
-    return columns(rows + [_difference(name, before, after) for name in changed])
+    left = len(changed) - MOST
+    rest = [f"and {left} more"] if left > 0 else []
+    return columns(rows + [_difference(name, before, after) for name in changed[:MOST]]) + rest
 
 
 def _programs(a: dict, b: dict) -> list[str]:
@@ -79,6 +85,10 @@ def _programs(a: dict, b: dict) -> list[str]:
     if not rows:
         return ["the programs' HLO counts the same"]
     return columns([("HLO", "A", "B", "B - A"), *rows])
+
+
+def _differ(a: float, b: float) -> bool:
+    return max(a, b) > UNEQUAL * min(a, b)
 
 
 def _row(name: str, a: float, b: float) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """A profile as text."""
 
 FEWEST = 0.01  # share of the device's time below which a scope is summed with its like
+BUSY = 0.25  # spread of the steps above which the table warns
 
 
 def render(profile: dict) -> str:
@@ -16,7 +17,9 @@ def _head(p: dict) -> list[str]:
     steps = p["steps"]
     spread = max(abs(x - steps["median_s"]) for x in steps["timed_s"]) / steps["median_s"]
     traced = sum(steps["traced_s"]) / len(steps["traced_s"])
+    busy = spread > BUSY or p["utilisation"]["update"]["mfu_4n"] > 1
     return [
+        *(["THE MACHINE WAS NOT QUIET: steps differ or exceed the ceilings; take no time from here"] * busy),
         f"{p['stage']} of {p['model']}, jax {p['jax']}",
         f"{p['devices']} x {p['device']}, mesh {mesh}",
         f"largest step: {s['B']} prompts of {s['P']} tokens, {s['G']} completions each of {s['R']}; "

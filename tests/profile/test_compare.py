@@ -80,6 +80,16 @@ def test_equal_profiles_and_unlike_ones():
     assert "no scope differs" in text and "HLO counts the same" in text and "differs:" not in text
     other = A | {"device": "NVIDIA H200"}
     assert compare(A, other).startswith("device differs: cpu in A, NVIDIA H200 in B")
+    busy = A | {"ceilings": {"flops": 0.7e11, "bandwidth": 1e10}}
+    assert compare(A, busy).startswith("the ceilings differ: the machine was not as quiet")
+    assert "ceilings differ" not in compare(A, A | {"ceilings": {"flops": 0.9e11, "bandwidth": 1.1e10}})
+
+
+def test_a_long_list_is_cut():
+    scopes = [scope(f"layer {k}", 0.1 + k) for k in range(25)]
+    other = [scope(f"layer {k}", 0.2 + k) for k in range(25)]
+    lines = compare(A | {"scopes": scopes}, A | {"scopes": other}).splitlines()
+    assert sum(line.startswith("step: layer") for line in lines) == 20 and "and 5 more" in lines
 
 
 def test_the_command_reads_folders_and_files(tmp_path):
