@@ -80,6 +80,7 @@ class Capture:
 
     def __init__(self, steps: int, folder: Path, compiled: list[tuple[str, float]]):
         self._count, self._folder, self._compiled = steps, folder, compiled
+        self._number = 0  # of the step
         self.warmup: list[float] = []
         self.timed: list[Step] = []
         self.traced: list[Step] = []
@@ -102,7 +103,6 @@ class Capture:
         del config, workdir, evaluate, logs
         with contextlib.closing(batches):
             batches.start_prefetch()
-            self._number = 0
             while len(self.warmup) < MOST:
                 before = len(self._compiled)
                 state, steps = self._steps(1, state, batches, advance, phases)
