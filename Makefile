@@ -7,7 +7,6 @@ REQUIREMENTS := $(shell if nvidia-smi -L >/dev/null 2>&1; then echo requirements
 STAMP := $(VENV)/installed-$(REQUIREMENTS)
 # The peers of the benchmarks (torch and theirs) live apart.
 PEERS := .peers
-SUITES := attention loss_head chains load sft rollout grpo
 
 .DEFAULT_GOAL := help
 .PHONY: help env quickstart test lint peers bench clean
@@ -53,9 +52,7 @@ $(PEERS)/installed: requirements-peers.txt
 	@touch $@
 
 bench: env peers ## every benchmark beside its peers, into bench/; an idle machine and an hour or two
-	@set -e; for suite in $(SUITES); do \
-	  $(PYTHON) -m launch.bench $$suite --peers=$(PEERS)/bin/python --overwrite; \
-	done
+	$(PYTHON) -m launch.bench all --peers=$(PEERS)/bin/python --overwrite
 
 clean: ## remove the environments and caches; runs/ and bench/ stay
 	rm -rf $(VENV) $(PEERS) .pytest_cache .ruff_cache .hypothesis

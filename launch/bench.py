@@ -6,13 +6,21 @@ A suite is a module `r2rec_jax/bench/SUITE.py` with
 
 `peers` is the python of the peers' own environment, with torch; without it a suite leaves the peer's
 numbers out. `--quick` takes the smallest sizes: it shows that a suite runs, its numbers mean nothing.
+`all` runs every suite, each in a process of its own. `--against=FILE` shows beside the results how they
+moved since that earlier JSON (with `all`: the folder of them).
+
+    python -m launch.bench --device=gpu --model=llama3_8b --weights=random
+
+measures the 8B's programs on the device at hand, with random weights (r2rec_jax/bench/device.py).
 """
 
 import dataclasses
 import importlib
 import json
-import math
 import pkgutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from absl import flags
@@ -20,56 +28,100 @@ from absl import flags
 from launch import command
 from r2rec_jax import bench
 from r2rec_jax.bench.result import Row
+from r2rec_jax.bench.table import drift, table
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.paths import write_atomic
 
-HELPERS = ("models", "result")  # modules of the folder that are no suites
+HELPERS = ("device", "models", "programs", "result", "table")  # modules of the folder that are no suites
+ALL = "all"
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("peers", None, "python of the environment that holds the peers (torch and theirs)")
 flags.DEFINE_string("out", None, "JSON file to write; bench/SUITE.json if not given")
 flags.DEFINE_bool("quick", False, "smallest sizes, to see that the suite runs")
+flags.DEFINE_string("against", None, "an earlier JSON file of the suite: show what has moved")
+flags.DEFINE_enum("device", None, ["cpu", "gpu"], "measure the model's programs on it instead of a suite")
+flags.DEFINE_string("model", "llama3_8b", "what --device measures: llama3_8b or tiny")
+flags.DEFINE_enum("weights", "random", ["random"], "of the model of --device")
 
 
 def main(arguments: list[str]) -> None:
-    modules = [module.name for module in pkgutil.iter_modules(bench.__path__)]
-    known = [name for name in modules if name not in HELPERS]
-    if len(arguments) != 1 or arguments[0] not in known:
-        raise UserError(f"name one suite of {', '.join(known)}: python -m launch.bench SUITE")
+    if FLAGS.device:
+        if arguments:
+            raise UserError(f"--device measures its own table: leave out {arguments[0]!r}")
+        run = importlib.import_module(f"{bench.__name__}.device").run
+        _measure(f"{FLAGS.device}_{FLAGS.model}", lambda: run(FLAGS.device, FLAGS.model), "no target here")
+        return
+    known = _suites()
+    if len(arguments) != 1 or arguments[0] not in (*known, ALL):
+        raise UserError(f"name one suite of {', '.join((*known, ALL))}: python -m launch.bench SUITE")
     suite = arguments[0]
-    out = Path(FLAGS.out or f"bench/{suite}.json")
+    if suite == ALL:
+        _measure_all(known)
+        return
+    module = importlib.import_module(f"{bench.__name__}.{suite}")
+    _measure(suite, lambda: module.run(FLAGS.peers, FLAGS.quick), "no peers' environment")
+
+
+def _suites() -> list[str]:
+    modules = [module.name for module in pkgutil.iter_modules(bench.__path__)]
+    return [name for name in modules if name not in HELPERS]
+
+
+def _measure(suite: str, run: Callable[[], list[Row]], absent: str) -> None:
+    out = _free(Path(FLAGS.out or f"bench/{suite}.json"))
+    before = _read(Path(FLAGS.against)) if FLAGS.against else None
+    rows = run()
+    write_atomic(out, json.dumps([dataclasses.asdict(row) for row in rows], indent=2) + "\n")
+    print(table(rows, absent), f"written to {out}", sep="\n\n")
+    if before is not None:
+        print(f"\nagainst {FLAGS.against}\n", drift(rows, before), sep="\n")
+
+
+def _measure_all(suites: list[str]) -> None:
+    """A process each: none finds another's threads, memory or programs. One that fails stops no other."""
+    if FLAGS.out:
+        raise UserError("--out names one suite's file; all of them go to bench/SUITE.json")
+    against = {}
+    for suite in suites:
+        _free(Path(f"bench/{suite}.json"))
+        if FLAGS.against:
+            against[suite] = Path(FLAGS.against) / f"{suite}.json"
+            _read(against[suite])
+    failed = []
+    for suite in suites:
+        print(f"\n{suite}", flush=True)
+        flags_of = [f"--peers={FLAGS.peers}"] if FLAGS.peers else []
+        flags_of += [f"--against={against[suite]}"] if suite in against else []
+        flags_of += ["--quick"] if FLAGS.quick else []
+        flags_of += ["--overwrite"] if FLAGS.overwrite else []
+        if subprocess.run([sys.executable, "-m", "launch.bench", suite, *flags_of], check=False).returncode:
+            failed.append(suite)
+    if failed:
+        raise UserError(f"these suites failed, as they say above: {', '.join(failed)}")
+
+
+def _free(out: Path) -> Path:
     if out.exists() and not FLAGS.overwrite:
         raise UserError(f"{out} already exists: add --overwrite to measure anew, or name another --out")
-    rows = importlib.import_module(f"{bench.__name__}.{suite}").run(FLAGS.peers, FLAGS.quick)
-    write_atomic(out, json.dumps([dataclasses.asdict(row) for row in rows], indent=2) + "\n")
-    print(table(rows), f"written to {out}", sep="\n\n")
+    return out
 
 
-def table(rows: list[Row]) -> str:
-    """The rows as aligned text: medians, each with its spread, then ratio, target and verdict."""
-    lines = [("", "ours", "peer", "ratio", "target", "met")]
-    for row in rows:
-        peer = "no peers' environment" if row.peer is None else _value(row.peer, row.unit, row.spread[1])
-        lines.append(
-            (
-                row.name,
-                _value(row.ours, row.unit, row.spread[0]),
-                peer,
-                "" if row.ratio is None else f"{row.ratio:.2f}x",
-                "" if row.target is None else f">= {row.target:g}x",
-                {True: "yes", False: "NO", None: ""}[row.met],
-            )
-        )
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
-
-
-def _value(median: float, unit: str, spread: float) -> str:
-    digits = max(0, 2 - math.floor(math.log10(abs(median)))) if median else 0
-    return f"{median:,.{digits}f} {unit} ±{spread:.0%}"
+def _read(path: Path) -> list[dict]:
+    """The rows of an earlier run."""
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(rows, list):
+            raise ValueError("not a list of rows")
+        if not all({"name", "ours", "unit", "ratio", "spread"} <= row.keys() for row in rows):
+            raise ValueError("rows lack fields")
+    except OSError as error:
+        raise UserError(f"--against={FLAGS.against}: {path}: {error.strerror}") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"--against={FLAGS.against}: {path} is no result of launch.bench ({error})"
+        ) from error
+    return rows
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from r2rec_jax.pipeline.liking import liking_examples
 from r2rec_jax.pipeline.pretrain import PretrainRows
 from r2rec_jax.pipeline.prompts import RankingPrompts
 from r2rec_jax.pipeline.traces import Traces
+from r2rec_jax.plan.utilisation import AtBest
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.corpus import Corpus
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
@@ -54,14 +55,15 @@ from r2rec_jax.train.state import TrainState, restore_trainable
 SAMPLES = "samples.jsonl"
 
 
-def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
+def main(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive = loop.run) -> None:
+    """Sets the stage up and hands it to `drive`: the training loop, or launch.profile's few steps."""
     stages = {"pretrain": pretrain, "sft": sft, "grpo": grpo, "tallrec": tallrec, "llara": llara}
     if config.stage not in stages:
         raise UserError(f"stage {config.stage!r} is unknown: use one of {', '.join(stages)}")
-    stages[config.stage](config, workdir, overwrite)
+    stages[config.stage](config, workdir, overwrite, drive)
 
 
-def pretrain(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
+def pretrain(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive) -> None:
     """Trains a full model from scratch on generated text and exports it as a Hugging Face folder."""
     dataset = make_dataset(config.data)
     corpus = Corpus(dataset.interactions, dataset.catalog, build_graph(dataset))
@@ -83,7 +85,7 @@ def pretrain(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
         workers=config.data.workers,
         put=lambda batch: to_devices(batch, mesh),
     )
-    state = _supervise(config, workdir, policy, examples, mesh, parts)
+    state = _supervise(config, workdir, policy, examples, mesh, parts, drive)
     params = state.trainable["params"]
     save_params(
         workdir / "model",
@@ -94,15 +96,15 @@ def pretrain(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     )
 
 
-def sft(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
+def sft(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive) -> None:
     """Teaches a fresh adapter to write the teacher's traces."""
     require(config, "model", "traces")
     chat = Chat(config.model.folder)
     traces = Traces(Path(config.annotate.folder) / "traces.jsonl", chat)
-    _imitate(config, workdir, overwrite, traces.examples)
+    _imitate(config, workdir, overwrite, drive, traces.examples)
 
 
-def tallrec(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
+def tallrec(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive) -> None:
     """Teaches a fresh adapter to say whether a user will like an item."""
     require(config, "model", "data")
     chat = Chat(config.model.folder)
@@ -110,10 +112,10 @@ def tallrec(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     words, c = wording(config.prompt.wording), config.prompt
     users, questions = dataset.split.users["sft"], config.train.questions
     examples = liking_examples(dataset, users, words, chat, c, questions=questions, seed=config.seed)
-    _imitate(config, workdir, overwrite, examples)
+    _imitate(config, workdir, overwrite, drive, examples)
 
 
-def llara(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
+def llara(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive) -> None:
     """Teaches a fresh adapter, and a projector of item vectors, to name the next item."""
     require(config, "model", "data", "items")
     dataset = prepared.load(config.data.folder)
@@ -121,10 +123,13 @@ def llara(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     chat = Chat(config.model.folder, first_item=load_config(config.model.folder).vocab_size)
     users, c = dataset.split.users["sft"], config.train
     prompts = RankingPrompts(dataset, users, chat, config.prompt, config.seed)
-    _imitate(config, workdir, overwrite, HybridExamples(prompts, c.steps * c.batch_size), hybrid=True)
+    rows = c.steps * c.batch_size
+    _imitate(config, workdir, overwrite, drive, HybridExamples(prompts, rows), hybrid=True)
 
 
-def _imitate(config: ConfigDict, workdir: Path, overwrite: bool, source, hybrid: bool = False) -> None:
+def _imitate(
+    config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive, source, hybrid: bool = False
+) -> None:
     """Trains a fresh adapter on a source of {'prompt', 'response', 'mask'}; if `hybrid`, one in order, and
     with it a projector of items."""
     mesh = make_mesh(**config.mesh)
@@ -145,10 +150,10 @@ def _imitate(config: ConfigDict, workdir: Path, overwrite: bool, source, hybrid:
         workers=config.data.workers,
         put=lambda batch: to_devices(batch, mesh),
     )
-    _supervise(config, workdir, policy, examples, mesh, parts)
+    _supervise(config, workdir, policy, examples, mesh, parts, drive)
 
 
-def grpo(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
+def grpo(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive) -> None:
     """Goes on from the SFT adapter by group-relative rewards; that adapter, frozen, is the reference."""
     require(config, "model", "data", adapters={config.train.init: "sft"} if config.train.init else {})
     chat = Chat(config.model.folder)
@@ -201,7 +206,7 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
 
         return mapped(logprobs, batch, parts)
 
-    phases, samples = Phases(), StepLog(workdir / SAMPLES)
+    phases, samples, at_best = Phases(), StepLog(workdir / SAMPLES), AtBest(config, policy, mesh)
 
     def advance(state, prompts, step):
         variables = {**policy.frozen, **state.trainable}
@@ -224,6 +229,7 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
         metrics["update/tokens_per_s"] = phases.rate(
             "update", c.updates_per_rollout * got.metrics["rollout/tokens"]
         )
+        metrics["update/mfu"] = phases.rate("update", c.updates_per_rollout * at_best(batch.completions))
         return state, metrics, batch
 
     def evaluate(state):
@@ -236,10 +242,12 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
         return {f"validation/{name}": value for name, value in rates.items()}
 
     with scorer:
-        loop.run(config, workdir, state, examples, advance, phases, evaluate, logs=(samples,))
+        drive(config, workdir, state, examples, advance, phases, evaluate, logs=(samples,))
 
 
-def _supervise(config: ConfigDict, workdir: Path, policy: Policy, examples, mesh, parts) -> TrainState:
+def _supervise(
+    config: ConfigDict, workdir: Path, policy: Policy, examples, mesh, parts, drive: loop.Drive
+) -> TrainState:
     """Drives the cross-entropy step over an iterator of CompletionBatch on the devices."""
     optimizer = make_optimizer(config, config.train.steps)
     state = place_state(TrainState.create(policy.trainable, optimizer), mesh)
@@ -251,13 +259,14 @@ def _supervise(config: ConfigDict, workdir: Path, policy: Policy, examples, mesh
         policy.frozen,
         mesh,
     )
-    phases = Phases()
+    phases, at_best = Phases(), AtBest(config, policy, mesh)
 
     def advance(state, batch, _):
         with phases("update"):
-            return *step(state, policy.frozen, batch), batch
+            state, metrics = step(state, policy.frozen, batch)
+        return state, metrics | {"train/at_best_s": at_best(batch)}, batch
 
-    return loop.run(config, workdir, state, examples, advance, phases)
+    return drive(config, workdir, state, examples, advance, phases)
 
 
 def _parts(config: ConfigDict, mesh) -> int:

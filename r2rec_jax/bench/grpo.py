@@ -152,7 +152,5 @@ def _updates(folder: Path, P: int, R: int, G: int, repeats: int) -> list[Row]:
         lambda: sides[0].update(shared), lambda: sides[1].update(unshared), repeats, warmup=0
     )
     bound = G * (P + R) / (P + G * R)
-    name = (
-        f"GRPO update, prompt of {P}, {G} samples of {R}, against its prompt {G} times (tokens: {bound:.2f}x)"
-    )
-    return [row(name, *seconds, "s", 2.15)]
+    name = f"GRPO update, prompt of {P}, {G} samples of {R}, against its prompt {G} times"
+    return [row(name, *seconds, "s", 2.15, limit=bound)]

@@ -27,6 +27,7 @@ from r2rec_jax.pipeline.batches import Batches, batches, collate, lengths_of
 from r2rec_jax.pipeline.prompts import RankingPrompts, pad_prompts
 from r2rec_jax.pipeline.traces import Traces
 from r2rec_jax.plan import plan, programs
+from r2rec_jax.plan.devices import DEVICES
 from r2rec_jax.plan.programs import Shapes
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.wording import wording
@@ -137,10 +138,10 @@ def needed(config: ConfigDict, steps: list[Shapes]) -> float:
 
     def seconds(shapes: Shapes) -> float:
         memory = plan.memory_of(config, policy, mesh, shapes)
-        times = [plan.update_roofline(config, policy, mesh, shapes, memory, 0.0, DEVICE)]
+        times = [plan.update_roofline(config, policy, mesh, shapes, memory, 0.0, DEVICES[DEVICE])]
         if config.stage == "grpo":
-            times.append(plan.prefill_roofline(policy, mesh, shapes, memory, 0.0, DEVICE))
-            times.append(plan.decode_roofline(config, policy, mesh, shapes, memory, 0.0, DEVICE))
+            times.append(plan.prefill_roofline(policy, mesh, shapes, memory, 0.0, DEVICES[DEVICE]))
+            times.append(plan.decode_roofline(config, policy, mesh, shapes, memory, 0.0, DEVICES[DEVICE]))
         return sum(time.seconds for time in times)
 
     took = {shapes: seconds(shapes) for shapes in set(steps)}

@@ -24,7 +24,8 @@ class Row:
     `ours` and `peer` are medians in `unit`, less is better; `peer` None: there was nothing to compare
     with. `ratio` is peer / ours, `target` the least ratio wanted, `met` None where either is missing.
     A unit that ends in "/s" is a rate: more is better, and `ratio` is ours / peer.
-    `spread`: the widest sample's distance from the median, relative, of ours and of the peer.
+    `spread`: the widest sample's distance from the median, relative, of ours and of the peer. `limit`: the
+    ratio that nothing can exceed, None where none is known.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Row:
     target: float | None
     met: bool | None
     spread: tuple[float, float | None]
+    limit: float | None = None
 
 
 def row(
@@ -43,12 +45,14 @@ def row(
     peer: Sequence[float] | None,
     unit: str,
     target: float | None = None,
+    limit: float | None = None,
 ) -> Row:
     """The row of two lists of measurements in `unit` (seconds, MB: less is better; examples/s: more is).
 
     Args:
       peer: None when the peer could not be run.
       target: the least peer / ours wanted; None where nothing is promised.
+      limit: the most that peer / ours can be; None where no bound is known.
     """
     our_median = statistics.median(ours)
     peer_median = None if peer is None else statistics.median(peer)
@@ -57,7 +61,7 @@ def row(
         ratio = 1 / ratio
     met = None if ratio is None or target is None else ratio >= target
     spread = (_spread(ours), None if peer is None else _spread(peer))
-    return Row(name, our_median, peer_median, unit, ratio, target, met, spread)
+    return Row(name, our_median, peer_median, unit, ratio, target, met, spread, limit)
 
 
 def _spread(samples: Sequence[float]) -> float:

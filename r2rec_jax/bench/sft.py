@@ -30,6 +30,7 @@ from r2rec_jax.bench.result import (
     serving,
 )
 from r2rec_jax.model.completion import CompletionBatch
+from r2rec_jax.model.config import LlamaConfig
 from r2rec_jax.model.policy import load_policy
 from r2rec_jax.runtime.mesh import make_mesh
 from r2rec_jax.train.jit import jit_step, place_state, to_devices
@@ -50,13 +51,15 @@ def run(peers: str | None, quick: bool) -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_models(folder, config)
-        np.savez(
-            folder / "batch.npz",
-            prompt=random_tokens(config, B, P),
-            response=random_tokens(config, B, R, seed=1),
-        )
+        write_batch(folder, config, B, P, R)
         rows = _steps(peers, folder, f"LoRA SFT step, {B} rows of {P} + {R} tokens", 3 if quick else 9)
         return rows + _first_steps(peers, folder, 1 if quick else REPEATS)
+
+
+def write_batch(folder: Path, config: LlamaConfig, B: int, P: int, R: int) -> None:
+    """`folder/batch.npz`: what every step of either side trains on."""
+    prompt, response = random_tokens(config, B, P), random_tokens(config, B, R, seed=1)
+    np.savez(folder / "batch.npz", prompt=prompt, response=response)
 
 
 def make_step(folder: Path, dtype: str = "float32") -> Callable[[], dict]:

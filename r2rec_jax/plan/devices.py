@@ -30,6 +30,20 @@ DEVICES = {
     "H200-141G": Device(141e9, 989.4e12, 4800e9, 450e9),
 }
 
+# As JAX names them. Cards on PCIe run slower than their names' data sheets.
+_KINDS = {
+    "NVIDIA A100-SXM4-40GB": "A100-40G",
+    "NVIDIA A100-SXM4-80GB": "A100-80G",
+    "NVIDIA H100 80GB HBM3": "H100-80G",
+    "NVIDIA H200": "H200-141G",
+}
+
+
+def data_sheet(kind: str) -> Device | None:
+    """Of a `jax.Device.device_kind`; None for one that is not known."""
+    name = _KINDS.get(kind)
+    return DEVICES[name] if name else None
+
 
 def parse_devices(text: str) -> tuple[int, str]:
     """("2xA100-80G") -> (2, "A100-80G"); one device when there is no count.

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from r2rec_jax.model.attention import LARGEST_HEAD
 from r2rec_jax.model.policy import Policy
 from r2rec_jax.plan import cost, programs
-from r2rec_jax.plan.devices import DEVICES
+from r2rec_jax.plan.devices import DEVICES, Device
 from r2rec_jax.plan.hlo import total_wire_bytes
 from r2rec_jax.plan.memory import Memory, estimate, kv_cache_bytes
 from r2rec_jax.plan.programs import Shapes
@@ -64,7 +64,13 @@ def largest_batch(config: ConfigDict, policy: Policy, mesh: Mesh, shapes: Shapes
 
 
 def update_roofline(
-    config: ConfigDict, policy: Policy, mesh: Mesh, shapes: Shapes, memory: Memory, wire: float, device: str
+    config: ConfigDict,
+    policy: Policy,
+    mesh: Mesh,
+    shapes: Shapes,
+    memory: Memory,
+    wire: float,
+    device: Device,
 ) -> cost.Roofline:
     """Of one update. Traffic: the weights once a pass, what layers keep written and read."""
     frozen, grpo = "lora" in policy.trainable, config.stage == "grpo"
@@ -74,21 +80,27 @@ def update_roofline(
     weights = memory.base if frozen else memory.adapter
     split = mesh.shape["fsdp"]  # gathered weights are read whole
     traffic = shapes.parts * (passes * weights * split + 2 * memory.activations)
-    return cost.roofline(DEVICES[device], flops=flops / mesh.size, traffic=traffic, wire=wire)
+    return cost.roofline(device, flops=flops / mesh.size, traffic=traffic, wire=wire)
 
 
 def prefill_roofline(
-    policy: Policy, mesh: Mesh, shapes: Shapes, memory: Memory, wire: float, device: str
+    policy: Policy, mesh: Mesh, shapes: Shapes, memory: Memory, wire: float, device: Device
 ) -> cost.Roofline:
     """Of filling the cache with all prompts."""
     prompts = dataclasses.replace(shapes, G=0)
     flops = cost.forward_flops(policy.model.config, prompts) / mesh.size
     traffic = memory.decoder + memory.kv_cache
-    return cost.roofline(DEVICES[device], flops=flops, traffic=traffic, wire=wire)
+    return cost.roofline(device, flops=flops, traffic=traffic, wire=wire)
 
 
 def decode_roofline(
-    config: ConfigDict, policy: Policy, mesh: Mesh, shapes: Shapes, memory: Memory, wire: float, device: str
+    config: ConfigDict,
+    policy: Policy,
+    mesh: Mesh,
+    shapes: Shapes,
+    memory: Memory,
+    wire: float,
+    device: Device,
 ) -> cost.Roofline:
     """Of all R tokens of every completion. A token reads the weights and the keys and values so far: a
     prompt's once for its group, half of its own row on average. `wire` is that of one chunk."""
@@ -100,7 +112,7 @@ def decode_roofline(
     read = memory.decoder + (memory.kv_cache + prompts_only) / 2
     chunks = -(-shapes.R // config.rollout.chunk)
     return cost.roofline(
-        DEVICES[device],
+        device,
         flops=(forward + attention) / mesh.size,
         traffic=shapes.R * read,
         wire=wire * chunks,
@@ -129,7 +141,7 @@ def make_plan(config: ConfigDict, mesh: Mesh, device: str, progress=lambda _: No
     found = {"update": compiled(programs.update(config, policy, mesh, shapes).compile())}
     times = {
         "update": update_roofline(
-            config, policy, mesh, shapes, memory, sum(found["update"].wire.values()), device
+            config, policy, mesh, shapes, memory, sum(found["update"].wire.values()), DEVICES[device]
         )
     }
     if grpo:
@@ -139,8 +151,10 @@ def make_plan(config: ConfigDict, mesh: Mesh, device: str, progress=lambda _: No
         progress("decode")
         found["decode"] = compiled(programs.decode(config, policy, mesh, prefilled).compile())
         wires = {name: sum(found[name].wire.values()) for name in ("prefill", "decode")}
-        times["prefill"] = prefill_roofline(policy, mesh, shapes, memory, wires["prefill"], device)
-        times["decode"] = decode_roofline(config, policy, mesh, shapes, memory, wires["decode"], device)
+        times["prefill"] = prefill_roofline(policy, mesh, shapes, memory, wires["prefill"], DEVICES[device])
+        times["decode"] = decode_roofline(
+            config, policy, mesh, shapes, memory, wires["decode"], DEVICES[device]
+        )
     if most and most != shapes.B:
         progress(f"update, batch_size {most}")
         larger = dataclasses.replace(shapes, B=most)

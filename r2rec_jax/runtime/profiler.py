@@ -1,13 +1,18 @@
 """Where the time of a step goes: seconds by phase, and traces of a few steps."""
 
 import contextlib
+import resource
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
+from absl import logging
 
 from r2rec_jax.runtime.errors import UserError
+
+SIGNALLED = 5  # steps that SIGUSR1 has traced
 
 
 class Phases:
@@ -45,32 +50,64 @@ class Phases:
         return drained
 
 
+def start_trace(folder: str | Path) -> None:
+    """Starts the profiler, without Python's own calls: they would fill the trace and slow the host."""
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0
+    jax.profiler.start_trace(folder, profiler_options=options)
+
+
+def peak_memory() -> dict[str, float]:
+    """Peaks since the start in GB: "memory/host_peak_gb" of this process, and "memory/device_peak_gb" of its
+    first device where that keeps count, as GPUs do."""
+    peaks = {"memory/host_peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in stats:
+        peaks["memory/device_peak_gb"] = stats["peak_bytes_in_use"] / 1e9
+    return peaks
+
+
 @contextlib.contextmanager
-def trace_window(steps: str, folder: str | Path) -> Iterator[Callable[[int], None]]:
-    """Traces the steps of a half-open window "100:105" into `folder`; "" traces nothing.
+def trace_window(steps: str, folder: str | Path) -> Iterator[Callable[[int, object], None]]:
+    """Traces the steps of a half-open window "100:105" into `folder`; "" traces none.
 
         with trace_window(config.trace_steps, workdir / "trace") as tracing:
             for step in ...:
-                tracing(step)  # before the step's work
+                tracing(step, state)  # before the step's work
 
-    A run resumed inside the window traces the rest of it. Raises UserError for a malformed window.
+    A trace begins and ends when `state` is ready, so it holds whole steps' work. A run resumed inside the
+    window traces the rest of it. SIGUSR1 has the next `SIGNALLED` steps traced into `folder`-STEP; one that
+    comes during a trace waits for its end. Raises UserError for a malformed window.
     """
     first, last = _window(steps)
-    running = False
+    asked, end = False, None  # end: the step before which the trace that is running stops
 
-    def tracing(step: int) -> None:
-        nonlocal running
-        if not running and first <= step < last:
-            jax.profiler.start_trace(folder)
-            running = True
-        elif running and step >= last:
+    def ask(*_) -> None:
+        nonlocal asked
+        asked = True
+
+    def tracing(step: int, state: object) -> None:
+        nonlocal asked, end
+        if end is not None and step >= end:
+            jax.block_until_ready(state)
             jax.profiler.stop_trace()
-            running = False
+            end = None
+        if end is not None or not (asked or first <= step < last):
+            return
+        if first <= step < last:
+            into, end = folder, last
+        else:
+            into, end, asked = f"{folder}-{step}", step + SIGNALLED, False
+        jax.block_until_ready(state)
+        logging.info("tracing steps %d to %d into %s", step, end - 1, into)
+        start_trace(into)
 
+    before = signal.signal(signal.SIGUSR1, ask)
     try:
         yield tracing
     finally:
-        if running:
+        signal.signal(signal.SIGUSR1, before)
+        if end is not None:
             jax.profiler.stop_trace()
 
 

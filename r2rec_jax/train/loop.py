@@ -16,12 +16,13 @@ from tqdm import tqdm
 from r2rec_jax.runtime.checkpoint import Checkpointer
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.metrics import MetricWriter, StepLog
-from r2rec_jax.runtime.profiler import Phases, trace_window
+from r2rec_jax.runtime.profiler import Phases, peak_memory, trace_window
 from r2rec_jax.train.state import CHECKPOINTS, TrainState
 from r2rec_jax.train.watch import Watch, save_batch
 
 # (state, batch, step) -> (state, metrics, what the update was given): a step, or a rollout and its update.
 Advance = Callable[[TrainState, object, int], tuple[TrainState, dict, object]]
+Drive = Callable[..., TrainState]  # `run`, or what takes its place with the same arguments
 
 
 def run(
@@ -37,7 +38,8 @@ def run(
     """Trains for `config.train.steps` steps in all, going on from the newest checkpoint in `workdir`.
 
     Metrics are read one step late, so that the device is never waited for. SIGINT and SIGTERM finish
-    the step, write a checkpoint and leave; the same command goes on from there. The checkpoint of the best
+    the step, write a checkpoint and leave; the same command goes on from there. SIGUSR1 traces the next
+    steps into `workdir`/trace-STEP. The checkpoint of the best
     evaluation (`config.train.best_metric`) is kept, and `config.train.patience` evaluations without a better
     one end the run.
 
@@ -82,6 +84,9 @@ def run(
             metrics["time/step_s"] = ended - began
             if "train/tokens" in metrics:
                 metrics["train/tokens_per_s"] = metrics["train/tokens"] / metrics["time/step_s"]
+            if "train/at_best_s" in metrics:
+                metrics["train/mfu"] = metrics.pop("train/at_best_s") / metrics["time/step_s"]
+            metrics |= peak_memory()
             if every or step % c.log_every == 0:
                 writer.write(step, metrics)
                 _show(progress, metrics)
@@ -108,12 +113,13 @@ def run(
             total=c.steps, initial=first - 1, desc=config.stage, unit="step", mininterval=1.0
         ) as progress:
             for step in range(first, last + 1):
-                tracing(step)
+                tracing(step, state)
                 began = time.perf_counter()
-                with phases("input"):
-                    batch = next(batches)
-                state, metrics, batch = advance(state, batch, step)
-                end = time.perf_counter() if _ready(metrics) else None
+                with jax.profiler.StepTraceAnnotation("step", step_num=step):
+                    with phases("input"):
+                        batch = next(batches)
+                    state, metrics, batch = advance(state, batch, step)
+                end = time.perf_counter() if ready(metrics) else None
                 read()
                 late = step, metrics | phases.drain(), batch, began, end
                 progress.update()
@@ -140,7 +146,8 @@ def run(
     return state
 
 
-def _ready(metrics: dict) -> bool:
+def ready(metrics: dict) -> bool:
+    """Whether the device has computed them all."""
     return all(value.is_ready() for value in metrics.values() if isinstance(value, jax.Array))
 
 

@@ -1,6 +1,7 @@
 """The commands from ratings to metrics on a random model, and what they say when something is missing."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -19,7 +20,7 @@ from configs import eval as eval_config
 from configs import grpo as grpo_config
 from configs import sft as sft_config
 from configs.base import system
-from launch import annotate, prepare, train
+from launch import annotate, prepare, profile, train
 from launch import eval as evaluation
 from r2rec_jax.chains.graph import build_graph
 from r2rec_jax.data import prepared
@@ -45,6 +46,13 @@ from r2rec_jax.train.state import restore_trainable
 ROOT = Path(__file__).parents[2]
 CACHE = {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "jax")}
 SIZES = {"sft": 6, "grpo": 5, "validation": 3, "evaluation": 5}
+
+
+@dataclasses.dataclass
+class Flag:
+    """A flag that was given a value."""
+
+    value: object
 
 
 class Road:
@@ -122,7 +130,49 @@ def test_sft_writes_checkpoints_and_metrics(road):
     assert [row["step"] for row in written] == [1, 2, 3]
     assert all(np.isfinite(row["train/loss"]) for row in written)
     assert all(0 < row["train/tokens_per_s"] < 1e9 for row in written)
+    assert all(0 < row["train/mfu"] < 1 and "train/at_best_s" not in row for row in written)
     assert Path(road.at("sft"), "checkpoints", "3").is_dir()
+
+
+@pytest.fixture
+def profiling(monkeypatch):
+    """launch.profile of one step beside ceilings that cost nothing to measure."""
+    monkeypatch.setattr(profile, "STEPS", Flag(1))
+    monkeypatch.setattr(profile, "HLO", Flag(True))
+    monkeypatch.setattr(profile, "matmul_flops", lambda _: 1e11)
+    monkeypatch.setattr(profile, "copy_bandwidth", lambda: 1e10)
+    return profile.main
+
+
+def test_a_profile_of_sft(road, tmp_path, profiling):
+    workdir = tmp_path / "profile"
+    profiling(road.sft, workdir, False)
+    found = json.loads((workdir / "profile.json").read_text())
+    assert [one["name"] for one in found["phases"]] == ["input", "update", "rest"]
+    (update,) = (one for one in found["programs"] if one["name"] == "placed_step")
+    # The closed form leaves adapters out, and the half of attention that the program computes and hides.
+    assert 1 < update["flops"] / found["utilisation"]["update"]["flops_4n"] < 2
+    scopes = {one["scope"] for one in found["scopes"]}
+    assert {"loss_and_gradient/prefill/mlp/up_proj", "loss_and_gradient/loss_head", "optimizer"} <= scopes
+    assert found["compile"]["while_measured"] == 0
+    assert (workdir / "trace").is_dir() and not (workdir / "checkpoints").exists()
+    dumped = [path.read_text() for path in (workdir / "hlo").iterdir()]
+    assert any(text.startswith("HloModule jit_placed_step") for text in dumped)
+    with pytest.raises(UserError, match="already exists"):
+        profiling(road.sft, workdir, False)
+    with pytest.raises(UserError, match="holds a training run"):
+        profiling(road.sft, Path(road.at("sft")), False)
+
+
+def test_a_profile_of_rollout_and_grpo(road, tmp_path, profiling, capsys):
+    profiling(road.grpo, tmp_path, False)
+    found = json.loads((tmp_path / "profile.json").read_text())
+    assert [one["name"] for one in found["phases"]] == ["input", "rollout", "reward", "update", "rest"]
+    scopes = {(one["program"], one["scope"].split("/")[0]) for one in found["scopes"]}
+    assert {("decode_impl", "decode"), ("decode_impl", "sample"), ("fill_impl", "prefill")} <= scopes
+    assert {("placed_step", "reference"), ("placed_step", "loss_and_gradient")} <= scopes
+    assert found["utilisation"]["rollout"]["of_best"] > 0
+    assert "decode_impl" in capsys.readouterr().out
 
 
 def test_grpo_writes_rewards_samples_and_validation(road):
@@ -134,7 +184,8 @@ def test_grpo_writes_rewards_samples_and_validation(road):
     names += "reward/step reward/rank reward/flat_groups rollout/valid_rate rollout/truncation_rate "
     names += "reward/failed rollout/statements rollout/length rollout/length_p10 rollout/length_p50 "
     names += "rollout/length_p90 rollout/length_max rollout/tokens rollout/tokens_per_s update/tokens_per_s "
-    names += "time/input_s time/rollout_s time/reward_s time/update_s time/step_s"
+    names += "time/input_s time/rollout_s time/reward_s time/update_s time/step_s "
+    names += "update/mfu memory/host_peak_gb"
     assert set(names.split()) <= set(steps[0])
     assert steps[0]["train/kl"] == pytest.approx(0, abs=1e-6)  # it starts at the SFT adapter
     assert steps[0]["train/sampler_gap"] < 1e-3  # sampler and trainer agree
@@ -208,7 +259,7 @@ def test_grpo_that_is_not_finite_ends_with_its_batch(road, tmp_path, monkeypatch
 
 
 def untimed(workdir) -> list[dict]:
-    timed = re.compile("time/.*|.*_per_s")
+    timed = re.compile("time/.*|memory/.*|.*_per_s|.*/mfu")
     return [{name: row[name] for name in row if not timed.fullmatch(name)} for row in read(workdir)]
 
 

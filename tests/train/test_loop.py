@@ -110,7 +110,8 @@ def train(config, workdir, at=None, trouble=None, bad=(), quality=None):
 
 
 def rows(workdir) -> list[dict]:
-    return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in read(workdir)]
+    measured = ("time/", "memory/")
+    return [{k: v for k, v in row.items() if not k.startswith(measured)} for row in read(workdir)]
 
 
 def noted(workdir) -> list[tuple]:

@@ -1,0 +1,37 @@
+"""Compares two profiles: `python -m launch.compare A B`, each a profile.json or the folder that holds one.
+
+Prints what got slower and faster, by phase and by scope, and how the compiled programs differ.
+"""
+
+import json
+from pathlib import Path
+
+from launch import command
+from r2rec_jax.profile.compare import compare
+from r2rec_jax.runtime.errors import UserError
+
+
+def main(arguments: list[str]) -> None:
+    if len(arguments) != 2:
+        raise UserError(
+            "name two profiles: python -m launch.compare A B, by launch.profile's workdirs or files"
+        )
+    print(compare(*(_read(Path(argument)) for argument in arguments)))
+
+
+def _read(path: Path) -> dict:
+    if path.is_dir():
+        path = path / "profile.json"
+    try:
+        profile = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; make it with launch.profile") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}): make it anew with launch.profile") from error
+    if not (isinstance(profile, dict) and {"scopes", "programs", "phases"} <= profile.keys()):
+        raise UserError(f"{path} is no profile of launch.profile")
+    return profile
+
+
+if __name__ == "__main__":
+    command.run_plain(main)

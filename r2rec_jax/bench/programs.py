@@ -1,0 +1,77 @@
+"""The training programs of a Llama with random weights on one device, nothing read from a disk."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from r2rec_jax.bench.models import LORA, run_config
+from r2rec_jax.model.attention import choose_attention
+from r2rec_jax.model.config import LlamaConfig
+from r2rec_jax.model.llama import Llama, abstract_variables
+from r2rec_jax.train.grpo import grpo_step
+from r2rec_jax.train.objective import GRPOConfig
+from r2rec_jax.train.optimizer import make_optimizer
+from r2rec_jax.train.sft import sft_step
+from r2rec_jax.train.state import TrainState
+
+NEVER = -1  # an end token that is never drawn
+SETTINGS = GRPOConfig(clip_low=0.2, clip_high=0.2, beta=0.04, aggregation="sequence_mean", temperature=1.0)
+
+
+class Programs:
+    """Base in `dtype`, adapter and optimiser in float32, one state that every step goes on from.
+
+    sft, grpo: the jitted steps, (state, frozen, batch) -> (state, metrics). frozen: their second arguments.
+    """
+
+    def __init__(self, config: LlamaConfig, dtype: str, remat: str):
+        self.attention = choose_attention("auto", config.head_dim, jnp.dtype(dtype))
+        self.model = Llama(config, LORA, jnp.dtype(dtype), remat, attention=self.attention)
+        base, adapter = random_variables(self.model, "params"), random_variables(self.model, "lora")
+        optimizer = make_optimizer(run_config(Path()), 1)
+        reference = jax.tree.map(lambda x: x.copy(), adapter)
+        self.state = TrainState.create({"lora": adapter}, optimizer)
+        self.frozen = {
+            "sft": {"params": base},
+            "grpo": {"base": {"params": base}, "reference": {"lora": reference}},
+        }
+
+        def sft(state, frozen, batch):
+            return sft_step(self.model, optimizer, state, frozen, batch)
+
+        def grpo(state, frozen, batch):
+            return grpo_step(self.model, optimizer, SETTINGS, state, frozen, batch)
+
+        self.steps = {"sft": jax.jit(sft, donate_argnums=0), "grpo": jax.jit(grpo, donate_argnums=0)}
+
+    @property
+    def variables(self) -> dict:
+        return self.frozen["sft"] | self.state.trainable
+
+    def train(self, stage: str, batch) -> dict:
+        """One step of "sft" or "grpo"; its metrics, on the device."""
+        self.state, metrics = self.steps[stage](self.state, self.frozen[stage], batch)
+        return metrics
+
+
+def random_variables(model: Llama, collection: str) -> dict:
+    """Norms of 1, all else normal: params of 0.02 in the model's dtype, an adapter's of 0.01 in float32."""
+    abstract = nn.meta.unbox(abstract_variables(model))[collection]
+    leaves, structure = jax.tree.flatten_with_path(abstract)
+
+    def draw(path, leaf, key):
+        if path[-1].key == "scale":
+            return jnp.ones(leaf.shape, model.dtype)
+        if collection == "lora":
+            return 0.01 * jax.random.normal(key, leaf.shape)
+        return (0.02 * jax.random.normal(key, leaf.shape, model.dtype)).astype(model.dtype)
+
+    # One at a time: the random bits of a whole 8B would be twice its size.
+    keys = jax.random.split(jax.random.key(0), len(leaves))
+    drawn = [
+        jax.jit(draw, static_argnums=(0, 1))(path, leaf, key)
+        for (path, leaf), key in zip(leaves, keys, strict=True)
+    ]
+    return jax.tree.unflatten(structure, drawn)

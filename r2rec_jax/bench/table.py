@@ -1,0 +1,75 @@
+"""Rows as text: a suite's results, and how they moved since an earlier run."""
+
+import math
+
+from r2rec_jax.bench.result import Row
+
+
+def table(rows: list[Row], absent: str = "no peers' environment") -> str:
+    """The rows aligned: medians, each with its spread, then ratio, target, limit and verdict. `absent` stands
+    where a row has no peer."""
+    lines = [("", "ours", "peer", "ratio", "target", "limit", "met")]
+    for row in rows:
+        peer = absent if row.peer is None else _value(row.peer, row.unit, row.spread[1])
+        lines.append(
+            (
+                row.name,
+                _value(row.ours, row.unit, row.spread[0]),
+                peer,
+                "" if row.ratio is None else f"{row.ratio:.2f}x",
+                "" if row.target is None else f">= {row.target:g}x",
+                "" if row.limit is None else f"{row.limit:.3g}x",
+                {True: "yes", False: "NO", None: ""}[row.met],
+            )
+        )
+    return _aligned(lines)
+
+
+def drift(rows: list[Row], before: list[dict]) -> str:
+    """Each row beside that of its name in an earlier SUITE.json.
+
+    A change is told as better or WORSE when it exceeds both runs' spreads together. Where both runs had the
+    peer, that is a change of the ratio, which a busier machine moves less; else of our median.
+    """
+    earlier = {row["name"]: row for row in before}
+    lines = [("", "ours before", "now", "change", "ratio before", "now", "change", "verdict")]
+    for row in rows:
+        old = earlier.pop(row.name, None)
+        if old is None:
+            lines.append((row.name, "", _value(row.ours, row.unit, row.spread[0]), "", "", "", "", "new"))
+            continue
+        gain = old["ours"] / row.ours
+        if row.unit.endswith("/s"):
+            gain = 1 / gain
+        spread = old["spread"][0] + row.spread[0]
+        ratios = ("", "", "")
+        if row.ratio is not None and old["ratio"] is not None:
+            gain = row.ratio / old["ratio"]
+            spread += old["spread"][1] + row.spread[1]
+            ratios = f"{old['ratio']:.2f}x", f"{row.ratio:.2f}x", f"{gain - 1:+.0%}"
+        verdict = "within spread" if abs(gain - 1) <= spread else "better" if gain > 1 else "WORSE"
+        lines.append(
+            (
+                row.name,
+                _value(old["ours"], old["unit"], old["spread"][0]),
+                _value(row.ours, row.unit, row.spread[0]),
+                f"{row.ours / old['ours'] - 1:+.0%}",
+                *ratios,
+                verdict,
+            )
+        )
+    lines += [(name, "", "", "", "", "", "", "gone") for name in earlier]
+    return _aligned(lines)
+
+
+def _value(median: float, unit: str, spread: float) -> str:
+    digits = max(0, 2 - math.floor(math.log10(abs(median)))) if median else 0
+    return f"{median:,.{digits}f} {unit} ±{spread:.0%}"
+
+
+def _aligned(lines: list[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
