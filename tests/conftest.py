@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import jax
 import numpy as np
 import pytest
@@ -21,6 +22,9 @@ HAS_EIGHT = EIGHT in os.environ.get("XLA_FLAGS", "")
 
 
 def pytest_configure(config):
+    # A property holds however busy the machine is.
+    hypothesis.settings.register_profile("suite", deadline=None)
+    hypothesis.settings.load_profile("suite")
     cache = Path(config.rootpath) / ".pytest_cache" / "jax"
     jax.config.update("jax_compilation_cache_dir", str(cache))
     # jax keeps only what took a second to compile; tests compile many programs that take less.
