@@ -10,7 +10,7 @@ updates on 500 users, so it is 16 here. Not measured on the 8B.
     python -m launch.train --config=configs/llara.py:quickstart --workdir=runs/quickstart/llara \\
         --config.model.item_table=runs/quickstart/baselines/sasrec/items.npy
 
-The embedded data and model; about two minutes on two CPU cores.
+The embedded data and model, on two CPU cores; not timed.
 """
 
 from ml_collections import ConfigDict

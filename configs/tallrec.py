@@ -8,7 +8,7 @@ queries and values. It learns from the users, and has the base, that our SFT has
 
     python -m launch.train --config=configs/tallrec.py:quickstart --workdir=runs/quickstart/tallrec
 
-The embedded data and model; about a minute on two CPU cores.
+The embedded data and model, on two CPU cores; not timed.
 """
 
 from ml_collections import ConfigDict

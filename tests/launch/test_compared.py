@@ -42,7 +42,6 @@ class Road:
         self.llara = self.shrink(llara.get_config("quickstart"))
         self.llara.train.update({"steps": 6, "batch_size": 2, "response_buckets": (32,)})
         self.eval = self.shrink(eval_config.get_config("quickstart"))
-        self.eval.baselines = ()
         self.eval.evaluate.update({"batch_size": 2, "replies": self.at("replies")})
         self.eval.systems = ConfigDict({})
         self.eval.systems.tallrec = system(self.at("tallrec"), kind="tallrec", prompt=tallrec.PROMPT)
