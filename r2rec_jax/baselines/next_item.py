@@ -19,7 +19,7 @@ _USERS_AT_ONCE = 512
 
 
 class NextItem:
-    """A Flax module (`make_module`), its windows and its loss, as `trainer.fit` wants them.
+    """A Flax module (`make_module`), its windows and its loss, as `trainer.fit_score` wants them.
 
     The module gives hidden states of every position; an item's score is their product with its row of
     the module's parameter `item_embedding`.
@@ -64,7 +64,7 @@ class NextItem:
     def scores(self, params: dict, users: np.ndarray) -> np.ndarray:
         """float64[len(users), C] of the users' candidates."""
         candidates = candidates_of(self.dataset, users)
-        out = np.empty(candidates.shape)
+        out, table = np.empty(candidates.shape), np.asarray(params["item_embedding"])
         for start in range(0, len(users), _USERS_AT_ONCE):
             # Rows of one shape: the last block repeats its first user.
             block = np.arange(start, start + _USERS_AT_ONCE)
@@ -72,7 +72,6 @@ class NextItem:
             items, length = recent_items(self.dataset, users[block], self.config.length)
             hidden = np.asarray(self._last(params, users[block], items, length))
             size = min(_USERS_AT_ONCE, len(users) - start)
-            table = np.asarray(params["item_embedding"])
             rows = slice(start, start + size)
             out[rows] = np.einsum("nd,ncd->nc", hidden[:size], table[candidates[rows]])
         return out

@@ -16,7 +16,7 @@ from r2rec_jax.runtime.errors import UserError
 
 
 class Propagation:
-    """A Flax module (`make_module`), pairs to compare and their loss, as `trainer.fit` wants them.
+    """A Flax module (`make_module`), pairs to compare and their loss, as `trainer.fit_score` wants them.
 
     The module gives embeddings of all users and items; a score is a product of two.
     """

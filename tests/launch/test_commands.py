@@ -1,115 +1,32 @@
-"""The commands from ratings to metrics on a random model, and what they say when something is missing."""
+"""The commands from ratings to metrics on a random model."""
 
 import contextlib
-import dataclasses
 import json
 import os
-import re
-import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from configs import data as data_config
-from configs import eval as eval_config
-from configs import grpo as grpo_config
-from configs import sft as sft_config
-from configs.base import system
-from launch import annotate, prepare, profile, train
 from launch import eval as evaluation
-from r2rec_jax.chains.graph import build_graph
+from launch import train
 from r2rec_jax.data import prepared
-from r2rec_jax.data.source import make_dataset
 from r2rec_jax.evaluate import modes
 from r2rec_jax.evaluate.measure import measure
 from r2rec_jax.evaluate.results import UserLines
-from r2rec_jax.model.config import LlamaConfig, load_config
-from r2rec_jax.model.hf import save_params
+from r2rec_jax.model.config import load_config
 from r2rec_jax.model.llama import Llama, init_variables
 from r2rec_jax.model.lora import LoRAConfig
 from r2rec_jax.pipeline.batches import collate
 from r2rec_jax.prompts.chat import Chat
-from r2rec_jax.prompts.corpus import Corpus
-from r2rec_jax.prompts.train_tokenizer import train_tokenizer
-from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.metrics import read
 from r2rec_jax.runtime.profiler import Phases
 from r2rec_jax.train.experience import gather
 from r2rec_jax.train.optimizer import make_optimizer
 from r2rec_jax.train.state import restore_trainable
-
-ROOT = Path(__file__).parents[2]
-CACHE = {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "jax")}
-SIZES = {"sft": 6, "grpo": 5, "validation": 3, "evaluation": 5}
-
-
-@dataclasses.dataclass
-class Flag:
-    """A flag that was given a value."""
-
-    value: object
-
-
-class Road:
-    """Configs of every stage, shrunk, with all folders below `folder`."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.data = self.shrink(data_config.get_config("generated"))
-        self.sft = self.shrink(sft_config.get_config("quickstart"))
-        self.sft.train.update({"steps": 3, "batch_size": 4, "response_buckets": (256,)})
-        self.grpo = self.shrink(grpo_config.get_config("quickstart"))
-        self.grpo.train.update({"steps": 2, "batch_size": 2, "init": self.at("sft")})
-        self.grpo.grpo.group = 2
-        self.grpo.evaluate.batch_size = 2
-        self.grpo.rollout.update({"max_tokens": 8, "chunk": 8})
-        self.eval = self.shrink(eval_config.get_config("quickstart"))
-        self.eval.systems = {"base": system(), "sft": system(self.at("sft"), mode="likelihood")}
-        self.eval.systems["sft+grpo"] = system(self.at("grpo"), samples=3, prompt={"chains": 0})
-        self.eval.evaluate.update({"batch_size": 2, "runs": 2})
-        self.eval.rollout.update({"max_tokens": 8, "chunk": 8})
-
-    def at(self, name: str) -> str:
-        return str(self.folder / name)
-
-    def shrink(self, config):
-        config.data.update({"folder": self.at("data"), "generated_users": 80})
-        config.data.sizes.update(SIZES)
-        config.prompt.update({"likes": 2, "chains": 1, "buckets": (256,)})
-        config.model.folder = self.at("model")
-        config.lora.rank = 2
-        config.annotate.update({"folder": self.at("annotate"), "tasks": ("rating", "ranking")})
-        config.annotate.max_tokens = 256
-        return config
-
-
-@pytest.fixture(scope="module")
-def road(tmp_path_factory) -> Road:
-    """Every stage run once in this process, on a model whose weights are random."""
-    road = Road(tmp_path_factory.mktemp("road"))
-    dataset = make_dataset(road.data.data)
-    corpus = Corpus(dataset.interactions, dataset.catalog, build_graph(dataset))
-    rng = np.random.default_rng(0)
-    tokenizer = train_tokenizer([corpus.document(rng, 20).text for _ in range(200)], 600)
-    config = LlamaConfig(tokenizer.get_vocab_size(), 16, 24, 1, 2, 1, 8, 1e-5, 1000.0, None, 512, False)
-    params = jax.jit(lambda: init_variables(Llama(config), 0)["params"])()
-    save_params(road.at("model"), config, params, files={"tokenizer.json": tokenizer.to_str()})
-
-    prepare.main(road.data, Path(road.at("data")), False)
-    annotate.main(road.data, Path(road.at("annotate")), False)
-    train.main(road.sft, Path(road.at("sft")), False)
-    train.main(road.grpo, Path(road.at("grpo")), False)
-    evaluation.main(road.eval, Path(road.at("eval")), False)
-    return road
-
-
-def lines(*path) -> list[dict]:
-    return [json.loads(line) for line in Path(*path).read_text(encoding="utf-8").splitlines()]
+from tests.launch.road import SIZES, command, lines, refused, untimed
 
 
 def test_prepared_data_have_the_groups_asked_for(road):
@@ -132,47 +49,6 @@ def test_sft_writes_checkpoints_and_metrics(road):
     assert all(0 < row["train/tokens_per_s"] < 1e9 for row in written)
     assert all(0 < row["train/mfu"] < 1 and "train/at_best_s" not in row for row in written)
     assert Path(road.at("sft"), "checkpoints", "3").is_dir()
-
-
-@pytest.fixture
-def profiling(monkeypatch):
-    """launch.profile of one step beside ceilings that cost nothing to measure."""
-    monkeypatch.setattr(profile, "STEPS", Flag(1))
-    monkeypatch.setattr(profile, "HLO", Flag(True))
-    monkeypatch.setattr(profile, "matmul_flops", lambda _: 1e11)
-    monkeypatch.setattr(profile, "copy_bandwidth", lambda: 1e10)
-    return profile.main
-
-
-def test_a_profile_of_sft(road, tmp_path, profiling):
-    workdir = tmp_path / "profile"
-    profiling(road.sft, workdir, False)
-    found = json.loads((workdir / "profile.json").read_text())
-    assert [one["name"] for one in found["phases"]] == ["input", "update", "rest"]
-    (update,) = (one for one in found["programs"] if one["name"] == "placed_step")
-    # The closed form leaves adapters out, and the half of attention that the program computes and hides.
-    assert 1 < update["flops"] / found["utilisation"]["update"]["flops_4n"] < 2
-    scopes = {one["scope"] for one in found["scopes"]}
-    assert {"loss_and_gradient/prefill/mlp/up_proj", "loss_and_gradient/loss_head", "optimizer"} <= scopes
-    assert found["compile"]["while_measured"] == 0
-    assert (workdir / "trace").is_dir() and not (workdir / "checkpoints").exists()
-    dumped = [path.read_text() for path in (workdir / "hlo").iterdir()]
-    assert any(text.startswith("HloModule jit_placed_step") for text in dumped)
-    with pytest.raises(UserError, match="already exists"):
-        profiling(road.sft, workdir, False)
-    with pytest.raises(UserError, match="holds a training run"):
-        profiling(road.sft, Path(road.at("sft")), False)
-
-
-def test_a_profile_of_rollout_and_grpo(road, tmp_path, profiling, capsys):
-    profiling(road.grpo, tmp_path, False)
-    found = json.loads((tmp_path / "profile.json").read_text())
-    assert [one["name"] for one in found["phases"]] == ["input", "rollout", "reward", "update", "rest"]
-    scopes = {(one["program"], one["scope"].split("/")[0]) for one in found["scopes"]}
-    assert {("decode_impl", "decode"), ("decode_impl", "sample"), ("fill_impl", "prefill")} <= scopes
-    assert {("placed_step", "reference"), ("placed_step", "loss_and_gradient")} <= scopes
-    assert found["utilisation"]["rollout"]["of_best"] > 0
-    assert "decode_impl" in capsys.readouterr().out
 
 
 def test_grpo_writes_rewards_samples_and_validation(road):
@@ -256,11 +132,6 @@ def test_grpo_that_is_not_finite_ends_with_its_batch(road, tmp_path, monkeypatch
         np.testing.assert_array_equal(saved["sampler_logprobs"], given[3].sampler_logprobs)
         for name in ("prompt", "prompt_length", "response", "response_mask"):
             np.testing.assert_array_equal(saved[f"completions.{name}"], getattr(given[3].completions, name))
-
-
-def untimed(workdir) -> list[dict]:
-    timed = re.compile("time/.*|memory/.*|.*_per_s|.*/mfu")
-    return [{name: row[name] for name in row if not timed.fullmatch(name)} for row in read(workdir)]
 
 
 def test_grpo_pays_the_same_in_workers_and_a_function_of_ones_own(road, tmp_path, monkeypatch):
@@ -434,152 +305,3 @@ def test_the_chat_of_the_folder_reads_its_own_traces(road):
             trace["reasoning"],
             trace["answer"],
         )
-
-
-# What is missing or wrong.
-
-
-def refused(main, config, workdir, *named, overwrite=False) -> None:
-    """The command ends in one line that holds every one of `named`, and leaves no workdir behind."""
-    existed = workdir.exists()
-    with pytest.raises(UserError) as caught:
-        main(config, workdir, overwrite)
-    assert "\n" not in str(caught.value)
-    for text in named:
-        assert text in str(caught.value)
-    assert workdir.exists() == existed
-
-
-def test_absent_inputs_are_named_with_their_commands(road, tmp_path):
-    absent, workdir = str(tmp_path / "absent"), tmp_path / "run"
-    prepare_line = f"python -m launch.prepare --config=configs/data.py:generated --workdir={absent}"
-    annotate_line = f"python -m launch.annotate --config=configs/data.py:generated --workdir={absent}"
-
-    config = road.grpo.copy_and_resolve_references()
-    config.data.folder = absent
-    refused(train.main, config, workdir, f"no data at {absent}", prepare_line)
-    config = road.eval.copy_and_resolve_references()
-    config.systems.sft.adapter = absent
-    refused(
-        evaluation.main, config, workdir, f"no adapter at {absent}", "launch.train --config=configs/sft.py"
-    )
-    config = road.sft.copy_and_resolve_references()
-    config.annotate.folder = absent
-    refused(train.main, config, workdir, f"no traces at {absent}", annotate_line)
-    config = road.data.copy_and_resolve_references()
-    config.data.folder = absent
-    refused(annotate.main, config, workdir, f"no data at {absent}", prepare_line)
-
-
-def test_several_absent_inputs_make_one_line(road, tmp_path):
-    config = road.grpo.copy_and_resolve_references()
-    config.data.folder, config.model.folder = str(tmp_path / "data"), str(tmp_path / "model")
-    refused(
-        train.main, config, tmp_path / "run", "no model at", "hf download", "no data at", "launch.prepare"
-    )
-
-
-def test_a_data_folder_that_is_none_is_refused(road, tmp_path):
-    config = road.grpo.copy_and_resolve_references()
-    config.data.folder = str(tmp_path)
-    refused(train.main, config, tmp_path / "run", "holds no prepared data set", "launch.prepare")
-
-
-def test_unknown_choices_are_refused(road, tmp_path):
-    config = road.grpo.copy_and_resolve_references()
-    config.grpo.aggregation = "mean"
-    refused(train.main, config, tmp_path / "run", "'mean'", "sequence_mean")
-    config.grpo.aggregation = "token_mean"
-    config.rollout.chunk = 0
-    refused(train.main, config, tmp_path / "run", "rollout.chunk=0", "1 or more")
-    config.stage = "dpo"
-    refused(train.main, config, tmp_path / "run", "'dpo'", "pretrain, sft, grpo, tallrec, llara")
-    config = road.data.copy_and_resolve_references()
-    config.annotate.tasks = ("ranking", "poem")
-    refused(annotate.main, config, tmp_path / "run", "poem", "rating, ranking")
-
-
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [
-        ({"systems.sft.kind": "oracle"}, "systems.sft.kind 'oracle' is unknown: use one of policy"),
-        ({"systems.sft.mode": "guess"}, "mode 'guess' of a system is unknown: use one of generate"),
-        ({"systems.sft.prompt.chain": 2}, "systems.sft.prompt.chain is unknown: use one of answer, "),
-        ({"systems.sft.prompt.chains": "two"}, "systems.sft.prompt: "),
-        ({"rollout.temperature": 0.0}, "systems.sft+grpo.samples=3 would all be the same"),
-        ({"evaluate.runs": 0}, "evaluate.runs=0"),
-    ],
-)
-def test_an_evaluation_that_cannot_be_is_refused(road, tmp_path, changes, named):
-    config = road.eval.copy_and_resolve_references()
-    config.update_from_flattened_dict(changes)
-    refused(evaluation.main, config, tmp_path / "run", named)
-
-
-def test_results_of_other_candidates_are_refused(road, tmp_path):
-    shutil.copytree(road.at("eval"), tmp_path / "run")
-    path = tmp_path / "run" / "users.jsonl"
-    path.write_text(re.sub('"candidates": "[0-9a-f]+"', '"candidates": "0123456789ab"', path.read_text()))
-    before = path.read_bytes()
-    refused(evaluation.main, road.eval, tmp_path / "run", "ranks candidates 0123456789ab", "--overwrite")
-    assert path.read_bytes() == before
-
-
-def test_greedy_decoding_is_run_once_and_nobody_is_no_evaluation(road, tmp_path):
-    config = road.eval.copy_and_resolve_references()
-    config.systems, config.rollout.temperature = {"base": system()}, 0.0
-    assert evaluation.evaluate(config, tmp_path / "greedy", False)["base"]["runs"] == 1
-    shutil.copytree(road.at("data"), tmp_path / "data")
-    data = road.data.copy_and_resolve_references()
-    data.data.update({"folder": str(tmp_path / "data")})
-    data.data.sizes.evaluation = 0
-    prepare.main(data, tmp_path / "data", True)
-    config.data.folder = str(tmp_path / "data")
-    refused(evaluation.main, config, tmp_path / "none", "has no evaluation users")
-
-
-def test_prepared_data_are_not_overwritten_unasked(road):
-    refused(prepare.main, road.data, Path(road.at("data")), "--overwrite")
-
-
-def command(name: str, *flags, cwd: Path) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", f"launch.{name}", *flags],
-        cwd=cwd,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"} | CACHE,
-        capture_output=True,
-        text=True,
-    )
-
-
-@pytest.mark.parametrize(
-    ("stage", "named"),
-    [
-        ("grpo", ["no model at models/", "no data at", "launch.prepare", "no adapter at", "configs/sft.py"]),
-        ("sft", ["no model at models/", "hf download", "no traces at", "launch.annotate"]),
-    ],
-)
-def test_the_default_config_with_nothing_present(tmp_path, stage, named):
-    done = command("train", f"--config={ROOT}/configs/{stage}.py", "--workdir=runs/a", cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
-    for text in named:
-        assert text in done.stderr
-    assert not any(tmp_path.iterdir())
-
-
-def test_the_workdir_of_another_config_is_refused(road, tmp_path):
-    """The run's own config, one field changed, in a process."""
-    before = sorted(Path(road.at("data"), "..", "annotate").resolve().rglob("*"))
-    done = command(
-        "annotate",
-        f"--config={ROOT}/configs/data.py:generated",
-        f"--config.data.folder={road.at('data')}",
-        f"--config.model.folder={road.at('model')}",
-        f"--workdir={road.at('annotate')}",
-        cwd=tmp_path,
-    )
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.count("\n") == 1
-    assert "belongs to another config" in done.stderr and "--overwrite" in done.stderr
-    assert sorted(Path(road.at("annotate")).resolve().rglob("*")) == before

@@ -1,0 +1,137 @@
+"""What the commands say when something is missing or wrong: one line, and nothing is lost."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from configs.base import system
+from launch import annotate, prepare, train
+from launch import eval as evaluation
+from tests.launch.road import ROOT, command, refused
+
+
+def test_absent_inputs_are_named_with_their_commands(road, tmp_path):
+    absent, workdir = str(tmp_path / "absent"), tmp_path / "run"
+    prepare_line = f"python -m launch.prepare --config=configs/data.py:generated --workdir={absent}"
+    annotate_line = f"python -m launch.annotate --config=configs/data.py:generated --workdir={absent}"
+
+    config = road.grpo.copy_and_resolve_references()
+    config.data.folder = absent
+    refused(train.main, config, workdir, f"no data at {absent}", prepare_line)
+    config = road.eval.copy_and_resolve_references()
+    config.systems.sft.adapter = absent
+    refused(
+        evaluation.main, config, workdir, f"no adapter at {absent}", "launch.train --config=configs/sft.py"
+    )
+    config = road.sft.copy_and_resolve_references()
+    config.annotate.folder = absent
+    refused(train.main, config, workdir, f"no traces at {absent}", annotate_line)
+    config = road.data.copy_and_resolve_references()
+    config.data.folder = absent
+    refused(annotate.main, config, workdir, f"no data at {absent}", prepare_line)
+
+
+def test_several_absent_inputs_make_one_line(road, tmp_path):
+    config = road.grpo.copy_and_resolve_references()
+    config.data.folder, config.model.folder = str(tmp_path / "data"), str(tmp_path / "model")
+    refused(
+        train.main, config, tmp_path / "run", "no model at", "hf download", "no data at", "launch.prepare"
+    )
+
+
+def test_a_data_folder_that_is_none_is_refused(road, tmp_path):
+    config = road.grpo.copy_and_resolve_references()
+    config.data.folder = str(tmp_path)
+    refused(train.main, config, tmp_path / "run", "holds no prepared data set", "launch.prepare")
+
+
+def test_unknown_choices_are_refused(road, tmp_path):
+    config = road.grpo.copy_and_resolve_references()
+    config.grpo.aggregation = "mean"
+    refused(train.main, config, tmp_path / "run", "'mean'", "sequence_mean")
+    config.grpo.aggregation = "token_mean"
+    config.rollout.chunk = 0
+    refused(train.main, config, tmp_path / "run", "rollout.chunk=0", "1 or more")
+    config.stage = "dpo"
+    refused(train.main, config, tmp_path / "run", "'dpo'", "pretrain, sft, grpo, tallrec, llara")
+    config = road.data.copy_and_resolve_references()
+    config.annotate.tasks = ("ranking", "poem")
+    refused(annotate.main, config, tmp_path / "run", "poem", "rating, ranking")
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"systems.sft.kind": "oracle"}, "systems.sft.kind 'oracle' is unknown: use one of policy"),
+        ({"systems.sft.mode": "guess"}, "mode 'guess' of a system is unknown: use one of generate"),
+        ({"systems.sft.prompt.chain": 2}, "systems.sft.prompt.chain is unknown: use one of answer, "),
+        ({"systems.sft.prompt.chains": "two"}, "systems.sft.prompt: "),
+        ({"rollout.temperature": 0.0}, "systems.sft+grpo.samples=3 would all be the same"),
+        ({"evaluate.runs": 0}, "evaluate.runs=0"),
+    ],
+)
+def test_an_evaluation_that_cannot_be_is_refused(road, tmp_path, changes, named):
+    config = road.eval.copy_and_resolve_references()
+    config.update_from_flattened_dict(changes)
+    refused(evaluation.main, config, tmp_path / "run", named)
+
+
+def test_results_of_other_candidates_are_refused(road, tmp_path):
+    shutil.copytree(road.at("eval"), tmp_path / "run")
+    path = tmp_path / "run" / "users.jsonl"
+    path.write_text(re.sub('"candidates": "[0-9a-f]+"', '"candidates": "0123456789ab"', path.read_text()))
+    before = path.read_bytes()
+    refused(evaluation.main, road.eval, tmp_path / "run", "ranks candidates 0123456789ab", "--overwrite")
+    assert path.read_bytes() == before
+
+
+def test_greedy_decoding_is_run_once_and_nobody_is_no_evaluation(road, tmp_path):
+    config = road.eval.copy_and_resolve_references()
+    config.systems, config.rollout.temperature = {"base": system()}, 0.0
+    assert evaluation.evaluate(config, tmp_path / "greedy", False)["base"]["runs"] == 1
+    shutil.copytree(road.at("data"), tmp_path / "data")
+    data = road.data.copy_and_resolve_references()
+    data.data.update({"folder": str(tmp_path / "data")})
+    data.data.sizes.evaluation = 0
+    prepare.main(data, tmp_path / "data", True)
+    config.data.folder = str(tmp_path / "data")
+    refused(evaluation.main, config, tmp_path / "none", "has no evaluation users")
+
+
+def test_prepared_data_are_not_overwritten_unasked(road):
+    refused(prepare.main, road.data, Path(road.at("data")), "--overwrite")
+
+
+@pytest.mark.parametrize(
+    ("stage", "named"),
+    [
+        ("grpo", ["no model at models/", "no data at", "launch.prepare", "no adapter at", "configs/sft.py"]),
+        ("sft", ["no model at models/", "hf download", "no traces at", "launch.annotate"]),
+    ],
+)
+def test_the_default_config_with_nothing_present(tmp_path, stage, named):
+    done = command("train", f"--config={ROOT}/configs/{stage}.py", "--workdir=runs/a", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    for text in named:
+        assert text in done.stderr
+    assert not any(tmp_path.iterdir())
+
+
+def test_the_workdir_of_another_config_is_refused(road, tmp_path):
+    """The run's own config, one field changed, in a process."""
+    before = sorted(Path(road.at("data"), "..", "annotate").resolve().rglob("*"))
+    done = command(
+        "annotate",
+        f"--config={ROOT}/configs/data.py:generated",
+        f"--config.data.folder={road.at('data')}",
+        f"--config.model.folder={road.at('model')}",
+        f"--workdir={road.at('annotate')}",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "belongs to another config" in done.stderr and "--overwrite" in done.stderr
+    assert sorted(Path(road.at("annotate")).resolve().rglob("*")) == before
