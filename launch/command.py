@@ -21,9 +21,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-# Read by XLA's C++ logging when jax is first imported: warnings and errors only.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
-
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
@@ -81,6 +78,9 @@ def _run(main: Callable[[list[str]], None], parser: Callable, key_flags: tuple[s
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # `... | head` has read enough; what is still in the buffer has nowhere to go
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
 
 
 def parse(argv: list[str], needs_workdir: bool = True) -> list[str]:

@@ -11,6 +11,7 @@ trace is in WORKDIR/trace, for XProf, TensorBoard's profile plugin, and (its *.t
 import json
 from pathlib import Path
 
+import jax
 from absl import flags
 from ml_collections import ConfigDict
 
@@ -36,6 +37,8 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     path = workdir / "profile.json"
     if path.exists() and not overwrite:
         raise UserError(f"{path} already exists: add --overwrite to profile anew")
+    # What is compiled is to be told, so nothing is taken from the cache of compiled programs.
+    jax.config.update("jax_enable_compilation_cache", False)
     with compilations() as compiled:
         capture = Capture(STEPS.value, workdir / "trace", compiled)
         train.main(config, workdir, overwrite, drive=capture.drive)

@@ -121,7 +121,7 @@ def _first_steps(peers: str | None, folder: Path, repeats: int) -> list[Row]:
     }
     _first_step(folder, cache)
     for _ in range(repeats):
-        cold.append(_first_step(folder, {}))
+        cold.append(_first_step(folder, {"JAX_ENABLE_COMPILATION_CACHE": "false"}))
         warm.append(_first_step(folder, cache))
         if peers is not None:
             theirs.append(run_peer(peers, SCRIPT, folder, PLAIN, time.time())["seconds"])

@@ -20,7 +20,7 @@ def test_rates_of_a_device_with_known_times(monkeypatch):
     assert ceilings.matmul_flops("float32", enough_s=0.9) == pytest.approx(2 * 1024**3 / 1.024)
 
     def copy(x):
-        now[0] += x.nbytes / 1e9
+        now[0] += ceilings.PASSES * x.nbytes / 1e9
         return x
 
     monkeypatch.setattr(ceilings.jax, "jit", lambda _: copy)

@@ -1,0 +1,40 @@
+"""What a process needs set before it imports JAX, in one place. What is set in the environment already stays.
+
+BUILD.md has the measurement behind each setting. XLA's other flags are left as they come: none has been
+measured to help.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+HUGE_PAGES = "glibc.malloc.hugetlb=1"
+LOG_LEVEL = "1"  # XLA's own log: warnings and errors
+
+
+def settle(command: list[str]) -> None:
+    """Sets the environment of this process, and starts it anew as `command` where that alone takes effect.
+
+    Args:
+      command: `sys.orig_argv`, the interpreter first.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", LOG_LEVEL)
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(compiled_folder()))
+    # XLA takes a step's buffers from malloc and gives them back, and each page of 4 KB is faulted in anew.
+    # The allocator reads its setting at the start of a process, and only glibc's knows it.
+    if sys.platform == "linux" and _is_glibc() and "GLIBC_TUNABLES" not in os.environ:
+        os.environ["GLIBC_TUNABLES"] = HUGE_PAGES
+        os.execv(sys.executable, [sys.executable, *command[1:]])
+
+
+def compiled_folder() -> Path:
+    """Where compiled programs are kept from one run to the next."""
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(caches) / "r2rec_jax" / "compiled"
+
+
+def _is_glibc() -> bool:
+    try:
+        return (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc")
+    except (ValueError, OSError):
+        return False
