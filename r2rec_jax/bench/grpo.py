@@ -90,15 +90,15 @@ def _steps(peers: str | None, folder: Path, B: int, G: int, P: int, R: int, repe
         taken, _ = paired_seconds(step, lambda: None, repeats)
         return [row(name, taken, None, "s", target)]
     completions = batch.completions
-    # One step to begin with and one turn of warm-up, then those that are timed.
-    np.savez(folder / "grpo.npz", prompts=completions.prompt, rows=completions.response, steps=repeats + 1)
+    # One step to begin with and one turn of warm-up, then two for each that is timed.
+    np.savez(folder / "grpo.npz", prompts=completions.prompt, rows=completions.response, steps=2 * repeats + 1)
     best = fastest(peers, SCRIPT, folder, VARIANTS)
     with serving(peers, SCRIPT, folder, best) as peer:
         # TRL scores these rows before its trainer turns autocast on: float32 in every variant.
         tolerance = 1e-3 if ours == "float32" else 1e-2
         theirs = peer.hello["mean_logprob"]
         require_equal("mean log-probability", batch.sampler_logprobs.mean(), theirs, tolerance)
-        seconds = paired_seconds(step, peer.ask, repeats)
+        seconds = paired_seconds(step, peer.ask, repeats, consecutive=True)
     return [row(f"{name} ({best})", *seconds, "s", target)]
 
 

@@ -107,7 +107,7 @@ def _steps(peers: str | None, folder: Path, name: str, repeats: int) -> list[Row
             require_equal("loss of the first step", first[dtype]["train/loss"], peer.hello["loss"], tolerance)
             norm = first[dtype]["train/grad_norm"]
             require_equal("its gradient's norm", norm, peer.hello["norm"], tolerance)
-            seconds = paired_seconds(steps[dtype], peer.ask, repeats)
+            seconds = paired_seconds(steps[dtype], peer.ask, repeats, consecutive=True)
         rows.append(row(f"{name}, {dtype}, torch + peft {title}", *seconds, "s", target))
     return rows
 
