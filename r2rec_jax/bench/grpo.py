@@ -90,8 +90,9 @@ def _steps(peers: str | None, folder: Path, B: int, G: int, P: int, R: int, repe
         taken, _ = paired_seconds(step, lambda: None, repeats)
         return [row(name, taken, None, "s", target)]
     completions = batch.completions
-    # One step to begin with and one turn of warm-up, then two for each that is timed.
-    np.savez(folder / "grpo.npz", prompts=completions.prompt, rows=completions.response, steps=2 * repeats + 1)
+    # One turn of warm-up, then two steps for each that is timed.
+    most = 1 + 2 * repeats
+    np.savez(folder / "grpo.npz", prompts=completions.prompt, rows=completions.response, steps=most)
     best = fastest(peers, SCRIPT, folder, VARIANTS)
     with serving(peers, SCRIPT, folder, best) as peer:
         # TRL scores these rows before its trainer turns autocast on: float32 in every variant.
