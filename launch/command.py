@@ -7,10 +7,15 @@
 
 A command with flags of its own and no config takes `run_plain` instead.
 
-Exit codes: 0 done; 2 the user's input was wrong, one line `error: ...` on stderr says what and
-what to do; 130 interrupted (Ctrl-C or SIGTERM). Any other exception is a bug: full traceback.
+Exit codes: 0 done, or told to stop (Ctrl-C, SIGTERM) with all that is done saved: the line on stderr is the
+command that goes on. Training finishes its step and writes a checkpoint, reproduce stops with its stage; of
+the others, annotate has each reply, eval and baselines each user's line or system, prepare each parsed file.
+2 the user's input was wrong or the disk refused, one line `error: ...` on stderr says what and what to do.
+130 stopped by a second signal at once, or a command that begins anew next time (`resumes` is false).
+Any other exception is a bug: full traceback.
 """
 
+import contextlib
 import difflib
 import functools
 import logging as python_logging
@@ -20,12 +25,14 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
-from r2rec_jax.runtime.errors import UserError
+from launch import stopping
+from r2rec_jax.runtime.errors import UserError, disk_fault
 
 FLAGS = flags.FLAGS
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,33 +46,32 @@ flags.DEFINE_string("workdir", None, "folder this run writes to; an earlier run 
 flags.DEFINE_bool("overwrite", False, "clear what is there first: another run's workdir, an older result")
 
 
-def run(main: Callable[[ConfigDict, Path | None, bool], None], needs_workdir: bool = True) -> None:
+def run(
+    main: Callable[[ConfigDict, Path | None, bool], None], needs_workdir: bool = True, resumes: bool = True
+) -> None:
     """Parses the command line, calls `main(config, workdir, overwrite)` and exits.
 
-    A command that can do without a workdir gets None where none is given.
+    A command that can do without a workdir gets None where none is given. One that `resumes` goes on where it
+    was stopped.
     """
 
     def start(_: list[str]) -> None:
         main(FLAGS.config, Path(FLAGS.workdir) if FLAGS.workdir else None, FLAGS.overwrite)
 
-    _run(start, functools.partial(parse, needs_workdir=needs_workdir), KEY_FLAGS)
+    _run(start, functools.partial(parse, needs_workdir=needs_workdir), KEY_FLAGS, resumes)
 
 
 def run_plain(main: Callable[[list[str]], None]) -> None:
     """As `run` without --config and --workdir: calls `main(arguments)`, those that are no flags."""
-    _run(lambda argv: main(argv[1:]), parse_plain, ("overwrite",))
+    _run(lambda argv: main(argv[1:]), parse_plain, ("overwrite",), resumes=False)
 
 
-def _run(main: Callable[[list[str]], None], parser: Callable, key_flags: tuple[str, ...]) -> None:
+def _run(
+    main: Callable[[list[str]], None], parser: Callable, key_flags: tuple[str, ...], resumes: bool
+) -> None:
     def start(argv: list[str]) -> None:
-        # Ours speaks at info; orbax, which logs through absl as well, from warnings up.
-        logging.get_absl_handler().addFilter(
-            lambda record: record.levelno >= python_logging.WARNING or record.pathname.startswith(OWN_CODE)
-        )
-        # A polite kill unwinds like Ctrl-C, so loops have one way of leaving a resumable folder.
-        # Ctrl-C is set too: a shell script's background child inherits it as ignored.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.default_int_handler)
+        logging.get_absl_handler().addFilter(_is_for_the_user)
+        stopping.listen()
         main(argv)
 
     for name in key_flags:  # so that --help shows them
@@ -74,13 +80,39 @@ def _run(main: Callable[[list[str]], None], parser: Callable, key_flags: tuple[s
         app.run(start, flags_parser=parser)
     except UserError as error:
         print("error:", str(error).replace("\n", " "), file=sys.stderr)
+        if disk_fault(error.__cause__):
+            _end(2)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        if not resumes:
+            print("interrupted", file=sys.stderr)
+            sys.exit(130)
+        print(f"stopped; go on with: {stopping.resuming_command()}", file=sys.stderr)
     except BrokenPipeError:  # `... | head` has read enough; what is still in the buffer has nowhere to go
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
+    except Exception as error:
+        if not (fault := disk_fault(error)):
+            raise
+        again = f"; then go on with: {stopping.resuming_command()}" if resumes else ""
+        line = f"error: {fault}: make room there, or make it writable{again}"
+        print(line.replace("\n", " "), file=sys.stderr)
+        _end(2)
+
+
+def _end(code: int) -> NoReturn:
+    """Ends the process without its threads, some of which wait for what the disk has refused."""
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    os._exit(code)
+
+
+def _is_for_the_user(record: python_logging.LogRecord) -> bool:
+    """Ours speaks at info. orbax, which logs through absl as well, from warnings up, and without the
+    tracebacks of what it raises besides."""
+    if record.pathname.startswith(OWN_CODE):
+        return True
+    return record.levelno >= python_logging.WARNING and not (record.exc_info and "/orbax/" in record.pathname)
 
 
 def parse(argv: list[str], needs_workdir: bool = True) -> list[str]:

@@ -73,4 +73,4 @@ def _check(user: int | None, dataset: Dataset, workdir: Path) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, resumes=False)

@@ -163,7 +163,7 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive) 
     optimizer = make_optimizer(config, config.train.steps * config.grpo.updates_per_rollout)
     reference = policy.trainable
     if config.train.init:
-        reference = restore_trainable(config.train.init, policy.trainable, optimizer, config.restore)
+        reference = restore_trainable(config.train.init, policy.trainable, optimizer, config.restore, config)
     c, parts = config.grpo, _parts(config, mesh)
     settings, scorer = objective(config), Scorer(config, chat)
     sampling = SamplingConfig(**config.rollout, slots=c.slots)

@@ -12,7 +12,7 @@ import numpy as np
 
 from r2rec_jax.data.prepared import Dataset, candidates_hash
 from r2rec_jax.runtime.errors import UserError
-from r2rec_jax.runtime.paths import write_atomic
+from r2rec_jax.runtime.paths import append_line, write_atomic
 
 USERS, METRICS = "users.jsonl", "metrics.json"
 DIGITS = 12  # of a hash in a line
@@ -44,9 +44,7 @@ class UserLines:
         line = {"system": system, "run": int(run), "user": int(user), "truth_rank": int(truth_rank), **more}
         line["candidates"] = self._candidates
         self._add(line, f"{self.path}: a new line")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "ab", buffering=0) as file:  # one system call: a kill comes before or after it
-            file.write(_json(line))
+        append_line(self.path, _json(line))
 
     def __contains__(self, key: tuple[str, int, int]) -> bool:
         """Whether (system, run, user) has its line."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from r2rec_jax.runtime.errors import UserError
-from r2rec_jax.runtime.paths import write_atomic
+from r2rec_jax.runtime.paths import append_line, write_atomic
 
 FILE = "metrics.jsonl"
 
@@ -20,8 +20,7 @@ class StepLog:
 
     def append(self, step: int, row: Mapping) -> None:
         line = json.dumps({"step": int(step), **row}, ensure_ascii=False, allow_nan=False)
-        with open(self._path, "a", encoding="utf-8") as file:  # closing it flushes the line
-            file.write(line + "\n")
+        append_line(self._path, f"{line}\n".encode())
 
     def truncate_after(self, step: int) -> None:
         """Drops every line beyond `step`, and a half-written last one: call it on resuming."""

@@ -1,11 +1,10 @@
 """Every reply of a teacher or a server on disk as soon as it is there, so that nothing paid for is lost."""
 
 import json
-import os
 from pathlib import Path
 
 from r2rec_jax.runtime.errors import UserError
-from r2rec_jax.runtime.paths import write_atomic
+from r2rec_jax.runtime.paths import append_line, write_atomic
 
 FILE = "replies.jsonl"
 FIELDS = {
@@ -41,11 +40,7 @@ class Journal:
 
     def append(self, row: dict) -> None:
         self.rows.append(row)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
-        # One system call a line: an interrupt comes before it or after it.
-        with open(self.path, "ab", buffering=0) as file:
-            os.write(file.fileno(), line)
+        append_line(self.path, json.dumps(row, ensure_ascii=False).encode() + b"\n")
 
     @property
     def cost(self) -> float:
