@@ -8,25 +8,49 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from r2rec_jax.runtime.errors import UserError
 
 
 def write_atomic(path: str | Path, content: str | bytes) -> None:
-    """Writes a file under a temporary name and renames it, so that a reader never sees half."""
+    """Writes a file under a temporary name and renames it, so that a reader never sees half.
+
+    What a killed writer has left under that name is written over.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = content.encode() if isinstance(content, str) else content
-    # The process id keeps two writers of one path from sharing a temporary file.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
+    temporary = unfinished(path)
+    with _alone(temporary) as file:
+        try:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def unfinished(path: Path) -> Path:
+    """The name that `path` has while `write_atomic` writes it."""
+    return path.with_name(f".{path.name}.tmp")
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[BinaryIO]:
+    """An empty file at `path` that no other writer has: one who wants it too waits."""
+    while True:
+        with open(path, "ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # the kernel releases it however this process ends
+            try:
+                mine = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+            except FileNotFoundError:
+                mine = False
+            if mine:  # else who had it before has renamed or removed it
+                file.truncate(0)
+                yield file
+                return
 
 
 @contextlib.contextmanager
@@ -40,7 +64,7 @@ def new_folder(path: str | Path, overwrite: bool) -> Iterator[Path]:
         after the block has succeeded.
     """
     path = Path(path)
-    _clear_abandoned(path)
+    clear_abandoned(path)
     if path.exists() and not overwrite:
         raise UserError(f"{path} already exists: choose another folder or add --overwrite")
     if path.exists() and not path.is_dir():
@@ -67,8 +91,11 @@ def new_folder(path: str | Path, overwrite: bool) -> Iterator[Path]:
         os.close(lock)
 
 
-def _clear_abandoned(path: Path) -> None:
-    """Removes the scratch folders of `path` whose writer is gone, which is to say unlocked ones."""
+def clear_abandoned(path: Path) -> None:
+    """Removes what killed writers of the folder `path` have left: scratch folders that nobody has locked.
+
+    A folder that a killed `new_folder` had moved away to replace it is put back.
+    """
     pattern = re.compile(re.escape(f".{path.name}.") + r"[a-z0-9_]{8}\.tmp")
     for scratch in path.parent.iterdir() if path.parent.is_dir() else ():
         if not pattern.fullmatch(scratch.name):

@@ -7,7 +7,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from r2rec_jax.runtime.errors import UserError
-from r2rec_jax.runtime.paths import write_atomic
+from r2rec_jax.runtime.paths import unfinished, write_atomic
 
 # Fields that change how fast a run is, or how much of it is done, and no number in it: a run may go on with
 # another value.
@@ -29,7 +29,9 @@ def claim(workdir: str | Path, config: ConfigDict, overwrite: bool) -> bool:
     record = workdir / "config.json"
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir {workdir} is a file: choose another --workdir")
-    if workdir.exists() and any(workdir.iterdir()) and not record.is_file():
+    # A run killed while it wrote its very first file has left a part of that.
+    foreign = workdir.exists() and any(path != unfinished(record) for path in workdir.iterdir())
+    if foreign and not record.is_file():
         raise UserError(
             f"--workdir {workdir} holds files but no config.json, so it is no workdir of this "
             "program: choose another --workdir"

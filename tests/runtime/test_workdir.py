@@ -4,6 +4,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.paths import unfinished
 from r2rec_jax.runtime.workdir import claim
 
 
@@ -71,3 +72,9 @@ def test_a_workdir_below_a_file_or_with_a_damaged_record(tmp_path):
     (tmp_path / "run/config.json").write_text('{"steps"')
     with pytest.raises(UserError, match="is not JSON"):
         claim(tmp_path / "run", config(), overwrite=False)
+
+
+def test_a_run_killed_while_it_wrote_its_config_begins_anew(tmp_path):
+    unfinished(tmp_path / "config.json").write_text('{"steps"')
+    assert claim(tmp_path, config(), overwrite=False) is False
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
