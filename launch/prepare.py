@@ -5,7 +5,6 @@ folder appears in one move. Beside it, WORKDIR.staging keeps what was parsed of 
 folder is there, so that a run that was killed goes on from them.
 """
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.data.rules import Rules
 from r2rec_jax.data.source import make_dataset, origin
 from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.paths import clear_abandoned
 
 AUDITED = 5  # chains of each user
 PROTOCOL = (
@@ -30,6 +30,7 @@ PROTOCOL = (
 
 
 def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
+    clear_abandoned(workdir)
     if workdir.exists() and not overwrite:
         raise UserError(f"{workdir} already exists: choose another folder or add --overwrite")
     rules, staging = Rules(), workdir.with_name(f"{workdir.name}.staging")
@@ -45,8 +46,8 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
         protocol={name: config.data[name] for name in PROTOCOL},
         rules=rules.counts,
         overwrite=overwrite,
+        staging=staging,
     )
-    shutil.rmtree(staging, ignore_errors=True)
     manifest = prepared.read_manifest(workdir)
     counts = manifest["counts"]
     for name, count in (counts | counts.pop("split") | manifest["rules"]).items():
