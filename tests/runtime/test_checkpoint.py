@@ -1,3 +1,5 @@
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -132,3 +134,25 @@ def test_a_damaged_checkpoint(tmp_path, harm):
         largest.write_bytes(content)
     with Checkpointer(tmp_path) as checkpointer, pytest.raises(UserError, match=f"{tmp_path}/1"):
         checkpointer.restore(1, {"w": jnp.zeros(1000)})
+
+
+@pytest.mark.parametrize("left", ["all", "a part", "an empty folder"])
+def test_an_old_step_that_a_killed_run_was_deleting_goes_on_resuming(tmp_path, left):
+    with Checkpointer(tmp_path, keep=2) as checkpointer:
+        checkpointer.save(1, make_state(1), {})
+        checkpointer.wait()
+        shutil.copytree(tmp_path / "1", tmp_path / "kept")
+        for step in (2, 5, 6):
+            checkpointer.save(step, make_state(step), {}, best=2)
+    (tmp_path / "kept").rename(tmp_path / "1")
+    files = sorted(path for path in (tmp_path / "1").rglob("*") if path.is_file())
+    for path in {"all": [], "a part": files[::2], "an empty folder": files}[left]:
+        path.unlink()
+    if left == "an empty folder":
+        for path in sorted((tmp_path / "1").rglob("*"), reverse=True):
+            path.rmdir()
+    with Checkpointer(tmp_path, keep=2) as checkpointer:
+        assert checkpointer.latest_step() == 6
+        checkpointer.clear_old(best=2)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "5", "6"]
+        assert_equal(checkpointer.restore(2, make_state(0))[0], make_state(2))
