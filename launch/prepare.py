@@ -5,7 +5,6 @@ folder appears in one move. Beside it, WORKDIR.staging keeps what was parsed of 
 folder is there, so that a run that was killed goes on from them.
 """
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from r2rec_jax.data.rules import Rules
 from r2rec_jax.data.source import make_dataset, origin
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.lock import locked
+from r2rec_jax.runtime.paths import clear_abandoned
 
 AUDITED = 5  # chains of each user
 PROTOCOL = (
@@ -31,10 +31,11 @@ PROTOCOL = (
 
 
 def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
-    if workdir.exists() and not overwrite:
-        raise UserError(f"{workdir} already exists: choose another folder or add --overwrite")
     rules, staging = Rules(), workdir.with_name(f"{workdir.name}.staging")
     with locked(staging.with_name(f".{staging.name}.lock"), str(workdir)):
+        clear_abandoned(workdir)
+        if workdir.exists() and not overwrite:
+            raise UserError(f"{workdir} already exists: choose another folder or add --overwrite")
         dataset = make_dataset(config.data, rules=rules, staging=staging)
         audit(dataset)
         checked, alone = _audit_sampled(dataset, config.data)
@@ -47,8 +48,8 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
             protocol={name: config.data[name] for name in PROTOCOL},
             rules=rules.counts,
             overwrite=overwrite,
+            staging=staging,
         )
-        shutil.rmtree(staging, ignore_errors=True)
     manifest = prepared.read_manifest(workdir)
     counts = manifest["counts"]
     for name, count in (counts | counts.pop("split") | manifest["rules"]).items():

@@ -11,6 +11,7 @@ that two results can be seen to rank the same ones.
 import dataclasses
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -82,9 +83,12 @@ def save(
     protocol: dict | None = None,
     rules: dict[str, int] | None = None,
     overwrite: bool = False,
+    staging: Path | None = None,
 ) -> None:
     """Writes the folder in one move; `source`, `licence`, `protocol` (the settings of the split) and
     `rules` (the counts of data/rules.py) are recorded in the manifest.
+    The folder `staging`, of no more use then, goes before the data appear: whoever is killed in between has
+    nothing left to clear.
 
     Raises:
       UserError: the folder exists and `overwrite` is false.
@@ -114,6 +118,8 @@ def save(
             "files": {file.name: _describe(file) for file in sorted(fresh.iterdir())},
         }
         write_atomic(fresh / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+        if staging:
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 def load(folder: str | Path) -> Dataset:

@@ -68,6 +68,13 @@ class Checkpointer:
                 force=True,  # the loop decides when, not orbax's own policy
             )
 
+    def clear_old(self, best: int | None = None) -> None:
+        """Deletes what `save` would not keep: a killed run may have left some of it, or parts."""
+        steps = sorted(self._manager.all_steps())
+        for step in steps:
+            if step not in self._kept.of(steps, best):
+                self._manager.delete(step)
+
     def latest_step(self) -> int | None:
         """The newest whole checkpoint's step, None before the first."""
         return self._manager.latest_step()
@@ -235,8 +242,11 @@ class _Kept(preservation_policy.PreservationPolicy):
 
     def should_preserve(self, checkpoints, *, context):
         del context
-        newest = {one.step for one in checkpoints[-self._latest :]}
-        return [one.step in newest or one.step == self.best for one in checkpoints]
+        kept = self.of([one.step for one in checkpoints], self.best)
+        return [one.step in kept for one in checkpoints]
+
+    def of(self, steps: list[int], best: int | None) -> set[int | None]:
+        return {*steps[-self._latest :], best}
 
 
 def _of_version(where: Path, found: int) -> UserError:

@@ -1,36 +1,62 @@
 """Files, lines and folders that appear whole or not at all."""
 
 import contextlib
+import fcntl
 import os
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.lock import locked
 
 
 def write_atomic(path: str | Path, content: str | bytes) -> None:
-    """Writes a file under a temporary name and renames it, so that a reader never sees half."""
+    """Writes a file under a temporary name and renames it, so that a reader never sees half.
+
+    What a killed writer has left under that name is written over.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = content.encode() if isinstance(content, str) else content
-    # The process id keeps two writers of one path from sharing a temporary file.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = unfinished(path)
     try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with _alone(temporary) as file:
+            try:
+                _write(file, content.encode() if isinstance(content, str) else content)
+                os.fsync(file.fileno())
+                os.replace(temporary, path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
     except OSError as error:
         if error.errno:  # a full disk names no file, and nobody knows the temporary one
             error.filename = str(path)
         raise
-    finally:
-        temporary.unlink(missing_ok=True)
+
+
+def unfinished(path: Path) -> Path:
+    """The name that `path` has while `write_atomic` writes it."""
+    return path.with_name(f".{path.name}.tmp")
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[BinaryIO]:
+    """An empty file at `path` that no other writer has: one who wants it too waits."""
+    while True:
+        with open(path, "ab", buffering=0) as file:
+            with contextlib.suppress(OSError):  # where a file system has no locks, a path has one writer
+                fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                mine = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+            except FileNotFoundError:
+                mine = False
+            if mine:  # else who had it before has renamed or removed it
+                file.truncate(0)
+                yield file
+                return
 
 
 def append_line(path: str | Path, line: bytes) -> None:
@@ -41,14 +67,20 @@ def append_line(path: str | Path, line: bytes) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab", buffering=0) as file:
-        size, rest = os.fstat(file.fileno()).st_size, memoryview(line)
+        size = os.fstat(file.fileno()).st_size
         try:
-            while rest:  # a disk that gets full takes a part, and complains about what is left
-                rest = rest[file.write(rest) :]
+            _write(file, line)
         except OSError as error:
             file.truncate(size)
             error.filename = str(path)
             raise
+
+
+def _write(file: BinaryIO, data: bytes) -> None:
+    """To an unbuffered file: a disk that gets full takes a part, and complains about what is left."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 @contextlib.contextmanager
@@ -64,7 +96,7 @@ def new_folder(path: str | Path, overwrite: bool) -> Iterator[Path]:
     path = Path(path)
     with locked(path.with_name(f".{path.name}.lock"), str(path)) as alone:
         if alone:
-            _clear_abandoned(path)
+            clear_abandoned(path)
         if path.exists() and not overwrite:
             raise UserError(f"{path} already exists: choose another folder or add --overwrite")
         if path.exists() and not path.is_dir():
@@ -87,8 +119,11 @@ def new_folder(path: str | Path, overwrite: bool) -> Iterator[Path]:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _clear_abandoned(path: Path) -> None:
-    """Removes the scratch folders of `path`; whoever asks holds its lock, so their writers are gone."""
+def clear_abandoned(path: Path) -> None:
+    """Removes what killed writers of the folder `path` have left; whoever asks holds its lock.
+
+    A folder that a killed `new_folder` had moved away to replace it is put back.
+    """
     pattern = re.compile(re.escape(f".{path.name}.") + r"[a-z0-9_]{8}\.tmp")
     for scratch in list(path.parent.iterdir()):
         if pattern.fullmatch(scratch.name):

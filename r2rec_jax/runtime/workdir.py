@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import re
 import shutil
 from pathlib import Path
 
@@ -11,14 +10,12 @@ from ml_collections import ConfigDict
 from r2rec_jax.runtime.drift import drift, first
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.lock import Lock
-from r2rec_jax.runtime.paths import write_atomic
+from r2rec_jax.runtime.paths import unfinished, write_atomic
 
 # Fields that change how fast a run is, or how much of it is done, and no number in it: a run may go on with
 # another value.
 MANNERS = ("data.workers", "tables", "seeds")
 LOCK = ".lock"
-# All that a claim leaves that was cut short in an empty folder.
-_UNFINISHED = re.compile(r"\.lock|\.config\.json\.\d+\.tmp")
 
 # Those of this process by folder, held until it ends: what follows in it (a next stage, a report) reads
 # what a run has written. `_claimed` are those whose claim was granted.
@@ -82,7 +79,8 @@ def _is_first_process() -> bool:
 
 
 def _is_new(workdir: Path) -> bool:
-    return all(_UNFINISHED.fullmatch(path.name) for path in workdir.iterdir())
+    """Whether it holds nothing but what a claim leaves that was cut short."""
+    return {path.name for path in workdir.iterdir()} <= {LOCK, unfinished(workdir / "config.json").name}
 
 
 def _hold(workdir: Path) -> None:

@@ -66,6 +66,7 @@ def run(
             done, state, data = found
             batches.set_state(data["batches"])
             watch.resume(data["watch"])
+            checkpoints.clear_old(watch.best_step)
             logging.info("resuming %s at step %d", workdir, done)
         if (done or 0) < c.steps and not watch.gave_up:
             batches.start_prefetch()

@@ -98,6 +98,25 @@ def test_a_run_that_stops_after_parsing_goes_on(amazon, tmp_path, monkeypatch):
     assert not (tmp_path / "data.staging").exists()
 
 
+def test_nothing_is_left_to_clear_once_the_data_are_there(amazon, tmp_path, monkeypatch):
+    """What was parsed goes before the folder appears, a scratch folder at the next start, which refuses."""
+    config, workdir = config_of(amazon), tmp_path / "data"
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            prepare.main(config, workdir, False)
+    assert {path.name for path in tmp_path.iterdir()} == {"amazon"}
+    prepare.main(config, workdir, False)
+    (tmp_path / ".data.abcd1234.tmp").mkdir()
+    with pytest.raises(UserError, match="already exists"):
+        prepare.main(config, workdir, False)
+    assert {path.name for path in tmp_path.iterdir()} == {"amazon", "data"}
+
+
 @pytest.mark.parametrize("late", [False, True])
 def test_a_leaking_sampler_is_caught(amazon, tmp_path, monkeypatch, late):
     """Chains with a rating that nobody gave, or with others' later ones, stop the command."""

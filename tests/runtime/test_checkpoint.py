@@ -1,3 +1,5 @@
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -143,3 +145,25 @@ def test_a_state_goes_to_another_mesh(tmp_path, sizes):
             }
             assert_equal(state, values)
             checkpointer.save(step + 1, state, {})
+
+
+@pytest.mark.parametrize("left", ["all", "a part", "an empty folder"])
+def test_an_old_step_that_a_killed_run_was_deleting_goes_on_resuming(tmp_path, left):
+    with Checkpointer(tmp_path, keep=2) as checkpointer:
+        checkpointer.save(1, make_state(1), {})
+        checkpointer.wait()
+        shutil.copytree(tmp_path / "1", tmp_path / "kept")
+        for step in (2, 5, 6):
+            checkpointer.save(step, make_state(step), {}, best=2)
+    (tmp_path / "kept").rename(tmp_path / "1")
+    files = sorted(path for path in (tmp_path / "1").rglob("*") if path.is_file())
+    for path in {"all": [], "a part": files[::2], "an empty folder": files}[left]:
+        path.unlink()
+    if left == "an empty folder":
+        for path in sorted((tmp_path / "1").rglob("*"), reverse=True):
+            path.rmdir()
+    with Checkpointer(tmp_path, keep=2) as checkpointer:
+        assert checkpointer.latest_step() == 6
+        checkpointer.clear_old(best=2)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "5", "6"]
+        assert_equal(checkpointer.restore(2, make_state(0))[0], make_state(2))

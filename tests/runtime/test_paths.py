@@ -2,12 +2,13 @@ import errno
 import resource
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from r2rec_jax.runtime.errors import UserError, disk_fault
-from r2rec_jax.runtime.paths import append_line, new_folder, write_atomic
+from r2rec_jax.runtime.paths import append_line, new_folder, unfinished, write_atomic
 
 ROOT = Path(__file__).parents[2]
 
@@ -190,3 +191,20 @@ def test_what_a_disk_refuses_is_known_however_it_is_told():
     assert disk_fault(OSError("1000 requested and 12 written")) != ""
     for other in (None, ValueError("os error 2"), FileNotFoundError(errno.ENOENT, "absent"), KeyError("x")):
         assert disk_fault(other) == ""
+
+
+def test_what_a_killed_writer_of_a_file_left_is_written_over(tmp_path):
+    path = tmp_path / "b.txt"
+    unfinished(path).write_text("half of something long")
+    write_atomic(path, "new")
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_writers_of_one_file_wait_for_each_other(tmp_path):
+    path, texts = tmp_path / "b.txt", [letter * 100_000 for letter in "abcdefgh"]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(5):
+            list(pool.map(lambda text: write_atomic(path, text), texts))
+            assert path.read_text() in texts
+    assert list(tmp_path.iterdir()) == [path]

@@ -9,6 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.paths import unfinished
 from r2rec_jax.runtime.workdir import claim
 
 ROOT = Path(__file__).parents[2]
@@ -157,5 +158,6 @@ def test_one_process_comes_back_as_often_as_it_likes(tmp_path):
 
 def test_a_claim_that_was_cut_short_is_no_strangers_folder(tmp_path):
     (tmp_path / ".lock").touch()
-    (tmp_path / ".config.json.123.tmp").write_text('{"ste')
+    unfinished(tmp_path / "config.json").write_text('{"steps"')
     assert claim(tmp_path, config(), overwrite=False) is False
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "config.json"]
