@@ -25,12 +25,17 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
-from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.errors import UserError, shown
 
 FLAGS = flags.FLAGS
 ROOT = Path(__file__).resolve().parents[1]
 KEY_FLAGS = ("config", "workdir", "overwrite")
 OWN_CODE = (f"{ROOT}/launch/", f"{ROOT}/r2rec_jax/", f"{ROOT}/configs/")
+# What absl and ml_collections let through for flags they cannot use, down to values that nest too deeply.
+UNREADABLE = (
+    *(flags.Error, AttributeError, KeyError, ValueError, TypeError),
+    *(IndexError, OverflowError, RecursionError, MemoryError),
+)
 
 config_flags.DEFINE_config_file(
     "config", None, "config file, with a preset after a colon: configs/grpo.py:quickstart"
@@ -58,10 +63,7 @@ def run_plain(main: Callable[[list[str]], None]) -> None:
 
 def _run(main: Callable[[list[str]], None], parser: Callable, key_flags: tuple[str, ...]) -> None:
     def start(argv: list[str]) -> None:
-        # Ours speaks at info; orbax, which logs through absl as well, from warnings up.
-        logging.get_absl_handler().addFilter(
-            lambda record: record.levelno >= python_logging.WARNING or record.pathname.startswith(OWN_CODE)
-        )
+        logging.get_absl_handler().addFilter(_is_wanted)
         # A polite kill unwinds like Ctrl-C, so loops have one way of leaving a resumable folder.
         # Ctrl-C is set too: a shell script's background child inherits it as ignored.
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -73,7 +75,7 @@ def _run(main: Callable[[list[str]], None], parser: Callable, key_flags: tuple[s
     try:
         app.run(start, flags_parser=parser)
     except UserError as error:
-        print("error:", str(error).replace("\n", " "), file=sys.stderr)
+        print("error:", shown(error), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -83,6 +85,12 @@ def _run(main: Callable[[list[str]], None], parser: Callable, key_flags: tuple[s
         sys.exit(128 + signal.SIGPIPE)
 
 
+def _is_wanted(record: python_logging.LogRecord) -> bool:
+    """Whether a record is logged, as one line: ours from info, others' (orbax) from warnings up."""
+    record.msg, record.args = shown(record.getMessage()), None
+    return record.levelno >= python_logging.WARNING or record.pathname.startswith(OWN_CODE)
+
+
 def parse(argv: list[str], needs_workdir: bool = True) -> list[str]:
     """Fills FLAGS from `argv` (program name first). Raises UserError for anything it cannot use."""
     config_argument = _config_argument(argv)
@@ -90,7 +98,7 @@ def parse(argv: list[str], needs_workdir: bool = True) -> list[str]:
         extra = FLAGS(argv)[1:]
     except flags.UnrecognizedFlagError as error:
         raise _unknown("flag", f"--{error.flagname}", [f"--{name}" for name in FLAGS]) from error
-    except (flags.Error, AttributeError, KeyError, ValueError, TypeError) as error:
+    except UNREADABLE as error:
         raise _explain(argv, config_argument, error) from error
     if not config_argument:
         raise UserError("--config is missing: pass a config file, e.g. --config=configs/grpo.py")
@@ -128,10 +136,13 @@ def _config_argument(argv: list[str]) -> str:
             raise UserError("--config is missing: pass a config file before any --config.field")
         return ""
     path = Path(values[-1].split(":", 1)[0])
-    if not path.is_file():
+    try:
+        if path.is_file():
+            return values[-1]
         siblings = [str(path.parent / entry.name) for entry in path.parent.glob("*.py")]
-        raise _unknown("config file", str(path), siblings)
-    return values[-1]
+    except OSError as error:
+        raise UserError(f"--config={path}: {error.strerror}") from error
+    raise _unknown("config file", str(path), siblings)
 
 
 def _explain(argv: list[str], config_argument: str, error: Exception) -> UserError:
@@ -157,7 +168,7 @@ def _explain(argv: list[str], config_argument: str, error: Exception) -> UserErr
         if f"config.{field}={value}:" in str(error):
             kind = config_flags.GetType(field, config).__name__
             return UserError(f"--config.{field}={value}: the value must be of type {kind}")
-    return UserError(str(error))
+    return UserError(str(error) or f"the flags cannot be read: {type(error).__name__}")
 
 
 def _explain_config_file(config_argument: str, error: Exception) -> UserError:
@@ -187,6 +198,6 @@ def _flatten(config: ConfigDict, prefix: str = "") -> dict[str, object]:
 
 def _unknown(kind: str, name: str, known: list[str]) -> UserError:
     """`unknown KIND NAME`, with the nearest of `known`."""
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+    nearest = difflib.get_close_matches(name[:200], known, n=1, cutoff=0.0)
     hint = f": did you mean {nearest[0]}?" if nearest else ""
-    return UserError(f"unknown {kind} {name}{hint}")
+    return UserError(f"unknown {kind} {shown(name, 200)}{hint}")

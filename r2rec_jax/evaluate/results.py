@@ -12,6 +12,7 @@ import numpy as np
 
 from r2rec_jax.data.prepared import Dataset, candidates_hash
 from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.outside import parse_json
 from r2rec_jax.runtime.paths import write_atomic
 
 USERS, METRICS = "users.jsonl", "metrics.json"
@@ -109,7 +110,13 @@ def read_metrics(workdir: str | Path) -> dict:
     """metrics.json of a workdir. Raises UserError when it is not there or damaged."""
     path = Path(workdir) / METRICS
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_bytes())
+        if not isinstance(found, dict) or type(found.get("seed")) is not int:
+            raise ValueError("it has no seed")
+        systems = found.get("systems")
+        if not isinstance(systems, dict) or not all(isinstance(one, dict) for one in systems.values()):
+            raise ValueError("it has no systems")
+        return found
     except FileNotFoundError:
         raise UserError(f"no evaluation at {path}: run launch.eval or launch.baselines first") from None
     except ValueError as error:
@@ -119,9 +126,10 @@ def read_metrics(workdir: str | Path) -> dict:
 def _parse(line: bytes, where: str) -> dict:
     fields = {"system": str, "run": int, "user": int, "truth_rank": int, "candidates": str}
     try:
-        found = json.loads(line)
+        found = parse_json(line)
         valid = all(type(found[name]) is kind for name, kind in fields.items())
-        valid = valid and min(found["run"], found["user"], found["truth_rank"]) >= 0
+        valid = valid and all(0 <= found[name] < 1 << 31 for name in ("run", "user", "truth_rank"))
+        _json(found)  # it can be written again: nothing infinite, no half of a surrogate pair
     except (ValueError, KeyError, TypeError):
         valid = False
     if not valid:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.errors import UserError, shown
+from r2rec_jax.runtime.outside import parse_json
 from r2rec_jax.runtime.paths import write_atomic
 
 # Fields that change how fast a run is, or how much of it is done, and no number in it: a run may go on with
@@ -49,12 +50,12 @@ def claim(workdir: str | Path, config: ConfigDict, overwrite: bool) -> bool:
 
 def _refuse_other(workdir: Path, record: Path, wanted: dict) -> None:
     try:
-        present = json.loads(record.read_text())
+        present = parse_json(record.read_bytes())
     except ValueError as error:
         raise UserError(f"{record} is not JSON: choose another --workdir or add --overwrite") from error
     before, now = _leaves(present), _leaves(wanted)
     differing = [
-        f"{name} ({before.get(name, 'absent')} there, {now.get(name, 'absent')} here)"
+        f"{shown(name, 60)} ({shown(before.get(name, 'absent'), 60)} there, {now.get(name, 'absent')} here)"
         for name in sorted(before.keys() | now.keys())
         if before.get(name, "absent") != now.get(name, "absent") and not name.endswith(MANNERS)
     ]

@@ -5,9 +5,11 @@ import os
 from pathlib import Path
 
 from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.outside import parse_json
 from r2rec_jax.runtime.paths import write_atomic
 
 FILE = "replies.jsonl"
+MOST = 1 << 53  # of tokens or cost: what is summed stays finite, and exact
 FIELDS = {
     "user": int,
     "task": str,
@@ -42,7 +44,7 @@ class Journal:
     def append(self, row: dict) -> None:
         self.rows.append(row)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
+        line = _line(row)
         # One system call a line: an interrupt comes before it or after it.
         with open(self.path, "ab", buffering=0) as file:
             os.write(file.fileno(), line)
@@ -52,10 +54,18 @@ class Journal:
         return sum(row["cost"] for row in self.rows)
 
 
+def _line(row: dict) -> bytes:
+    """Raises ValueError for text that no file holds: half a surrogate pair."""
+    return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+
+
 def _row(line: bytes, fields: dict[str, type], where: str) -> dict:
     try:
-        row = json.loads(line)
+        row = parse_json(line)
         valid = all(isinstance(row[name], kind) for name, kind in fields.items())
+        # What is added to sums must not make them NaN: no cost limit would hold any more.
+        numbers = (row[name] for name in fields if isinstance(row[name], int | float))
+        valid = valid and all(0 <= number < MOST for number in numbers) and bool(_line(row))
     except (ValueError, KeyError, TypeError):
         valid = False
     if not valid:
