@@ -12,7 +12,7 @@ import numpy as np
 
 from r2rec_jax.data.prepared import Dataset, candidates_hash
 from r2rec_jax.runtime.errors import UserError
-from r2rec_jax.runtime.outside import parse_json
+from r2rec_jax.runtime.outside import json_line, parse_json
 from r2rec_jax.runtime.paths import write_atomic
 
 USERS, METRICS = "users.jsonl", "metrics.json"
@@ -47,7 +47,7 @@ class UserLines:
         self._add(line, f"{self.path}: a new line")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "ab", buffering=0) as file:  # one system call: a kill comes before or after it
-            file.write(_json(line))
+            file.write(json_line(line))
 
     def __contains__(self, key: tuple[str, int, int]) -> bool:
         """Whether (system, run, user) has its line."""
@@ -77,7 +77,7 @@ class UserLines:
         keys = sorted(
             self._of, key=lambda key: (system_at.get(key[0], last), key[1], user_at.get(key[2], last))
         )
-        write_atomic(self.path, b"".join(_json(self._of[key]) for key in keys))
+        write_atomic(self.path, b"".join(json_line(self._of[key]) for key in keys))
 
     def _add(self, line: dict, where: str) -> None:
         if line["candidates"] != self._candidates:
@@ -129,13 +129,9 @@ def _parse(line: bytes, where: str) -> dict:
         found = parse_json(line)
         valid = all(type(found[name]) is kind for name, kind in fields.items())
         valid = valid and all(0 <= found[name] < 1 << 31 for name in ("run", "user", "truth_rank"))
-        _json(found)  # it can be written again: nothing infinite, no half of a surrogate pair
+        json_line(found)  # it can be written again
     except (ValueError, KeyError, TypeError):
         valid = False
     if not valid:
         raise UserError(f"{where} is no result of a user: remove the line to have it made again")
     return found
-
-
-def _json(line: dict) -> bytes:
-    return json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n"

@@ -1,12 +1,11 @@
 """Logs of a run as JSON lines, one a write: `{"step": 7, "train/loss": 1.25}`, readable as they grow."""
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 
 from r2rec_jax.runtime.errors import UserError
-from r2rec_jax.runtime.outside import parse_json
+from r2rec_jax.runtime.outside import json_line, parse_json
 from r2rec_jax.runtime.paths import write_atomic
 
 FILE = "metrics.jsonl"
@@ -20,9 +19,9 @@ class StepLog:
         self._path.parent.mkdir(parents=True, exist_ok=True)
 
     def append(self, step: int, row: Mapping) -> None:
-        line = json.dumps({"step": int(step), **row}, ensure_ascii=False, allow_nan=False)
-        with open(self._path, "a", encoding="utf-8") as file:  # closing it flushes the line
-            file.write(line + "\n")
+        line = json_line({"step": int(step), **row})
+        with open(self._path, "ab") as file:  # closing it flushes the line
+            file.write(line)
 
     def truncate_after(self, step: int) -> None:
         """Drops every line beyond `step`, and a half-written last one: call it on resuming."""

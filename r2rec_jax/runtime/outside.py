@@ -1,4 +1,4 @@
-"""JSON and arrays from outside: a value that the rest of the code can walk, or a ValueError."""
+"""JSON and arrays from outside, and lines of JSON with what came from there."""
 
 import json
 from pathlib import Path
@@ -23,6 +23,18 @@ def parse_json(data: str | bytes) -> object:
         if not level:
             return value
     raise ValueError(f"it nests deeper than {DEEPEST} levels")
+
+
+def json_line(value: object) -> bytes:
+    """`value` as a line of JSON in UTF-8, the characters that do not print escaped.
+
+    So a title or a completion has no effect on a terminal and splits no line, whoever prints the file.
+    Raises ValueError for a number that is not finite.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    if not text.isprintable():  # such characters stand in strings alone, where an escape means the same
+        text = "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+    return text.encode() + b"\n"
 
 
 def open_array(path: str | Path, dtype: type, ndim: int) -> np.ndarray:

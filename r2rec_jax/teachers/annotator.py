@@ -8,6 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.outside import json_line
 from r2rec_jax.runtime.paths import write_atomic
 from r2rec_jax.teachers.ask import Ask, Receive, Reply
 from r2rec_jax.teachers.journal import Journal
@@ -115,6 +116,5 @@ def _finish(asked: list[Question], by_key: dict, folder: Path) -> dict:
         reasons = ", ".join(f"{name} {n}" for name, n in counts["refused"].items())
         raise UserError(f"no trace was accepted ({reasons}): see {folder} and try another teacher")
     write_atomic(folder / COUNTS, json.dumps(counts, indent=2) + "\n")
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    write_atomic(folder / TRACES, text)
+    write_atomic(folder / TRACES, b"".join(map(json_line, lines)))
     return counts

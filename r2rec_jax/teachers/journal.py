@@ -1,11 +1,10 @@
 """Every reply of a teacher or a server on disk as soon as it is there, so that nothing paid for is lost."""
 
-import json
 import os
 from pathlib import Path
 
 from r2rec_jax.runtime.errors import UserError
-from r2rec_jax.runtime.outside import parse_json
+from r2rec_jax.runtime.outside import json_line, parse_json
 from r2rec_jax.runtime.paths import write_atomic
 
 FILE = "replies.jsonl"
@@ -44,7 +43,7 @@ class Journal:
     def append(self, row: dict) -> None:
         self.rows.append(row)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        line = _line(row)
+        line = json_line(row)
         # One system call a line: an interrupt comes before it or after it.
         with open(self.path, "ab", buffering=0) as file:
             os.write(file.fileno(), line)
@@ -54,18 +53,13 @@ class Journal:
         return sum(row["cost"] for row in self.rows)
 
 
-def _line(row: dict) -> bytes:
-    """Raises ValueError for text that no file holds: half a surrogate pair."""
-    return json.dumps(row, ensure_ascii=False).encode() + b"\n"
-
-
 def _row(line: bytes, fields: dict[str, type], where: str) -> dict:
     try:
         row = parse_json(line)
         valid = all(isinstance(row[name], kind) for name, kind in fields.items())
         # What is added to sums must not make them NaN: no cost limit would hold any more.
         numbers = (row[name] for name in fields if isinstance(row[name], int | float))
-        valid = valid and all(0 <= number < MOST for number in numbers) and bool(_line(row))
+        valid = valid and all(0 <= number < MOST for number in numbers)
     except (ValueError, KeyError, TypeError):
         valid = False
     if not valid:

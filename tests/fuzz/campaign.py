@@ -31,7 +31,7 @@ def run(name: str, cases: int, seed: int, out: Path, guided: bool = False) -> di
     """
     kept, total = _Findings(out / name), {"cases": 0, "read": 0, "refused": 0, "findings": 0}
     total |= {"seconds": 0.0, "cases_per_s": 0.0, "peak_mb": 0.0}
-    first, memory = 0, Path("/dev/shm")  # where a file costs no wait for a disk
+    first, memory = 0, Path("/dev/shm")  # a file there waits for no disk
     place = memory if memory.is_dir() else None
     with tempfile.TemporaryDirectory(prefix="fuzz-", dir=place) as scratch:
         while first < cases:
@@ -48,7 +48,7 @@ def run(name: str, cases: int, seed: int, out: Path, guided: bool = False) -> di
                 else:
                     kept.add(said)
                     if said["died"]:
-                        # What it counted is lost with it: all that it did not find anything in counts as read.
+                        # Its own counts died with it: what it found nothing in counts as read.
                         total["read"] += said["case"] - first - (kept.count - 1 - before)
                         first = said["case"] + 1
     total["findings"] = kept.count

@@ -161,14 +161,14 @@ def test_every_line_of_every_file_is_json_of_one_record(run):
 
 
 @pytest.mark.slow
-def test_the_terminal_gets_text_alone(run):
+def test_the_terminal_gets_text_alone(run, tmp_path):
     config = shrink(reproduce_config.get_config("quickstart"), run)
     for user in prepared.load(run / "data").split.users["evaluation"].tolist():
         text = explain(config, run, user, 80, False)
         assert not unseen(text)
         styled = explain(config, run, user, 80, True)
         assert re.sub("\x1b\\[[012]m", "", styled) == text
-    flags = [f"--config={ROOT}/configs/data.py:table", f"--workdir={run / 'again'}"]
+    flags = [f"--config={ROOT}/configs/data.py:table", f"--workdir={tmp_path / 'data'}"]
     flags += [f"--config.data.raw={run / 'raw'}", "--config.data.table.items_file=items.csv"]
     flags += ["--config.data.table.ratings=log.csv", "--config.data.candidates=4"]
     flags += ["--config.data.table.users_file=users.csv", "--config.data.table.demographics=('\x1b[2Jcity',)"]

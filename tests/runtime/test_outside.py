@@ -1,11 +1,12 @@
 import json
+import unicodedata
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r2rec_jax.runtime.outside import DEEPEST, open_array, parse_json
+from r2rec_jax.runtime.outside import DEEPEST, json_line, open_array, parse_json
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 TREES = st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
@@ -14,6 +15,24 @@ TREES = st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(st.
 @given(TREES)
 def test_json_is_what_it_was(tree):
     assert parse_json(json.dumps(tree)) == parse_json(json.dumps(tree).encode()) == tree
+
+
+@given(
+    st.recursive(
+        st.text(st.characters(exclude_categories=())),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
+def test_a_line_says_the_same_and_prints(tree):
+    line = json_line(tree)
+    assert json.loads(line) == tree and line.endswith(b"\n") and line.count(b"\n") == 1
+    text = line.decode().removesuffix("\n")
+    assert text.isprintable() and not {unicodedata.category(c) for c in text} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+def test_a_line_holds_no_number_that_is_none():
+    with pytest.raises(ValueError):
+        json_line({"x": float("nan")})
 
 
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a": ', "}")])
