@@ -32,12 +32,17 @@ from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
 from launch import stopping
-from r2rec_jax.runtime.errors import UserError, disk_fault
+from r2rec_jax.runtime.errors import UserError, disk_fault, shown
 
 FLAGS = flags.FLAGS
 ROOT = Path(__file__).resolve().parents[1]
 KEY_FLAGS = ("config", "workdir", "overwrite")
 OWN_CODE = (f"{ROOT}/launch/", f"{ROOT}/r2rec_jax/", f"{ROOT}/configs/")
+# What absl and ml_collections let through for flags they cannot use, down to values that nest too deeply.
+UNREADABLE = (
+    *(flags.Error, AttributeError, KeyError, ValueError, TypeError),
+    *(IndexError, OverflowError, RecursionError, MemoryError),
+)
 
 config_flags.DEFINE_config_file(
     "config", None, "config file, with a preset after a colon: configs/grpo.py:quickstart"
@@ -79,7 +84,7 @@ def _run(
     try:
         app.run(start, flags_parser=parser)
     except UserError as error:
-        print("error:", str(error).replace("\n", " "), file=sys.stderr)
+        print("error:", shown(error), file=sys.stderr)
         if disk_fault(error.__cause__):
             _end(2)
         sys.exit(2)
@@ -95,8 +100,7 @@ def _run(
         if not (fault := disk_fault(error)):
             raise
         again = f"; then go on with: {stopping.resuming_command()}" if resumes else ""
-        line = f"error: {fault}: make room there, or make it writable{again}"
-        print(line.replace("\n", " "), file=sys.stderr)
+        print("error:", shown(f"{fault}: make room there, or make it writable{again}"), file=sys.stderr)
         _end(2)
 
 
@@ -108,8 +112,9 @@ def _end(code: int) -> NoReturn:
 
 
 def _is_for_the_user(record: python_logging.LogRecord) -> bool:
-    """Ours speaks at info. orbax, which logs through absl as well, from warnings up, and without the
-    tracebacks of what it raises besides."""
+    """Whether a record is logged, as one line: ours from info; orbax's, which logs through absl as well, from
+    warnings up, and without the tracebacks of what it raises besides."""
+    record.msg, record.args = shown(record.getMessage()), None
     if record.pathname.startswith(OWN_CODE):
         return True
     return record.levelno >= python_logging.WARNING and not (record.exc_info and "/orbax/" in record.pathname)
@@ -122,7 +127,7 @@ def parse(argv: list[str], needs_workdir: bool = True) -> list[str]:
         extra = FLAGS(argv)[1:]
     except flags.UnrecognizedFlagError as error:
         raise _unknown("flag", f"--{error.flagname}", [f"--{name}" for name in FLAGS]) from error
-    except (flags.Error, AttributeError, KeyError, ValueError, TypeError) as error:
+    except UNREADABLE as error:
         raise _explain(argv, config_argument, error) from error
     if not config_argument:
         raise UserError("--config is missing: pass a config file, e.g. --config=configs/grpo.py")
@@ -160,10 +165,13 @@ def _config_argument(argv: list[str]) -> str:
             raise UserError("--config is missing: pass a config file before any --config.field")
         return ""
     path = Path(values[-1].split(":", 1)[0])
-    if not path.is_file():
+    try:
+        if path.is_file():
+            return values[-1]
         siblings = [str(path.parent / entry.name) for entry in path.parent.glob("*.py")]
-        raise _unknown("config file", str(path), siblings)
-    return values[-1]
+    except OSError as error:
+        raise UserError(f"--config={path}: {error.strerror}") from error
+    raise _unknown("config file", str(path), siblings)
 
 
 def _explain(argv: list[str], config_argument: str, error: Exception) -> UserError:
@@ -189,7 +197,7 @@ def _explain(argv: list[str], config_argument: str, error: Exception) -> UserErr
         if f"config.{field}={value}:" in str(error):
             kind = config_flags.GetType(field, config).__name__
             return UserError(f"--config.{field}={value}: the value must be of type {kind}")
-    return UserError(str(error))
+    return UserError(str(error) or f"the flags cannot be read: {type(error).__name__}")
 
 
 def _explain_config_file(config_argument: str, error: Exception) -> UserError:
@@ -219,6 +227,6 @@ def _flatten(config: ConfigDict, prefix: str = "") -> dict[str, object]:
 
 def _unknown(kind: str, name: str, known: list[str]) -> UserError:
     """`unknown KIND NAME`, with the nearest of `known`."""
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+    nearest = difflib.get_close_matches(name[:200], known, n=1, cutoff=0.0)
     hint = f": did you mean {nearest[0]}?" if nearest else ""
-    return UserError(f"unknown {kind} {name}{hint}")
+    return UserError(f"unknown {kind} {shown(name, 200)}{hint}")

@@ -2,6 +2,8 @@
 
 import json
 
+from r2rec_jax.runtime.errors import shown
+
 
 def drift(there: dict, here: dict, ignored: tuple[str, ...] = ()) -> list[str]:
     """Each field that differs, as in "train.steps (10 there, 20 here)", in the order of their names.
@@ -10,7 +12,7 @@ def drift(there: dict, here: dict, ignored: tuple[str, ...] = ()) -> list[str]:
     """
     before, now = _leaves(there), _leaves(here)
     return [
-        f"{name} ({before.get(name, 'absent')} there, {now.get(name, 'absent')} here)"
+        f"{shown(name, 60)} ({shown(before.get(name, 'absent'), 60)} there, {now.get(name, 'absent')} here)"
         for name in sorted(before.keys() | now.keys())
         if before.get(name, "absent") != now.get(name, "absent") and not name.endswith(ignored)
     ]

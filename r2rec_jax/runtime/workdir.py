@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from r2rec_jax.runtime.drift import drift, first
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.lock import Lock
+from r2rec_jax.runtime.outside import parse_json
 from r2rec_jax.runtime.paths import unfinished, write_atomic
 
 # Fields that change how fast a run is, or how much of it is done, and no number in it: a run may go on with
@@ -93,7 +94,7 @@ def _hold(workdir: Path) -> None:
 
 def _refuse_other(workdir: Path, record: Path, wanted: dict) -> None:
     try:
-        present = json.loads(record.read_text())
+        present = parse_json(record.read_bytes())
     except ValueError as error:
         raise UserError(f"{record} is not JSON: choose another --workdir or add --overwrite") from error
     differing = drift(present, wanted, ignored=MANNERS)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from multiprocessing.connection import Connection
@@ -20,9 +21,11 @@ from ml_collections import ConfigDict
 from r2rec_jax.evaluate.judge import Judged, judge
 from r2rec_jax.pipeline.prompts import Prompt
 from r2rec_jax.prompts.chat import Chat
+from r2rec_jax.runtime.errors import shown
 from r2rec_jax.train.rewards import functions, reward, total
 
 START_S = 120.0  # a worker imports what it needs in about a second
+LONGEST = 200  # characters kept of what an exception says
 PROGRAM = "from r2rec_jax.train.scoring import serve; serve({})"
 
 
@@ -43,8 +46,9 @@ class Scorer:
             pending = [scorer.begin(prompt, tokens, truncated) for ...]
             scored = scorer.collect(pending)
 
-    A function that raises costs its completion only. In a worker so does one that takes longer than
-    `reward.timeout_s`, or that ends its process: the worker is killed and replaced.
+    A function that raises, or whose parts are not finite or not named, costs its completion only. In a
+    worker so does one that takes longer than `reward.timeout_s`, or that ends its process, however: the
+    worker is killed and replaced.
     """
 
     def __init__(self, config: ConfigDict, chat: Chat):
@@ -149,7 +153,8 @@ class Payer:
         try:
             return judged, reward(self._functions, judged, self._reward), ""
         except (Exception, SystemExit) as error:
-            return judged, {}, f"{type(error).__name__}: {error}"
+            # Not str(error): an exception of the user's own may fail at that too.
+            return judged, {}, shown(traceback.format_exception_only(error)[-1].strip(), LONGEST)
 
 
 class _Worker:

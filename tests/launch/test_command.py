@@ -154,6 +154,28 @@ def test_bad_input_is_one_line_and_exit_code_2(run, flags, line):
     assert run(*flags) == (2, "", f"error: {line}\n")
 
 
+NESTED = "-" * 20_000 + "1"
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        f"--config.shape={NESTED}",
+        f"--config.{NESTED}=1",
+        f"--config={'x' * 300}.py",
+        f"--config.{'y' * 99_999}=1",
+    ],
+)
+def test_a_flag_beyond_measure_is_one_line(run, flag):
+    code, out, err = run("--config=config.py", W, flag)
+    assert (code, out) == (2, "") and err.startswith("error: ") and err.count("\n") == 1 and len(err) < 3000
+
+
+def test_an_error_holds_no_escape(run):
+    code, _, err = run("--config=config.py", W, "--config.\x1b[2J\u202elr=1")
+    assert code == 2 and err.startswith("error: unknown config field \\x1b[2J\\u202elr: did you mean")
+
+
 def test_a_bug_keeps_its_traceback(run):
     code, _, err = run("--config=config.py", W, "--config.steps=-1")
     assert code == 1

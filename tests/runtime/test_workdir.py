@@ -161,3 +161,19 @@ def test_a_claim_that_was_cut_short_is_no_strangers_folder(tmp_path):
     unfinished(tmp_path / "config.json").write_text('{"steps"')
     assert claim(tmp_path, config(), overwrite=False) is False
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "config.json"]
+
+
+@pytest.mark.parametrize("nested", ["[" * 100_000, '{"a":' * 2000 + "1" + "}" * 2000, "\xff"])
+def test_a_record_that_cannot_be_walked_is_refused(tmp_path, nested):
+    (tmp_path / "config.json").write_text(nested, encoding="latin-1")
+    with pytest.raises(UserError, match="is not JSON"):
+        claim(tmp_path, config(), overwrite=False)
+
+
+def test_a_difference_is_told_in_a_line(tmp_path):
+    claim(tmp_path, config(), overwrite=False)
+    record = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(record | {"steps": "\x1b" * 99_999, "x" * 99_999: 1}))
+    with pytest.raises(UserError, match="belongs to another config") as caught:
+        claim(tmp_path, config(), overwrite=False)
+    assert len(str(caught.value)) < 1000 and str(caught.value).isprintable()
