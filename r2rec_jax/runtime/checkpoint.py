@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from r2rec_jax.runtime.distributed import fetch
 from r2rec_jax.runtime.errors import UserError
 
 
@@ -19,7 +19,8 @@ class Checkpointer:
     """The last `keep` checkpoints of a run and its best one, one folder a step.
 
     A step's folder takes its final name only once everything in it is written, so a run killed at
-    any moment finds whole checkpoints alone. Use as a context manager, or call `close`.
+    any moment finds whole checkpoints alone. Several processes of one run write one checkpoint together,
+    and call every method alike. Use as a context manager, or call `close`.
     """
 
     def __init__(self, folder: str | Path, keep: int = 2):
@@ -141,17 +142,16 @@ def _crc32(state: Any, data: dict) -> int:
     """Checksum of every leaf and of the JSON; orbax alone reads a flipped bit without a word."""
     checksum = zlib.crc32(json.dumps(data).encode())
     for leaf in jax.tree.leaves(state):
-        checksum = zlib.crc32(np.asarray(leaf).reshape(-1).view(np.uint8), checksum)
+        checksum = zlib.crc32(np.asarray(fetch(leaf)).reshape(-1).view(np.uint8), checksum)
     return checksum
 
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-    sharding = getattr(leaf, "sharding", None) or SingleDeviceSharding(jax.devices()[0])
+    sharding = getattr(leaf, "sharding", None) or SingleDeviceSharding(jax.local_devices()[0])
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
 def _rehome(state: Any) -> Any:
     """Copies onto buffers that XLA owns: restored ones may belong to the reader, undonatable."""
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
-    # jit forwards an argument that it returns untouched, hence the explicit copy.
-    return jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=shardings)(state)
+    # Leaf by leaf: they need not be on the same devices, which is what a program asks for.
+    return jax.tree.map(lambda leaf: leaf.copy(), state)

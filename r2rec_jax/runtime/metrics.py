@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+from r2rec_jax.runtime.distributed import is_first
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.paths import write_atomic
 
@@ -12,19 +13,26 @@ FILE = "metrics.jsonl"
 
 
 class StepLog:
-    """Appends JSON objects that say what step they belong to; several may share one."""
+    """Appends JSON objects that say what step they belong to; several may share one.
+
+    Of the processes of a run the first alone writes.
+    """
 
     def __init__(self, path: str | Path):
         self._path = Path(path)
         self._path.parent.mkdir(parents=True, exist_ok=True)
 
     def append(self, step: int, row: Mapping) -> None:
+        if not is_first():
+            return
         line = json.dumps({"step": int(step), **row}, ensure_ascii=False, allow_nan=False)
         with open(self._path, "a", encoding="utf-8") as file:  # closing it flushes the line
             file.write(line + "\n")
 
     def truncate_after(self, step: int) -> None:
         """Drops every line beyond `step`, and a half-written last one: call it on resuming."""
+        if not is_first():
+            return
         rows = [row for row in _rows(self._path) if row["step"] <= step]
         write_atomic(self._path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from r2rec_jax.runtime.checkpoint import Checkpointer
+from r2rec_jax.runtime.distributed import Vote, is_first
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.metrics import MetricWriter, StepLog
 from r2rec_jax.runtime.profiler import Phases, peak_memory, trace_window
@@ -38,7 +39,8 @@ def run(
     """Trains for `config.train.steps` steps in all, going on from the newest checkpoint in `workdir`.
 
     Metrics are read one step late, so that the device is never waited for. SIGINT and SIGTERM finish
-    the step, write a checkpoint and leave; the same command goes on from there. SIGUSR1 traces the next
+    the step, write a checkpoint and leave; the same command goes on from there. Of several processes one that
+    is told to stops all, a step later. SIGUSR1 traces the next
     steps into `workdir`/trace-STEP. The checkpoint of the best
     evaluation (`config.train.best_metric`) is kept, and `config.train.patience` evaluations without a better
     one end the run.
@@ -110,7 +112,12 @@ def run(
         if watch.gave_up:
             last = done
         with tqdm(
-            total=c.steps, initial=first - 1, desc=config.stage, unit="step", mininterval=1.0
+            total=c.steps,
+            initial=first - 1,
+            desc=config.stage,
+            unit="step",
+            mininterval=1.0,
+            disable=not is_first(),
         ) as progress:
             for step in range(first, last + 1):
                 tracing(step, state)
@@ -127,7 +134,8 @@ def run(
                 if evaluate and (step % c.evaluate_every == 0 or step == c.steps):
                     read(every=True)
                     planned |= judge(step) or watch.gave_up
-                if planned or stopped():
+                stop = stopped()
+                if planned or stop:
                     # An interruption adds no line that the uninterrupted run would not have.
                     read(every=planned)
                     save(step)
@@ -139,7 +147,7 @@ def run(
                         step,
                     )
                     break
-                if stopped() and step < c.steps:
+                if stop and step < c.steps:
                     checkpoints.wait()
                     logging.warning("stopped after step %d; the same command goes on from there", step)
                     raise KeyboardInterrupt
@@ -175,8 +183,9 @@ def _show(progress: tqdm, metrics: dict[str, float]) -> None:
 
 @contextlib.contextmanager
 def _stop_signal() -> Iterator[Callable[[], bool]]:
-    """Yields a function that tells whether SIGINT or SIGTERM has come; a second one interrupts at once."""
-    came = False
+    """Yields a function that tells, once a step, whether SIGINT or SIGTERM has come to a process of the run;
+    a second one interrupts at once."""
+    came, vote = False, Vote()
 
     def note(*_):
         nonlocal came
@@ -186,7 +195,7 @@ def _stop_signal() -> Iterator[Callable[[], bool]]:
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: came
+        yield lambda: vote(came)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
