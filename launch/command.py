@@ -31,7 +31,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
-from launch import stopping
+from launch import machines, stopping
 from r2rec_jax.runtime.errors import UserError, disk_fault, shown
 
 FLAGS = flags.FLAGS
@@ -52,18 +52,23 @@ flags.DEFINE_bool("overwrite", False, "clear what is there first: another run's 
 
 
 def run(
-    main: Callable[[ConfigDict, Path | None, bool], None], needs_workdir: bool = True, resumes: bool = True
+    main: Callable[[ConfigDict, Path | None, bool], None],
+    needs_workdir: bool = True,
+    resumes: bool = True,
+    several_processes: bool = False,
 ) -> None:
     """Parses the command line, calls `main(config, workdir, overwrite)` and exits.
 
     A command that can do without a workdir gets None where none is given. One that `resumes` goes on where it
-    was stopped.
+    was stopped. `several_processes`: it takes --distributed.
     """
 
     def start(_: list[str]) -> None:
-        main(FLAGS.config, Path(FLAGS.workdir) if FLAGS.workdir else None, FLAGS.overwrite)
+        with machines.together(several_processes):
+            main(FLAGS.config, Path(FLAGS.workdir) if FLAGS.workdir else None, FLAGS.overwrite)
 
-    _run(start, functools.partial(parse, needs_workdir=needs_workdir), KEY_FLAGS, resumes)
+    key_flags = (*KEY_FLAGS, *machines.NAMES) if several_processes else KEY_FLAGS
+    _run(start, functools.partial(parse, needs_workdir=needs_workdir), key_flags, resumes)
 
 
 def run_plain(main: Callable[[list[str]], None]) -> None:
@@ -92,7 +97,8 @@ def _run(
         if not resumes:
             print("interrupted", file=sys.stderr)
             sys.exit(130)
-        print(f"stopped; go on with: {stopping.resuming_command()}", file=sys.stderr)
+        if machines.speaks():
+            print(f"stopped; go on with: {stopping.resuming_command()}", file=sys.stderr)
     except BrokenPipeError:  # `... | head` has read enough; what is still in the buffer has nowhere to go
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
@@ -135,6 +141,8 @@ def parse(argv: list[str], needs_workdir: bool = True) -> list[str]:
         raise UserError(f"unexpected argument {extra[0]!r}: flags are written --name=value")
     if needs_workdir and not FLAGS.workdir:
         raise UserError("--workdir is missing: pass the folder to write to, e.g. --workdir=runs/a")
+    if "://" in (FLAGS.workdir or ""):
+        raise UserError(f"--workdir={FLAGS.workdir} is no folder: mount the store as one and name that")
     return argv[:1]
 
 
@@ -147,7 +155,7 @@ def parse_plain(argv: list[str]) -> list[str]:
         raise _unknown("flag", f"--{error.flagname}", own) from error
     except flags.Error as error:
         raise UserError(str(error)) from error
-    for name in ("config", "workdir"):
+    for name in ("config", "workdir", *machines.NAMES):
         if FLAGS[name].present:
             raise UserError(f"this command takes no --{name}; --help lists its flags")
     return arguments

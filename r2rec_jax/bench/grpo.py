@@ -31,9 +31,9 @@ from r2rec_jax.bench.result import Row, fastest, paired_seconds, quickest, requi
 from r2rec_jax.model.completion import CompletionBatch
 from r2rec_jax.model.policy import load_policy
 from r2rec_jax.rollout.engine import Engine, SamplingConfig
-from r2rec_jax.runtime.mesh import make_mesh
+from r2rec_jax.runtime.mesh import make_mesh, to_devices
 from r2rec_jax.train.grpo import GRPOBatch, grpo_step
-from r2rec_jax.train.jit import jit_step, place_state, to_devices
+from r2rec_jax.train.jit import jit_step, place_state
 from r2rec_jax.train.objective import GRPOConfig, group_advantages
 from r2rec_jax.train.optimizer import make_optimizer
 from r2rec_jax.train.state import TrainState

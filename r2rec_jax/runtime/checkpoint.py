@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from absl import logging
 from jax.experimental import multihost_utils
@@ -267,12 +266,11 @@ def _other(where: Path, saved: dict, wanted: dict, data: dict, config: dict | No
 
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-    sharding = getattr(leaf, "sharding", None) or SingleDeviceSharding(jax.devices()[0])
+    sharding = getattr(leaf, "sharding", None) or SingleDeviceSharding(jax.local_devices()[0])
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
 def _rehome(state: Any) -> Any:
     """Copies onto buffers that XLA owns: restored ones may belong to the reader, undonatable."""
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
-    # jit forwards an argument that it returns untouched, hence the explicit copy.
-    return jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=shardings)(state)
+    # Leaf by leaf: they need not be on the same devices, which is what a program asks for.
+    return jax.tree.map(lambda leaf: leaf.copy(), state)

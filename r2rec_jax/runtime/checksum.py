@@ -6,7 +6,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
+
+from r2rec_jax.runtime.distributed import fetch
 
 FORMAT = 1  # of a checkpoint's folder; it changes with what is in it or how
 
@@ -35,7 +36,5 @@ def of_arrays(state: Any) -> int:
     """CRC-32 of every leaf's values, whatever mesh they are on."""
     checksum = 0
     for leaf in jax.tree.leaves(state):
-        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:  # split over processes
-            leaf = multihost_utils.process_allgather(leaf, tiled=True)
-        checksum = zlib.crc32(np.asarray(leaf).reshape(-1).view(np.uint8), checksum)
+        checksum = zlib.crc32(np.asarray(fetch(leaf)).reshape(-1).view(np.uint8), checksum)
     return checksum

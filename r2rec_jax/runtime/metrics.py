@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+from r2rec_jax.runtime.distributed import is_first
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.outside import json_line, parse_json
 from r2rec_jax.runtime.paths import append_line, write_atomic
@@ -12,19 +13,24 @@ FILE = "metrics.jsonl"
 
 
 class StepLog:
-    """Appends JSON objects that say what step they belong to; several may share one."""
+    """Appends JSON objects that say what step they belong to; several may share one.
+
+    Of the processes of a run the first alone writes.
+    """
 
     def __init__(self, path: str | Path):
         self._path = Path(path)
         self._path.parent.mkdir(parents=True, exist_ok=True)
 
     def append(self, step: int, row: Mapping) -> None:
-        append_line(self._path, json_line({"step": int(step), **row}))
+        if is_first():
+            append_line(self._path, json_line({"step": int(step), **row}))
 
     def truncate_after(self, step: int) -> None:
         """Drops every line beyond `step`, and a half-written last one: call it on resuming."""
-        kept = [line for line, row in _lines(self._path) if row["step"] <= step]
-        write_atomic(self._path, b"".join(line + b"\n" for line in kept))
+        if is_first():
+            kept = [line for line, row in _lines(self._path) if row["step"] <= step]
+            write_atomic(self._path, b"".join(line + b"\n" for line in kept))
 
 
 class MetricWriter(StepLog):

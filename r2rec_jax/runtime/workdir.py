@@ -30,15 +30,12 @@ def claim(workdir: str | Path, config: ConfigDict, overwrite: bool) -> bool:
     Returns True when the folder already belongs to this very config, `MANNERS` aside: resume from what it
     holds.
     `overwrite` clears the folder first, whatever its config was.
-    Of a run's several processes the first one claims it for all; the others return False at once.
 
     Raises:
       UserError: another run is at work in the folder, or with `overwrite` in one inside it; it belongs to
         another config (names the first three differing fields), or it is not a workdir at all: such a
         folder is never written to, nor cleared.
     """
-    if not _is_first_process():
-        return False
     workdir = Path(workdir)
     record = workdir / "config.json"
     if workdir.exists() and not workdir.is_dir():
@@ -70,13 +67,6 @@ def claim(workdir: str | Path, config: ConfigDict, overwrite: bool) -> bool:
 def has_claimed() -> bool:
     """Whether this process has claimed a workdir: then --overwrite is obeyed, and not to be given again."""
     return bool(_claimed)
-
-
-def _is_first_process() -> bool:
-    import jax  # here alone: the commands that need no JAX are spared a second
-
-    # The question for the index starts the accelerator, so where there is one process it is not asked.
-    return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
 def _is_new(workdir: Path) -> bool:

@@ -4,7 +4,6 @@ import functools
 from collections.abc import Callable
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from r2rec_jax.runtime.mesh import batch_sharding, replicated, working_on
@@ -41,12 +40,4 @@ def jit_step(step: Callable, state: TrainState, frozen, mesh: Mesh) -> Callable:
         in_shardings=(of_state, where(frozen), batch_sharding(mesh)),
         out_shardings=(of_state, replicated(mesh)),
         donate_argnums=0,
-    )
-
-
-def to_devices(batch, mesh: Mesh):
-    """A tree of this process's numpy rows as global arrays, first axis over data and fsdp."""
-    sharding = batch_sharding(mesh)
-    return jax.tree.map(
-        lambda rows: jax.make_array_from_process_local_data(sharding, np.asarray(rows)), batch
     )

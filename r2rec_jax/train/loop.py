@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from r2rec_jax.runtime.checkpoint import Checkpointer
+from r2rec_jax.runtime.distributed import Vote, is_first
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.metrics import MetricWriter, StepLog
 from r2rec_jax.runtime.profiler import Phases, peak_memory, trace_window
@@ -39,9 +40,10 @@ def run(
 
     Metrics are read one step late, so that the device is never waited for. SIGINT and SIGTERM finish
     the step, write a checkpoint and leave by a KeyboardInterrupt; the same command goes on from there, or
-    from the checkpoint before if that one is damaged. SIGUSR1 traces the next steps into
-    `workdir`/trace-STEP. The checkpoint of the best evaluation (`config.train.best_metric`) is kept, and
-    `config.train.patience` evaluations without a better one end the run.
+    from the checkpoint before if that one is damaged. Of several processes one that is told to stops all, a
+    step later. SIGUSR1 traces the next steps into `workdir`/trace-STEP. The checkpoint of the best evaluation
+    (`config.train.best_metric`) is kept, and `config.train.patience` evaluations without a better one end
+    the run.
 
     Args:
       batches: closed at the end, however that comes.
@@ -113,7 +115,12 @@ def run(
         if watch.gave_up:
             last = done
         with tqdm(
-            total=c.steps, initial=first - 1, desc=config.stage, unit="step", mininterval=1.0
+            total=c.steps,
+            initial=first - 1,
+            desc=config.stage,
+            unit="step",
+            mininterval=1.0,
+            disable=not is_first(),
         ) as progress:
             for step in range(first, last + 1):
                 tracing(step, state)
@@ -180,8 +187,8 @@ def _show(progress: tqdm, metrics: dict[str, float]) -> None:
 
 @contextlib.contextmanager
 def _stop_signal() -> Iterator[Callable[[], bool]]:
-    """Yields a function that tells whether SIGINT or SIGTERM has come."""
-    came = False
+    """Yields a function that tells, once a step, whether SIGINT or SIGTERM has come to any process."""
+    came, vote = False, Vote()
 
     def note(*_):
         nonlocal came
@@ -189,7 +196,7 @@ def _stop_signal() -> Iterator[Callable[[], bool]]:
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: came
+        yield lambda: vote(came)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

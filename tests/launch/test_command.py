@@ -118,6 +118,10 @@ W = "--workdir=w"
             ("--config=config.py",),
             "--workdir is missing: pass the folder to write to, e.g. --workdir=runs/a",
         ),
+        (
+            ("--config=config.py", "--workdir=gs://bucket/run"),
+            "--workdir=gs://bucket/run is no folder: mount the store as one and name that",
+        ),
         (("--config=confg.py", W), "unknown config file confg.py: did you mean config.py?"),
         (("--config=no/such.py", W), "unknown config file no/such.py"),
         (("--config=config.py:quik", W), "unknown preset quik: did you mean quickstart?"),
