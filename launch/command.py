@@ -81,6 +81,7 @@ def _run(
 ) -> None:
     def start(argv: list[str]) -> None:
         logging.get_absl_handler().addFilter(_is_for_the_user)
+        sys.unraisablehook = _report
         stopping.listen()
         main(argv)
 
@@ -124,6 +125,13 @@ def _is_for_the_user(record: python_logging.LogRecord) -> bool:
     if record.pathname.startswith(OWN_CODE):
         return True
     return record.levelno >= python_logging.WARNING and not (record.exc_info and "/orbax/" in record.pathname)
+
+
+def _report(unraisable) -> None:
+    """What is raised where nobody can catch it. After one refused write, tensorstore finds nobody in orbax to
+    tell of the next."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def parse(argv: list[str], needs_workdir: bool = True) -> list[str]:
