@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from r2rec_jax.runtime.mesh import batch_sharding, replicated, working_on
@@ -20,7 +21,13 @@ def state_shardings(state: TrainState, mesh: Mesh):
 
 def place_state(state: TrainState, mesh: Mesh) -> TrainState:
     """The state where a step returns it: a first one that lies elsewhere would compile the step twice."""
-    return jax.device_put(state, state_shardings(state, mesh))
+    # What lies elsewhere goes by the host: from a device, jax 0.11.2 makes arrays that cannot be saved where
+    # each process of several has one device.
+    return jax.tree.map(
+        lambda x, there: x if x.sharding == there else jax.device_put(np.asarray(x), there),
+        state,
+        state_shardings(state, mesh),
+    )
 
 
 def jit_step(step: Callable, state: TrainState, frozen, mesh: Mesh) -> Callable:

@@ -61,20 +61,24 @@ class Run:
         """What each process has said so far."""
         return [log.read_text(errors="replace") for log in self.logs]
 
+    def ends(self) -> str:
+        """The last of it, for a message."""
+        return "\n---\n".join(said[-3000:] for said in self.said())
+
     def wait(self, limit_s: float = LIMIT_S) -> list[int]:
         """The exit codes once all have ended."""
         end = time.monotonic() + limit_s
         try:
             return [process.wait(max(end - time.monotonic(), 0.1)) for process in self.processes]
         except subprocess.TimeoutExpired:
-            raise AssertionError("not over in time:\n" + "\n---\n".join(self.said())) from None
+            raise AssertionError("not over in time:\n" + self.ends()) from None
 
     def wait_for(self, holds, limit_s: float = LIMIT_S) -> None:
         """Waits until `holds()`; no process may end before."""
         end = time.monotonic() + limit_s
         while not holds():
             ended = any(process.poll() is not None for process in self.processes)
-            assert not ended and time.monotonic() < end, "\n---\n".join(self.said())
+            assert not ended and time.monotonic() < end, self.ends()
             time.sleep(0.05)
 
 
@@ -82,5 +86,5 @@ def run(config: ConfigDict, workdir: Path, processes: int) -> Path:
     """Trains to the end, which must be a good one; returns `workdir`."""
     with Run(config, workdir, processes) as one:
         codes = one.wait()
-        assert codes == [0] * processes, (codes, "\n---\n".join(one.said()))
+        assert codes == [0] * processes, (codes, one.ends())
     return workdir
