@@ -82,8 +82,8 @@ class UserLines:
     def _add(self, line: dict, where: str) -> None:
         if line["candidates"] != self._candidates:
             raise UserError(
-                f"{where} ranks candidates {shown(line['candidates'], 40)}, the data folder's are {self._candidates}: "
-                "choose another --workdir or add --overwrite to clear it"
+                f"{where} ranks candidates {shown(line['candidates'], 40)}, the data folder's are "
+                f"{self._candidates}: choose another --workdir or add --overwrite to clear it"
             )
         key = line["system"], line["run"], line["user"]
         if key in self._of:
