@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from r2rec_jax.data.prepared import Dataset, candidates_hash
-from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.errors import UserError, shown
 from r2rec_jax.runtime.outside import json_line, parse_json
 from r2rec_jax.runtime.paths import append_line, write_atomic
 
@@ -80,12 +80,14 @@ class UserLines:
     def _add(self, line: dict, where: str) -> None:
         if line["candidates"] != self._candidates:
             raise UserError(
-                f"{where} ranks candidates {line['candidates']}, the data folder's are {self._candidates}: "
-                "choose another --workdir or add --overwrite to clear it"
+                f"{where} ranks candidates {shown(line['candidates'], 40)}, the data folder's are "
+                f"{self._candidates}: choose another --workdir or add --overwrite to clear it"
             )
         key = line["system"], line["run"], line["user"]
         if key in self._of:
-            raise UserError(f"{where} says again what {key} has said: remove one of the two lines")
+            raise UserError(
+                f"{where} says again what {shown(key, 200)} has said: remove one of the two lines"
+            )
         self._of[key] = line
 
 

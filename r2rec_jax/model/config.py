@@ -138,7 +138,7 @@ class _Fields:
         raise UserError(f"{self._told(name)} is not {wanted}; correct that field")
 
     def _told(self, name: str) -> str:
-        return f"{self.where}: {self.prefix}{name}={shown(repr(self.raw[name]), 80)}"
+        return f"{self.where}: {shown(self.prefix + name, 80)}={shown(repr(self.raw[name]), 80)}"
 
 
 def parse_config(raw: dict, where: str = "config.json") -> LlamaConfig:

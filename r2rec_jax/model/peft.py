@@ -117,7 +117,7 @@ def load_adapter(folder: str | Path, config: LlamaConfig, shardings=None) -> tup
     except FileNotFoundError:
         raise UserError(f"no {WEIGHTS} in {folder}: save the adapter again as safetensors") from None
     except (safetensors.SafetensorError, OSError) as fault:
-        raise UserError(f"{path} is damaged ({fault}); copy the adapter folder again") from None
+        raise UserError(f"{path} is damaged ({shown(fault, 300)}); copy the adapter folder again") from None
     abstract = traverse_util.flatten_dict(meta.unbox(abstract_variables(Llama(config, lora)))["lora"])
     wanted = {
         tensor_name(leaf, layer): shape.shape[:0:-1]

@@ -12,7 +12,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.errors import UserError, shown
 from r2rec_jax.runtime.outside import parse_json
 
 INDEX = "model.safetensors.index.json"
@@ -61,7 +61,7 @@ def read_headers(folder: Path, advice: str) -> Headers:
                     tensors[name] = Stored(file, tuple(tensor.get_shape()), tensor.get_dtype())
                     homes[name].append(file.name)
         except (safetensors.SafetensorError, OSError) as fault:
-            raise UserError(f"{file} is damaged ({fault}); {advice}") from None
+            raise UserError(f"{file} is damaged ({shown(fault, 300)}); {advice}") from None
     absent = {
         name: file for name, file in index.items() if name not in tensors and not (folder / file).exists()
     }

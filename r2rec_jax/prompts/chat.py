@@ -11,7 +11,7 @@ from pathlib import Path
 
 import tokenizers
 
-from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.errors import UserError, shown
 
 MARKERS = {
     "begin": "<｜begin▁of▁sentence｜>",
@@ -88,7 +88,9 @@ class Chat:
         try:
             self.tokenizer = tokenizers.Tokenizer.from_file(str(path))
         except Exception as fault:  # the library raises bare Exception
-            raise UserError(f"{path} is not a tokenizer ({fault}); fetch the model folder again") from None
+            raise UserError(
+                f"{path} is not a tokenizer ({shown(fault, 300)}); fetch the model folder again"
+            ) from None
         for name, text in MARKERS.items():
             token = self.tokenizer.token_to_id(text)
             if token is None:

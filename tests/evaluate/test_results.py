@@ -122,3 +122,15 @@ def test_a_number_that_no_line_has_is_refused(dataset, tmp_path, change):
     path.write_text(json.dumps(json.loads(first) | change) + "\n" + others)
     with pytest.raises(UserError, match=r"users\.jsonl:1 is no result of a user"):
         UserLines(tmp_path, dataset)
+
+
+def test_a_message_is_as_long_as_a_line(dataset, tmp_path):
+    written(tmp_path, dataset)
+    path = tmp_path / results.USERS
+    first, others = path.read_text().split("\n", 1)
+    for change in ({"candidates": "\x1b" * 99_999}, {"system": "x" * 99_999}):
+        line = json.dumps(json.loads(first) | change) + "\n"
+        path.write_text(line + line + others)
+        with pytest.raises(UserError, match=r"ranks candidates|says again") as caught:
+            UserLines(tmp_path, dataset)
+        assert len(str(caught.value)) < 600 and str(caught.value).isprintable()

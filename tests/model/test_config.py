@@ -252,6 +252,10 @@ def test_a_message_is_as_long_as_a_line(tmp_path):
     with pytest.raises(UserError, match="which is not supported") as caught:
         load_config(tmp_path)
     assert len(str(caught.value)) < 400 and str(caught.value).isprintable()
+    odd = LLAMA_8B | {"rope_scaling": LLAMA3 | {"x" * 99_999: 1}}
+    with pytest.raises(UserError, match=r"rope_scaling\.x+ \.\.\. x+=1 is not supported") as caught:
+        parse_config(odd)
+    assert len(str(caught.value)) < 400
 
 
 @pytest.mark.parametrize("value", ["1e-5", 0, -1e-5, True, float("nan"), float("inf"), 10**400])

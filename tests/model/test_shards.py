@@ -75,3 +75,11 @@ def test_an_index_names_files_beside_it_alone(tmp_path, file):
     (tmp_path / shards.INDEX).write_text(json.dumps({"weight_map": {"a": file}}))
     with pytest.raises(UserError, match="maps no tensors to files beside it; fetch"):
         shards.read_headers(tmp_path, "fetch it again")
+
+
+def test_a_damaged_header_is_told_in_a_line(tmp_path):
+    header = json.dumps({"a": {"dtype": "x\x1b" * 9999, "shape": [1], "data_offsets": [0, 4]}}).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(UserError, match=r"model\.safetensors is damaged .*; fetch it again") as caught:
+        shards.read_headers(tmp_path, "fetch it again")
+    assert len(str(caught.value)) < 600 and str(caught.value).isprintable()
