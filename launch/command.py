@@ -51,9 +51,10 @@ def run(main: Callable[[ConfigDict, Path | None, bool], None], needs_workdir: bo
     _run(start, functools.partial(parse, needs_workdir=needs_workdir), KEY_FLAGS)
 
 
-def run_plain(main: Callable[[list[str]], None]) -> None:
-    """As `run` without --config and --workdir: calls `main(arguments)`, those that are no flags."""
-    _run(lambda argv: main(argv[1:]), parse_plain, ("overwrite",))
+def run_plain(main: Callable[[list[str]], None], takes: tuple[str, ...] = ("overwrite",)) -> None:
+    """As `run` without --config, and with those of its other flags that the command `takes`: calls
+    `main(arguments)`, those that are no flags."""
+    _run(lambda argv: main(argv[1:]), functools.partial(parse_plain, takes=takes), takes)
 
 
 def _run(main: Callable[[list[str]], None], parser: Callable, key_flags: tuple[str, ...]) -> None:
@@ -101,7 +102,7 @@ def parse(argv: list[str], needs_workdir: bool = True) -> list[str]:
     return argv[:1]
 
 
-def parse_plain(argv: list[str]) -> list[str]:
+def parse_plain(argv: list[str], takes: tuple[str, ...] = ("overwrite",)) -> list[str]:
     """`parse` for a command of `run_plain`; returns the program's name and the plain arguments."""
     try:
         arguments = FLAGS(argv)
@@ -110,8 +111,8 @@ def parse_plain(argv: list[str]) -> list[str]:
         raise _unknown("flag", f"--{error.flagname}", own) from error
     except flags.Error as error:
         raise UserError(str(error)) from error
-    for name in ("config", "workdir"):
-        if FLAGS[name].present:
+    for name in KEY_FLAGS:
+        if FLAGS[name].present and name not in takes:
             raise UserError(f"this command takes no --{name}; --help lists its flags")
     return arguments
 
