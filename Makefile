@@ -51,7 +51,7 @@ $(PEERS)/installed: requirements-peers.txt
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
-bench: env peers ## every benchmark beside its peers, into bench/; an idle machine and an hour or two
+bench: env peers ## every benchmark beside its peers, into bench/; an idle machine and half an hour
 	$(PYTHON) -m launch.bench all --peers=$(PEERS)/bin/python --overwrite
 
 clean: ## remove the environments and caches; runs/ and bench/ stay

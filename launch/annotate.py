@@ -53,15 +53,18 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     dataset, words = prepared.load(config.data.folder), wording(config.prompt.wording)
     asked = questions(dataset, chat, config)
     validator = Validator(dataset.catalog, words, chat, config.prompt, c.max_tokens)
-    teacher = _teacher(config, chat, dataset.catalog, words, workdir, overwrite)
+    teacher = _teacher(config, chat, dataset.catalog, words)
     claim(workdir, _settled(config), overwrite)
+    journal = Journal(workdir)
+    if c.teacher == "openai":
+        teacher.server.spent = journal.cost
 
     def text_of(question, refused):
         if not c.hint or c.teacher == "template":
             return question.prompt
         return ask_text(question, dataset.catalog, words, config.prompt, refused)
 
-    counts = annotate(asked, teacher, text_of, validator, Journal(workdir), c.attempts)
+    counts = annotate(asked, teacher, text_of, validator, journal, c.attempts)
     logging.info(
         "%d of %d traces accepted, in %s; %d replies refused %s; %d chains and %d likes did not fit; "
         "%d + %d tokens cost %.4g; all of it in %s",
@@ -79,16 +82,16 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     )
 
 
-def _teacher(config: ConfigDict, chat: Chat, catalog, words, workdir: Path, overwrite: bool):
+def _teacher(config: ConfigDict, chat: Chat, catalog, words):
     c = config.annotate
     if c.teacher == "openai":
-        return ServerTeacher(c, spent=0.0 if overwrite else Journal(workdir).cost)
+        return ServerTeacher(c, spent=0.0)
     if c.teacher == "local":
         policy = load_policy(config, make_mesh(**config.mesh), config.seed)
         adapter = policy.trainable
         if c.local.init:
             adapter = restore_trainable(
-                c.local.init, adapter, make_optimizer(config, steps=1), config.restore
+                c.local.init, adapter, make_optimizer(config, steps=1), config.restore, config
             )
         return LocalTeacher(config, chat, policy.model, {**policy.frozen, **adapter})
     return TemplateTeacher(catalog, words, config.prompt)

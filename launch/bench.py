@@ -28,7 +28,7 @@ from absl import flags
 from launch import command
 from r2rec_jax import bench
 from r2rec_jax.bench.result import Row
-from r2rec_jax.bench.table import drift, table
+from r2rec_jax.bench.table import drift, read_rows, table
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.paths import write_atomic
 
@@ -70,7 +70,7 @@ def _suites() -> list[str]:
 
 def _measure(suite: str, run: Callable[[], list[Row]], absent: str) -> None:
     out = _free(Path(FLAGS.out or f"bench/{suite}.json"))
-    before = _read(Path(FLAGS.against)) if FLAGS.against else None
+    before = read_rows(Path(FLAGS.against)) if FLAGS.against else None
     rows = run()
     write_atomic(out, json.dumps([dataclasses.asdict(row) for row in rows], indent=2) + "\n")
     print(table(rows, absent), f"written to {out}", sep="\n\n")
@@ -87,7 +87,7 @@ def _measure_all(suites: list[str]) -> None:
         _free(Path(f"bench/{suite}.json"))
         if FLAGS.against:
             against[suite] = Path(FLAGS.against) / f"{suite}.json"
-            _read(against[suite])
+            read_rows(against[suite])
     failed = []
     for suite in suites:
         print(f"\n{suite}", flush=True)
@@ -105,23 +105,6 @@ def _free(out: Path) -> Path:
     if out.exists() and not FLAGS.overwrite:
         raise UserError(f"{out} already exists: add --overwrite to measure anew, or name another --out")
     return out
-
-
-def _read(path: Path) -> list[dict]:
-    """The rows of an earlier run."""
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(rows, list):
-            raise ValueError("not a list of rows")
-        if not all({"name", "ours", "unit", "ratio", "spread"} <= row.keys() for row in rows):
-            raise ValueError("rows lack fields")
-    except OSError as error:
-        raise UserError(f"--against={FLAGS.against}: {path}: {error.strerror}") from error
-    except (ValueError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"--against={FLAGS.against}: {path} is no result of launch.bench ({error})"
-        ) from error
-    return rows
 
 
 if __name__ == "__main__":

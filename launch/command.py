@@ -7,10 +7,15 @@
 
 A command with flags of its own and no config takes `run_plain` instead.
 
-Exit codes: 0 done; 2 the user's input was wrong, one line `error: ...` on stderr says what and
-what to do; 130 interrupted (Ctrl-C or SIGTERM). Any other exception is a bug: full traceback.
+Exit codes: 0 done, or told to stop (Ctrl-C, SIGTERM) with all that is done saved: the line on stderr is the
+command that goes on. Training finishes its step and writes a checkpoint, reproduce stops with its stage; of
+the others, annotate has each reply, eval and baselines each user's line or system, prepare each parsed file.
+2 the user's input was wrong or the disk refused, one line `error: ...` on stderr says what and what to do.
+130 stopped by a second signal at once, or a command that begins anew next time (`resumes` is false).
+Any other exception is a bug: full traceback.
 """
 
+import contextlib
 import difflib
 import functools
 import logging as python_logging
@@ -20,17 +25,24 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
-from r2rec_jax.runtime.errors import UserError
+from launch import machines, stopping
+from r2rec_jax.runtime.errors import UserError, disk_fault, shown
 
 FLAGS = flags.FLAGS
 ROOT = Path(__file__).resolve().parents[1]
 KEY_FLAGS = ("config", "workdir", "overwrite")
 OWN_CODE = (f"{ROOT}/launch/", f"{ROOT}/r2rec_jax/", f"{ROOT}/configs/")
+# What absl and ml_collections let through for flags they cannot use, down to values that nest too deeply.
+UNREADABLE = (
+    *(flags.Error, AttributeError, KeyError, ValueError, TypeError),
+    *(IndexError, OverflowError, RecursionError, MemoryError),
+)
 
 config_flags.DEFINE_config_file(
     "config", None, "config file, with a preset after a colon: configs/grpo.py:quickstart"
@@ -39,34 +51,40 @@ flags.DEFINE_string("workdir", None, "folder this run writes to; an earlier run 
 flags.DEFINE_bool("overwrite", False, "clear what is there first: another run's workdir, an older result")
 
 
-def run(main: Callable[[ConfigDict, Path | None, bool], None], needs_workdir: bool = True) -> None:
+def run(
+    main: Callable[[ConfigDict, Path | None, bool], None],
+    needs_workdir: bool = True,
+    resumes: bool = True,
+    several_processes: bool = False,
+) -> None:
     """Parses the command line, calls `main(config, workdir, overwrite)` and exits.
 
-    A command that can do without a workdir gets None where none is given.
+    A command that can do without a workdir gets None where none is given. One that `resumes` goes on where it
+    was stopped. `several_processes`: it takes --distributed.
     """
 
     def start(_: list[str]) -> None:
-        main(FLAGS.config, Path(FLAGS.workdir) if FLAGS.workdir else None, FLAGS.overwrite)
+        with machines.together(several_processes):
+            main(FLAGS.config, Path(FLAGS.workdir) if FLAGS.workdir else None, FLAGS.overwrite)
 
-    _run(start, functools.partial(parse, needs_workdir=needs_workdir), KEY_FLAGS)
+    key_flags = (*KEY_FLAGS, *machines.NAMES) if several_processes else KEY_FLAGS
+    _run(start, functools.partial(parse, needs_workdir=needs_workdir), key_flags, resumes)
 
 
 def run_plain(main: Callable[[list[str]], None], takes: tuple[str, ...] = ("overwrite",)) -> None:
     """As `run` without --config, and with those of its other flags that the command `takes`: calls
     `main(arguments)`, those that are no flags."""
-    _run(lambda argv: main(argv[1:]), functools.partial(parse_plain, takes=takes), takes)
+    parser = functools.partial(parse_plain, takes=takes)
+    _run(lambda argv: main(argv[1:]), parser, takes, resumes=False)
 
 
-def _run(main: Callable[[list[str]], None], parser: Callable, key_flags: tuple[str, ...]) -> None:
+def _run(
+    main: Callable[[list[str]], None], parser: Callable, key_flags: tuple[str, ...], resumes: bool
+) -> None:
     def start(argv: list[str]) -> None:
-        # Ours speaks at info; orbax, which logs through absl as well, from warnings up.
-        logging.get_absl_handler().addFilter(
-            lambda record: record.levelno >= python_logging.WARNING or record.pathname.startswith(OWN_CODE)
-        )
-        # A polite kill unwinds like Ctrl-C, so loops have one way of leaving a resumable folder.
-        # Ctrl-C is set too: a shell script's background child inherits it as ignored.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.default_int_handler)
+        logging.get_absl_handler().addFilter(_is_for_the_user)
+        sys.unraisablehook = _report
+        stopping.listen()
         main(argv)
 
     for name in key_flags:  # so that --help shows them
@@ -74,14 +92,48 @@ def _run(main: Callable[[list[str]], None], parser: Callable, key_flags: tuple[s
     try:
         app.run(start, flags_parser=parser)
     except UserError as error:
-        print("error:", str(error).replace("\n", " "), file=sys.stderr)
+        print("error:", shown(error), file=sys.stderr)
+        if disk_fault(error.__cause__):
+            _end(2)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        if not resumes:
+            print("interrupted", file=sys.stderr)
+            sys.exit(130)
+        if machines.speaks():
+            print(f"stopped; go on with: {stopping.resuming_command()}", file=sys.stderr)
     except BrokenPipeError:  # `... | head` has read enough; what is still in the buffer has nowhere to go
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
+    except Exception as error:
+        if not (fault := disk_fault(error)):
+            raise
+        again = f"; then go on with: {stopping.resuming_command()}" if resumes else ""
+        print("error:", shown(f"{fault}: make room there, or make it writable{again}"), file=sys.stderr)
+        _end(2)
+
+
+def _end(code: int) -> NoReturn:
+    """Ends the process without its threads, some of which wait for what the disk has refused."""
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    os._exit(code)
+
+
+def _is_for_the_user(record: python_logging.LogRecord) -> bool:
+    """Whether a record is logged, as one line: ours from info; orbax's, which logs through absl as well, from
+    warnings up, and without the tracebacks of what it raises besides."""
+    record.msg, record.args = shown(record.getMessage()), None
+    if record.pathname.startswith(OWN_CODE):
+        return True
+    return record.levelno >= python_logging.WARNING and not (record.exc_info and "/orbax/" in record.pathname)
+
+
+def _report(unraisable) -> None:
+    """What is raised where nobody can catch it. After one refused write, tensorstore finds nobody in orbax to
+    tell of the next."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def parse(argv: list[str], needs_workdir: bool = True) -> list[str]:
@@ -91,7 +143,7 @@ def parse(argv: list[str], needs_workdir: bool = True) -> list[str]:
         extra = FLAGS(argv)[1:]
     except flags.UnrecognizedFlagError as error:
         raise _unknown("flag", f"--{error.flagname}", [f"--{name}" for name in FLAGS]) from error
-    except (flags.Error, AttributeError, KeyError, ValueError, TypeError) as error:
+    except UNREADABLE as error:
         raise _explain(argv, config_argument, error) from error
     if not config_argument:
         raise UserError("--config is missing: pass a config file, e.g. --config=configs/grpo.py")
@@ -99,6 +151,8 @@ def parse(argv: list[str], needs_workdir: bool = True) -> list[str]:
         raise UserError(f"unexpected argument {extra[0]!r}: flags are written --name=value")
     if needs_workdir and not FLAGS.workdir:
         raise UserError("--workdir is missing: pass the folder to write to, e.g. --workdir=runs/a")
+    if "://" in (FLAGS.workdir or ""):
+        raise UserError(f"--workdir={FLAGS.workdir} is no folder: mount the store as one and name that")
     return argv[:1]
 
 
@@ -111,7 +165,7 @@ def parse_plain(argv: list[str], takes: tuple[str, ...] = ("overwrite",)) -> lis
         raise _unknown("flag", f"--{error.flagname}", own) from error
     except flags.Error as error:
         raise UserError(str(error)) from error
-    for name in KEY_FLAGS:
+    for name in (*KEY_FLAGS, *machines.NAMES):
         if FLAGS[name].present and name not in takes:
             raise UserError(f"this command takes no --{name}; --help lists its flags")
     return arguments
@@ -129,10 +183,13 @@ def _config_argument(argv: list[str]) -> str:
             raise UserError("--config is missing: pass a config file before any --config.field")
         return ""
     path = Path(values[-1].split(":", 1)[0])
-    if not path.is_file():
+    try:
+        if path.is_file():
+            return values[-1]
         siblings = [str(path.parent / entry.name) for entry in path.parent.glob("*.py")]
-        raise _unknown("config file", str(path), siblings)
-    return values[-1]
+    except OSError as error:
+        raise UserError(f"--config={path}: {error.strerror}") from error
+    raise _unknown("config file", str(path), siblings)
 
 
 def _explain(argv: list[str], config_argument: str, error: Exception) -> UserError:
@@ -158,7 +215,7 @@ def _explain(argv: list[str], config_argument: str, error: Exception) -> UserErr
         if f"config.{field}={value}:" in str(error):
             kind = config_flags.GetType(field, config).__name__
             return UserError(f"--config.{field}={value}: the value must be of type {kind}")
-    return UserError(str(error))
+    return UserError(str(error) or f"the flags cannot be read: {type(error).__name__}")
 
 
 def _explain_config_file(config_argument: str, error: Exception) -> UserError:
@@ -188,6 +245,6 @@ def _flatten(config: ConfigDict, prefix: str = "") -> dict[str, object]:
 
 def _unknown(kind: str, name: str, known: list[str]) -> UserError:
     """`unknown KIND NAME`, with the nearest of `known`."""
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+    nearest = difflib.get_close_matches(name[:200], known, n=1, cutoff=0.0)
     hint = f": did you mean {nearest[0]}?" if nearest else ""
-    return UserError(f"unknown {kind} {name}{hint}")
+    return UserError(f"unknown {kind} {shown(name, 200)}{hint}")

@@ -3,12 +3,12 @@
 Prints what got slower and faster, by phase and by scope, and how the compiled programs differ.
 """
 
-import json
 from pathlib import Path
 
 from launch import command
 from r2rec_jax.profile.compare import compare
 from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.outside import parse_json
 
 
 def main(arguments: list[str]) -> None:
@@ -23,7 +23,7 @@ def _read(path: Path) -> dict:
     if path.is_dir():
         path = path / "profile.json"
     try:
-        profile = json.loads(path.read_text(encoding="utf-8"))
+        profile = parse_json(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; make it with launch.profile") from error
     except ValueError as error:

@@ -23,6 +23,7 @@ from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.evaluate.cases import build_case
 from r2rec_jax.evaluate.systems import about
 from r2rec_jax.evaluate.terminal import case_text
+from r2rec_jax.prompts.chat import plain
 from r2rec_jax.runtime.errors import UserError
 
 USER = flags.DEFINE_integer("user", None, "whose recommendation to explain: one of eval/users.jsonl")
@@ -51,7 +52,7 @@ def explain(config: ConfigDict, workdir: Path, user: int | None, width: int, sty
     text = [case_text(case, width=width, styled=styled), "", "The truth's rank by system"]
     for name, lines in finished.lines.items():
         (row,) = lines.of(name, 0, [user])
-        text.append(f"  {about(name).label}: {row['truth_rank'] or 'not in its answer'}")
+        text.append(f"  {plain(about(name).label)}: {row['truth_rank'] or 'not in its answer'}")
     return "\n".join(text)
 
 
@@ -73,4 +74,4 @@ def _check(user: int | None, dataset: Dataset, workdir: Path) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, resumes=False)

@@ -1,7 +1,7 @@
 """What a run has left: the results of its evaluations, whichever folder they are in."""
 
 import dataclasses
-import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.evaluate.results import METRICS, UserLines, read_metrics
 from r2rec_jax.evaluate.table import SeedResult
 from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.outside import parse_json
 
 POLICY = "r2rec"  # the finished one
 STAGES = "stages.json"  # of a run, by stage: {"seconds", of all attempts, and "done"}
@@ -75,5 +76,17 @@ def results_in(run: Path) -> list[Path]:
 
 
 def read_stages(run: Path) -> dict[str, dict]:
+    """What launch.stages has recorded, {} before the first. Raises UserError for a damaged record."""
     path = run / STAGES
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if not path.exists():
+        return {}
+    try:
+        stages = parse_json(path.read_bytes())
+        valid = all(
+            0 <= stage["seconds"] < math.inf and type(stage["done"]) is bool for stage in stages.values()
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        valid = False
+    if not valid:
+        raise UserError(f"{path} is damaged: remove it to have every stage looked at again")
+    return stages

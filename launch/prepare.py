@@ -21,6 +21,7 @@ from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.data.rules import Rules
 from r2rec_jax.data.source import make_dataset, origin
 from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.lock import locked
 from r2rec_jax.runtime.paths import clear_abandoned
 
 AUDITED = 5  # chains of each user
@@ -30,24 +31,25 @@ PROTOCOL = (
 
 
 def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
-    clear_abandoned(workdir)
-    if workdir.exists() and not overwrite:
-        raise UserError(f"{workdir} already exists: choose another folder or add --overwrite")
     rules, staging = Rules(), workdir.with_name(f"{workdir.name}.staging")
-    dataset = make_dataset(config.data, rules=rules, staging=staging)
-    audit(dataset)
-    checked, alone = _audit_sampled(dataset, config.data)
-    source, licence = origin(config.data)
-    prepared.save(
-        dataset,
-        workdir,
-        source=source,
-        licence=licence,
-        protocol={name: config.data[name] for name in PROTOCOL},
-        rules=rules.counts,
-        overwrite=overwrite,
-        staging=staging,
-    )
+    with locked(staging.with_name(f".{staging.name}.lock"), str(workdir)):
+        clear_abandoned(workdir)
+        if workdir.exists() and not overwrite:
+            raise UserError(f"{workdir} already exists: choose another folder or add --overwrite")
+        dataset = make_dataset(config.data, rules=rules, staging=staging)
+        audit(dataset)
+        checked, alone = _audit_sampled(dataset, config.data)
+        source, licence = origin(config.data)
+        prepared.save(
+            dataset,
+            workdir,
+            source=source,
+            licence=licence,
+            protocol={name: config.data[name] for name in PROTOCOL},
+            rules=rules.counts,
+            overwrite=overwrite,
+            staging=staging,
+        )
     manifest = prepared.read_manifest(workdir)
     counts = manifest["counts"]
     for name, count in (counts | counts.pop("split") | manifest["rules"]).items():

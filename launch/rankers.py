@@ -111,7 +111,7 @@ def make_rankers(
         policy = hybrid() if sections[name].item_tokens else plain()
         trainable, adapter = policy.trainable, config.systems[name].adapter
         if adapter:
-            trainable = restore_trainable(adapter, trainable, optimizer, config.restore)
+            trainable = restore_trainable(adapter, trainable, optimizer, config.restore, config)
         return policy.model, {**policy.frozen, **trainable}
 
     def of(name: str) -> Rank:

@@ -175,4 +175,4 @@ def _cases(config: ConfigDict, finished: Finished) -> list[Case]:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, resumes=False)

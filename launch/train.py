@@ -35,8 +35,9 @@ from r2rec_jax.prompts.corpus import Corpus
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
 from r2rec_jax.prompts.wording import wording
 from r2rec_jax.rollout.engine import Engine, SamplingConfig
+from r2rec_jax.runtime.distributed import fetch, on_first
 from r2rec_jax.runtime.errors import UserError
-from r2rec_jax.runtime.mesh import make_mesh
+from r2rec_jax.runtime.mesh import make_mesh, to_devices
 from r2rec_jax.runtime.metrics import StepLog
 from r2rec_jax.runtime.paths import write_atomic
 from r2rec_jax.runtime.profiler import Phases
@@ -45,7 +46,7 @@ from r2rec_jax.train import loop
 from r2rec_jax.train.accumulate import check_parts, mapped
 from r2rec_jax.train.experience import Experience, gather
 from r2rec_jax.train.grpo import grpo_step
-from r2rec_jax.train.jit import jit_step, place_state, to_devices
+from r2rec_jax.train.jit import jit_step, place_state
 from r2rec_jax.train.objective import objective
 from r2rec_jax.train.optimizer import make_optimizer
 from r2rec_jax.train.scoring import Scorer, means
@@ -69,7 +70,7 @@ def pretrain(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Dri
     corpus = Corpus(dataset.interactions, dataset.catalog, build_graph(dataset))
     mesh = make_mesh(**config.mesh)
     policy, parts = load_policy(config, mesh, config.seed), _parts(config, mesh)
-    claim(workdir, config, overwrite)
+    on_first(lambda: claim(workdir, config, overwrite))
     chat = _corpus_tokenizer(corpus, config, workdir)
 
     c = config.train
@@ -86,13 +87,15 @@ def pretrain(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Dri
         put=lambda batch: to_devices(batch, mesh),
     )
     state = _supervise(config, workdir, policy, examples, mesh, parts, drive)
-    params = state.trainable["params"]
-    save_params(
-        workdir / "model",
-        policy.model.config,
-        params,
-        tokenizer=chat.to_transformers(),
-        overwrite=True,
+    params = fetch(state.trainable["params"])
+    on_first(
+        lambda: save_params(
+            workdir / "model",
+            policy.model.config,
+            params,
+            tokenizer=chat.to_transformers(),
+            overwrite=True,
+        )
     )
 
 
@@ -136,7 +139,7 @@ def _imitate(
     policy, parts = load_policy(config, mesh, config.seed), _parts(config, mesh)
     if hybrid:
         policy = with_items(policy, config.model.item_table, mesh, config.seed)
-    claim(workdir, config, overwrite)
+    on_first(lambda: claim(workdir, config, overwrite))
     widths = config.prompt.buckets, config.train.response_buckets
     # With one bucket for all there is nothing to gain.
     similar = len(widths[0]) > 1 or len(widths[1]) > 1
@@ -163,7 +166,7 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive) 
     optimizer = make_optimizer(config, config.train.steps * config.grpo.updates_per_rollout)
     reference = policy.trainable
     if config.train.init:
-        reference = restore_trainable(config.train.init, policy.trainable, optimizer, config.restore)
+        reference = restore_trainable(config.train.init, policy.trainable, optimizer, config.restore, config)
     c, parts = config.grpo, _parts(config, mesh)
     settings, scorer = objective(config), Scorer(config, chat)
     sampling = SamplingConfig(**config.rollout, slots=c.slots)
@@ -171,7 +174,7 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive) 
     # One completion of each validation user: other shapes, and other programs anyway.
     one_each = dataclasses.replace(sampling, slots=config.evaluate.batch_size)
     validator = Engine(policy.model, chat.end, one_each, mesh, chat.text)
-    claim(workdir, config, overwrite)
+    on_first(lambda: claim(workdir, config, overwrite))
 
     def prompts_of(group):
         users, before = dataset.split.users[group], config.data.before_target_time
@@ -277,12 +280,17 @@ def _parts(config: ConfigDict, mesh) -> int:
 def _corpus_tokenizer(corpus: Corpus, config: ConfigDict, workdir: Path) -> Chat:
     """The tokenizer trained on a sample of the corpus, made once a workdir."""
     folder = workdir / "tokenizer"
-    if not (folder / "tokenizer.json").exists():
+
+    def make() -> None:
+        if (folder / "tokenizer.json").exists():
+            return
         rng = np.random.default_rng([config.seed, 1])
         sample = [corpus.document(rng, 20) for _ in range(config.corpus.tokenizer_documents)]
         texts = [f"{d.context}{d.text}{d.reasoning or ''}" for d in sample]
         tokenizer = train_tokenizer(texts, config.model.architecture.vocab_size)
         write_atomic(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
+
+    on_first(make)
     return Chat(folder)
 
 
@@ -302,4 +310,4 @@ def _append_samples(samples: StepLog, step: int, experience: Experience, group: 
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, several_processes=True)

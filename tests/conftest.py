@@ -53,6 +53,27 @@ def run_on_eight_devices(request):
     return run
 
 
+@pytest.fixture
+def mount(tmp_path):
+    """mount(options) -> an empty file system of its own in memory; only who may mount can have one."""
+    mounted = []
+
+    def mount(options: str) -> Path:
+        folder = tmp_path / f"disk{len(mounted)}"
+        folder.mkdir()
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, text=True
+        )
+        if done.returncode:
+            pytest.skip(f"no right to mount: {done.stderr.strip()}")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
 @pytest.fixture(scope="session")
 def dataset() -> Dataset:
     log, catalog = generate(seed=5, users=90, items=64, ratings_per_user=14)

@@ -14,11 +14,11 @@ from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.evaluate.metrics import ranks_from_scores, summarise
 from r2rec_jax.pipeline.batches import Batches
 from r2rec_jax.runtime.errors import UserError
-from r2rec_jax.runtime.mesh import make_mesh
+from r2rec_jax.runtime.mesh import make_mesh, to_devices
 from r2rec_jax.runtime.paths import write_atomic
 from r2rec_jax.runtime.profiler import Phases
 from r2rec_jax.train import loop
-from r2rec_jax.train.jit import jit_step, place_state, to_devices
+from r2rec_jax.train.jit import jit_step, place_state
 from r2rec_jax.train.optimizer import make_optimizer
 from r2rec_jax.train.state import TrainState, restore_trainable
 

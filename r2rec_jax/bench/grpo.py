@@ -31,9 +31,9 @@ from r2rec_jax.bench.result import Row, fastest, paired_seconds, quickest, requi
 from r2rec_jax.model.completion import CompletionBatch
 from r2rec_jax.model.policy import load_policy
 from r2rec_jax.rollout.engine import Engine, SamplingConfig
-from r2rec_jax.runtime.mesh import make_mesh
+from r2rec_jax.runtime.mesh import make_mesh, to_devices
 from r2rec_jax.train.grpo import GRPOBatch, grpo_step
-from r2rec_jax.train.jit import jit_step, place_state, to_devices
+from r2rec_jax.train.jit import jit_step, place_state
 from r2rec_jax.train.objective import GRPOConfig, group_advantages
 from r2rec_jax.train.optimizer import make_optimizer
 from r2rec_jax.train.state import TrainState
@@ -90,15 +90,16 @@ def _steps(peers: str | None, folder: Path, B: int, G: int, P: int, R: int, repe
         taken, _ = paired_seconds(step, lambda: None, repeats)
         return [row(name, taken, None, "s", target)]
     completions = batch.completions
-    # One step to begin with and one turn of warm-up, then those that are timed.
-    np.savez(folder / "grpo.npz", prompts=completions.prompt, rows=completions.response, steps=repeats + 1)
+    # One turn of warm-up, then two steps for each that is timed.
+    most = 1 + 2 * repeats
+    np.savez(folder / "grpo.npz", prompts=completions.prompt, rows=completions.response, steps=most)
     best = fastest(peers, SCRIPT, folder, VARIANTS)
     with serving(peers, SCRIPT, folder, best) as peer:
         # TRL scores these rows before its trainer turns autocast on: float32 in every variant.
         tolerance = 1e-3 if ours == "float32" else 1e-2
         theirs = peer.hello["mean_logprob"]
         require_equal("mean log-probability", batch.sampler_logprobs.mean(), theirs, tolerance)
-        seconds = paired_seconds(step, peer.ask, repeats)
+        seconds = paired_seconds(step, peer.ask, repeats, consecutive=True)
     return [row(f"{name} ({best})", *seconds, "s", target)]
 
 

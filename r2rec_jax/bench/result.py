@@ -70,12 +70,17 @@ def _spread(samples: Sequence[float]) -> float:
 
 
 def paired_seconds(
-    ours: Callable[[], object], peer: Callable[[], object], repeats: int = 7, warmup: int = 1
+    ours: Callable[[], object],
+    peer: Callable[[], object],
+    repeats: int = 7,
+    warmup: int = 1,
+    consecutive: bool = False,
 ) -> tuple[list[float], list[float]]:
     """Wall seconds of both, run alternately so that a disturbance of the machine falls on both alike.
 
     Each callable must return only when its work is done (jax.block_until_ready). Warm-up runs, which
-    compile, are not counted.
+    compile, are not counted. With `consecutive` each turn calls twice and counts the second: a step as it is
+    in a run, where it follows another of its kind, and finds the memory that this one gave back.
     """
     for _ in range(warmup):
         ours()
@@ -83,6 +88,8 @@ def paired_seconds(
     seconds = ([], [])
     for _ in range(repeats):
         for call, taken in zip((ours, peer), seconds, strict=True):
+            if consecutive:
+                call()
             start = time.perf_counter()
             call()
             taken.append(time.perf_counter() - start)

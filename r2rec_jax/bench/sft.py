@@ -32,8 +32,8 @@ from r2rec_jax.bench.result import (
 from r2rec_jax.model.completion import CompletionBatch
 from r2rec_jax.model.config import LlamaConfig
 from r2rec_jax.model.policy import load_policy
-from r2rec_jax.runtime.mesh import make_mesh
-from r2rec_jax.train.jit import jit_step, place_state, to_devices
+from r2rec_jax.runtime.mesh import make_mesh, to_devices
+from r2rec_jax.train.jit import jit_step, place_state
 from r2rec_jax.train.optimizer import make_optimizer
 from r2rec_jax.train.sft import sft_step
 from r2rec_jax.train.state import TrainState
@@ -107,7 +107,7 @@ def _steps(peers: str | None, folder: Path, name: str, repeats: int) -> list[Row
             require_equal("loss of the first step", first[dtype]["train/loss"], peer.hello["loss"], tolerance)
             norm = first[dtype]["train/grad_norm"]
             require_equal("its gradient's norm", norm, peer.hello["norm"], tolerance)
-            seconds = paired_seconds(steps[dtype], peer.ask, repeats)
+            seconds = paired_seconds(steps[dtype], peer.ask, repeats, consecutive=True)
         rows.append(row(f"{name}, {dtype}, torch + peft {title}", *seconds, "s", target))
     return rows
 

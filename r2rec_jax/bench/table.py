@@ -1,8 +1,11 @@
 """Rows as text: a suite's results, and how they moved since an earlier run."""
 
 import math
+from pathlib import Path
 
 from r2rec_jax.bench.result import Row
+from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.outside import parse_json
 
 
 def table(rows: list[Row], absent: str = "no peers' environment") -> str:
@@ -23,6 +26,33 @@ def table(rows: list[Row], absent: str = "no peers' environment") -> str:
             )
         )
     return _aligned(lines)
+
+
+def read_rows(path: Path) -> list[dict]:
+    """The rows of an earlier run's JSON. Raises UserError for a file that is no such."""
+    try:
+        rows = parse_json(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}: name a file that launch.bench has written") from error
+    except ValueError as error:
+        raise UserError(f"{path} is no result of launch.bench ({error})") from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and _is_row(row) for row in rows):
+        raise UserError(
+            f"{path} is no result of launch.bench: it is no list of rows with medians and spreads"
+        )
+    return rows
+
+
+def _is_row(row: dict) -> bool:
+    try:
+        ours, theirs = row["spread"]
+        numbers = [row["ours"], ours] if row["ratio"] is None else [row["ours"], ours, row["ratio"], theirs]
+        positive = row["ours"] > 0 and (row["ratio"] is None or row["ratio"] > 0)
+        return (
+            positive and all(map(math.isfinite, numbers)) and {type(row["name"]), type(row["unit"])} == {str}
+        )
+    except (KeyError, ValueError, TypeError, OverflowError):
+        return False
 
 
 def drift(rows: list[Row], before: list[dict]) -> str:

@@ -24,6 +24,8 @@ from r2rec_jax.data.raw import LONGEST_LINE, Stage, find
 from r2rec_jax.data.rules import Rules, decode_entities
 from r2rec_jax.runtime.errors import UserError
 
+LONGEST_LITERAL = 1 << 20  # characters: parsed as Python, a line takes hundreds of times its size
+
 
 @dataclasses.dataclass(frozen=True)
 class Release:
@@ -109,7 +111,7 @@ def read_amazon(
         for item, listed, title, categories in ratings.facts("items", staged, ["title", "genres"]):
             rules.count("items_not_listed", listed == 0)
             rules.count("items_repeated", max(0, listed - 1))
-            genres.append(_categories(categories, rules))
+            genres.append(rules.labels(_categories(categories, rules)))
             yield rules.title(title, f"item {item}")
 
     title = Texts.of(titles())
@@ -161,6 +163,8 @@ def _literal_line(line: bytes) -> dict:
     try:
         item = json.loads(text)
     except ValueError:
+        if len(text) > LONGEST_LITERAL:
+            raise
         item = ast.literal_eval(text)
     if not isinstance(item, dict):
         raise ValueError("not an item")

@@ -156,7 +156,8 @@ def read_movielens_csv(
             movie, listed, title, kinds = row
             rules.count("items_not_listed", listed == 0)
             rules.count("items_repeated", max(0, listed - 1))
-            genres.append([g for g in (kinds or "").split("|") if g and g != "(no genres listed)"])
+            named = [g for g in (kinds or "").split("|") if g and g != "(no genres listed)"]
+            genres.append(rules.labels(named))
             title, years[number] = title_and_year(title or "")
             yield rules.title(title, f"item {movie}")
 
@@ -197,7 +198,7 @@ def _parse_movies(path: Path, raw: bytes, rules: Rules):
         ids.append(int(match[1]))
         titles.append(rules.title(title, f"item {match[1]}"))
         years.append(year)
-        genres.append(tuple(match[3].split("|")))
+        genres.append(rules.labels(match[3].split("|")))
     return distinct(path, ids), titles, np.array(years, np.int32), genres
 
 
@@ -240,5 +241,7 @@ def _parse_users_100k(path: Path, raw: bytes, rules: Rules) -> tuple[np.ndarray,
         if not match:
             raise bad_line(path, number, _USERS_FORM_100K)
         ids.append(int(match[1]))
-        demographics.append({"gender": GENDERS[match[3]], "age": match[2], "occupation": match[4]})
+        demographics.append(
+            {"gender": GENDERS[match[3]], "age": match[2], "occupation": rules.label(match[4])}
+        )
     return distinct(path, ids), demographics

@@ -11,6 +11,8 @@ that two results can be seen to rank the same ones.
 import dataclasses
 import hashlib
 import json
+import math
+import operator
 import shutil
 from pathlib import Path
 
@@ -20,7 +22,8 @@ from r2rec_jax.data.interactions import Catalog, Interactions
 from r2rec_jax.data.mapped import Labels, Texts, Traits
 from r2rec_jax.data.negatives import Candidates, compact
 from r2rec_jax.data.protocol import SPLITS, Split
-from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.errors import UserError, shown
+from r2rec_jax.runtime.outside import open_array, parse_json
 from r2rec_jax.runtime.paths import new_folder, write_atomic
 
 SCHEMA = 2
@@ -135,14 +138,16 @@ def load(folder: str | Path) -> Dataset:
     manifest = read_manifest(folder)
     try:
         for name, facts in manifest["files"].items():
+            if Path(name).name != name:
+                raise ValueError(f"{name!r} is no file of the folder")
             if not (folder / name).is_file():
                 raise UserError(f"{folder / name} is missing: {_REMEDY}")
             if (folder / name).stat().st_size != facts["bytes"]:
                 raise UserError(f"{folder / name} is not {facts['bytes']} bytes long: {_REMEDY}")
-        dataset = _open(folder, manifest)
-    except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
-        raise UserError(f"{folder} is damaged ({error!r}): {_REMEDY}") from error
-    if candidates_hash(dataset.split) != manifest["candidates_sha256"]:
+        dataset, candidates = _open(folder, manifest), manifest["candidates_sha256"]
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, OSError) as error:
+        raise UserError(f"{folder} is damaged ({shown(repr(error), 300)}): {_REMEDY}") from error
+    if candidates_hash(dataset.split) != candidates:
         raise UserError(f"the candidates in {folder} differ from their hash: {_REMEDY}")
     object.__setattr__(dataset, "_folder", folder.absolute())
     return dataset
@@ -152,14 +157,14 @@ def read_manifest(folder: str | Path) -> dict:
     """manifest.json of a prepared folder. Raises UserError as `load` does."""
     path = Path(folder) / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = parse_json(path.read_bytes())
     except FileNotFoundError:
         raise UserError(f"{folder} holds no prepared data set: {_REMEDY}") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}): {_REMEDY}") from error
     schema = manifest.get("schema") if isinstance(manifest, dict) else None
     if schema != SCHEMA:
-        raise UserError(f"{path} has schema {schema!r}, not {SCHEMA}: {_REMEDY}")
+        raise UserError(f"{path} has schema {shown(repr(schema), 80)}, not {SCHEMA}: {_REMEDY}")
     return manifest
 
 
@@ -187,18 +192,27 @@ def _columns(dataset: Dataset) -> tuple[dict[str, np.ndarray], dict]:
 def _open(folder: Path, manifest: dict) -> Dataset:
     counts = manifest["counts"]
 
-    def column(name: str) -> np.ndarray:
-        return np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+    def column(name: str, dtype: type = np.int32, ndim: int = 1) -> np.ndarray:
+        return open_array(folder / f"{name}.npy", dtype, ndim)
+
+    def offsets(name: str) -> np.ndarray:
+        return column(name, np.int64)
 
     log = Interactions(
-        **{name: column(name) for name in _LOG}, n_users=counts["users"], n_items=counts["items"]
+        user=column("user"),
+        item=column("item"),
+        rating=column("rating", np.float32),
+        time=column("time", np.int64),
+        offsets=offsets("offsets"),
+        n_users=operator.index(counts["users"]),
+        n_items=operator.index(counts["items"]),
     )
-    names = json.loads((folder / NAMES).read_text(encoding="utf-8"))
+    names = parse_json((folder / NAMES).read_bytes())
     catalog = Catalog(
-        title=Texts(column("title_bytes"), column("title_offsets")),
+        title=Texts(column("title_bytes", np.uint8), offsets("title_offsets")),
         year=column("year"),
-        genres=Labels(names["genres"], column("genre_codes"), column("genre_offsets")),
-        demographics=Traits(names["demographics"], column("demographic_codes")),
+        genres=Labels(names["genres"], column("genre_codes"), offsets("genre_offsets")),
+        demographics=Traits(names["demographics"], column("demographic_codes", ndim=2)),
     )
     facts = (catalog.title, catalog.year, catalog.genres)
     if len(log) != counts["ratings"] or {len(fact) for fact in facts} != {log.n_items}:
@@ -206,9 +220,11 @@ def _open(folder: Path, manifest: dict) -> Dataset:
     if {len(log.offsets) - 1, len(catalog.demographics)} != {log.n_users}:
         raise ValueError("the files and the number of users in the manifest disagree")
     users = {name: column(f"users_{name}") for name in SPLITS}
-    candidates = Candidates(column("candidate_users"), column("candidates"), log.n_users)
+    candidates = Candidates(column("candidate_users"), column("candidates", ndim=2), log.n_users)
     like_above = float(manifest["protocol"]["like_above"])
-    split = Split(users, column("truth"), column("cutoff"), candidates, like_above)
+    if not math.isfinite(like_above):
+        raise ValueError(f"like_above is {like_above}")
+    split = Split(users, column("truth"), column("cutoff", np.int64), candidates, like_above)
     return Dataset(manifest["name"], log, catalog, split)
 
 

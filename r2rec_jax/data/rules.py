@@ -7,6 +7,8 @@
 | no title, or a blank one | "item ID" | titles_missing |
 | HTML entities in a title | decoded | titles_with_html_entities |
 | a title longer than 300 characters | cut there | titles_cut |
+| a genre or trait longer than that | cut there | labels_cut |
+| more than 50 genres of an item | the first stay | items_with_many_genres |
 | UTF-8 lines in a latin-1 file | read as UTF-8 | titles_read_as_utf8 |
 | U+FFFD, left by somebody's wrong decoding | stays | titles_with_lost_characters |
 | a rated item that the items file lacks | kept, without facts | items_not_listed |
@@ -21,6 +23,7 @@ import collections
 import dataclasses
 import html
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -31,6 +34,7 @@ UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000}
 EARLIEST, LATEST = 631_152_000, 4_102_444_800  # 1990-01-01 and 2100-01-01, UTC, seconds
 FEW = 0.01
 LONGEST_TITLE = 300
+MOST_LABELS = 50
 LOST = "\ufffd"
 
 
@@ -84,6 +88,16 @@ class Rules:
         if not title:
             self.count("titles_missing")
         return title or fallback
+
+    def labels(self, names: Sequence[str]) -> tuple[str, ...]:
+        """An item's genres as they are kept: no prompt has room for thousands."""
+        self.count("items_with_many_genres", len(names) > MOST_LABELS)
+        return tuple(map(self.label, names[:MOST_LABELS]))
+
+    def label(self, name: str) -> str:
+        """A genre or a trait as it is kept."""
+        self.count("labels_cut", len(name) > LONGEST_TITLE)
+        return name[:LONGEST_TITLE]
 
     def count(self, name: str, times: int = 1) -> None:
         """Adds to a count; one that never happened stays out of the print."""

@@ -64,7 +64,8 @@ def _items(folder: Path, names: ConfigDict, stage: Stage, ratings: StagedRatings
             fact = dict(zip(known, values, strict=True))
             rules.count("items_not_listed", listed == 0)
             rules.count("items_repeated", max(0, listed - 1))
-            genres.append([name.strip() for name in (fact.get("genres") or "").split("|") if name.strip()])
+            kinds = (name.strip() for name in (fact.get("genres") or "").split("|"))
+            genres.append(rules.labels([name for name in kinds if name]))
             year = (fact.get("year") or "").strip()
             if year.isascii() and year.isdigit() and len(year) == 4:
                 years[number] = int(year)
@@ -87,6 +88,7 @@ def _users(folder: Path, names: ConfigDict, stage: Stage, ratings: StagedRatings
     for _, listed, *values in ratings.facts("users", staged, list(columns)[1:]):
         rules.count("users_not_listed", listed == 0)
         rules.count("users_repeated", max(0, listed - 1))
-        people.append({field: value for field, value in zip(fields, values, strict=True) if value})
+        known = {field: value for field, value in zip(fields, values, strict=True) if value}
+        people.append({field: rules.label(value) for field, value in known.items()})
     rules.count("users_left_out", ratings.left_out("users", staged))
     return Traits.of(people)

@@ -72,8 +72,10 @@ def build_case(
     """The case of one line of users.jsonl; `prompt` and `seed` are those of its system's evaluation.
 
     Raises:
-      UserError: the data and settings do not give the prompt that the line records.
+      UserError: the data and settings do not give the prompt that the line records, or it records none.
     """
+    if not _is_whole(row):
+        raise UserError(f"the line of user {row['user']} is not what launch.eval writes: run it again")
     words = wording(prompt.wording)
     whole = make_record(
         dataset,
@@ -110,6 +112,12 @@ def choose(rows: list[dict]) -> list[dict]:
     outcomes = (lambda rank: rank == 1, lambda rank: rank > 1, lambda rank: rank == 0)
     found = (next((row for row in rows if outcome(row["truth_rank"])), None) for outcome in outcomes)
     return [row for row in found if row is not None]
+
+
+def _is_whole(row: dict) -> bool:
+    ranking = row.get("ranking")
+    texts = isinstance(row.get("prompt"), str) and isinstance(row.get("reasoning"), str)
+    return texts and isinstance(ranking, list) and all(isinstance(one, str | None) for one in ranking)
 
 
 def _as_shown(

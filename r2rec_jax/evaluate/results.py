@@ -12,7 +12,8 @@ import numpy as np
 
 from r2rec_jax.data.prepared import Dataset, candidates_hash
 from r2rec_jax.runtime.errors import UserError
-from r2rec_jax.runtime.paths import write_atomic
+from r2rec_jax.runtime.outside import json_line, parse_json
+from r2rec_jax.runtime.paths import append_line, write_atomic
 
 USERS, METRICS = "users.jsonl", "metrics.json"
 DIGITS = 12  # of a hash in a line
@@ -44,9 +45,7 @@ class UserLines:
         line = {"system": system, "run": int(run), "user": int(user), "truth_rank": int(truth_rank), **more}
         line["candidates"] = self._candidates
         self._add(line, f"{self.path}: a new line")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "ab", buffering=0) as file:  # one system call: a kill comes before or after it
-            file.write(_json(line))
+        append_line(self.path, json_line(line))
 
     def __contains__(self, key: tuple[str, int, int]) -> bool:
         """Whether (system, run, user) has its line."""
@@ -76,7 +75,7 @@ class UserLines:
         keys = sorted(
             self._of, key=lambda key: (system_at.get(key[0], last), key[1], user_at.get(key[2], last))
         )
-        write_atomic(self.path, b"".join(_json(self._of[key]) for key in keys))
+        write_atomic(self.path, b"".join(json_line(self._of[key]) for key in keys))
 
     def _add(self, line: dict, where: str) -> None:
         if line["candidates"] != self._candidates:
@@ -109,7 +108,13 @@ def read_metrics(workdir: str | Path) -> dict:
     """metrics.json of a workdir. Raises UserError when it is not there or damaged."""
     path = Path(workdir) / METRICS
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_bytes())
+        if not isinstance(found, dict) or type(found.get("seed")) is not int:
+            raise ValueError("it has no seed")
+        systems = found.get("systems")
+        if not isinstance(systems, dict) or not all(isinstance(one, dict) for one in systems.values()):
+            raise ValueError("it has no systems")
+        return found
     except FileNotFoundError:
         raise UserError(f"no evaluation at {path}: run launch.eval or launch.baselines first") from None
     except ValueError as error:
@@ -119,15 +124,12 @@ def read_metrics(workdir: str | Path) -> dict:
 def _parse(line: bytes, where: str) -> dict:
     fields = {"system": str, "run": int, "user": int, "truth_rank": int, "candidates": str}
     try:
-        found = json.loads(line)
+        found = parse_json(line)
         valid = all(type(found[name]) is kind for name, kind in fields.items())
-        valid = valid and min(found["run"], found["user"], found["truth_rank"]) >= 0
+        valid = valid and all(0 <= found[name] < 1 << 31 for name in ("run", "user", "truth_rank"))
+        json_line(found)  # it can be written again
     except (ValueError, KeyError, TypeError):
         valid = False
     if not valid:
         raise UserError(f"{where} is no result of a user: remove the line to have it made again")
     return found
-
-
-def _json(line: dict) -> bytes:
-    return json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n"

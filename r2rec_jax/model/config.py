@@ -12,12 +12,15 @@ Dimension names used in array names, shape comments and einsums all over the pro
 """
 
 import dataclasses
-import json
 import sys
 from pathlib import Path
 from typing import NoReturn
 
-from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.errors import UserError, shown
+from r2rec_jax.runtime.outside import parse_json
+
+LARGEST = 1 << 24  # of any size in the file; more is a slip or an attack on the memory
+MOST_LAYERS = 1 << 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,11 +99,11 @@ class _Fields:
                 f"{self._told(name)} is not supported{only}; use a plain Llama that is not quantised"
             )
 
-    def whole(self, name: str, default: int | None = None) -> int:
-        """A positive integer."""
+    def whole(self, name: str, default: int | None = None, most: int = LARGEST) -> int:
+        """An integer from 1 to `most`."""
         found = self._get(name, default)
-        if not isinstance(found, int) or isinstance(found, bool) or found < 1:
-            self._refuse(name, "a whole number above 0")
+        if not isinstance(found, int) or isinstance(found, bool) or not 1 <= found <= most:
+            self._refuse(name, f"a whole number above 0, at most {most}")
         return found
 
     def positive(self, name: str, default: float | None = None) -> float:
@@ -135,8 +138,7 @@ class _Fields:
         raise UserError(f"{self._told(name)} is not {wanted}; correct that field")
 
     def _told(self, name: str) -> str:
-        found = repr(self.raw[name])
-        return f"{self.where}: {self.prefix}{name}={found if len(found) <= 80 else found[:77] + '...'}"
+        return f"{self.where}: {self.prefix}{name}={shown(repr(self.raw[name]), 80)}"
 
 
 def parse_config(raw: dict, where: str = "config.json") -> LlamaConfig:
@@ -148,7 +150,7 @@ def parse_config(raw: dict, where: str = "config.json") -> LlamaConfig:
     fields = _Fields(raw, where)
     for name, wanted in _MUST_BE.items():
         fields.must_be(name, wanted)
-    layers = fields.whole("num_hidden_layers")
+    layers = fields.whole("num_hidden_layers", most=MOST_LAYERS)
     if raw.get("layer_types") not in (None, ["full_attention"] * layers):
         raise UserError(f"{where}: layer_types is not {layers} times 'full_attention'; use a plain Llama")
     heads, hidden = fields.whole("num_attention_heads"), fields.whole("hidden_size")
@@ -189,7 +191,8 @@ def _rope(fields: _Fields) -> tuple[float, RopeScaling | None]:
     kind = rope.raw.get("rope_type") or rope.raw.get("type") or "default"
     if kind not in ("default", "llama3"):
         raise UserError(
-            f"{fields.where}: {name} has the rope type {kind!r}, which is not supported; use 'llama3' or none"
+            f"{fields.where}: {name} has the rope type {shown(repr(kind), 80)}, which is not "
+            "supported; use 'llama3' or none"
         )
     theta = rope.positive("rope_theta", fields.positive("rope_theta", 10000.0))
     rope.must_be("partial_rotary_factor", 1.0)
@@ -218,12 +221,12 @@ def load_config(folder: str | Path) -> LlamaConfig:
     """Reads `folder/config.json`; raises UserError if it is absent or not a JSON object."""
     path = Path(folder) / "config.json"
     try:
-        raw = json.loads(path.read_bytes())
+        raw = parse_json(path.read_bytes())
     except FileNotFoundError:
         raise UserError(f"no model at {folder}: {path.name} is missing") from None
     except OSError as fault:
         raise UserError(f"{path} cannot be read: {fault.strerror}") from None
-    except (ValueError, RecursionError) as fault:
+    except ValueError as fault:
         raise UserError(f"{path} is not JSON ({fault}); fetch the model folder again") from None
     if not isinstance(raw, dict):
         raise UserError(f"{path} holds no JSON object; fetch the model folder again")

@@ -13,7 +13,7 @@ from flax.linen import meta
 from r2rec_jax.model.config import LlamaConfig, load_config, to_hf
 from r2rec_jax.model.llama import Llama, abstract_variables
 from r2rec_jax.model.shards import Stored, read_headers, read_slice, transpose_into, write_tensors
-from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.errors import UserError, shown
 from r2rec_jax.runtime.paths import new_folder
 
 FETCH = "fetch it with `hf download deepseek-ai/DeepSeek-R1-Distill-Llama-8B --local-dir {folder}`"
@@ -130,9 +130,9 @@ def misfits(
     return "; ".join(f"{kind}: {_first(names)}" for kind, names in faults.items() if names)
 
 
-def _first(names: list[str], shown: int = 5) -> str:
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
+def _first(names: list[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(shown(name, 120) for name in names[:most]) + more
 
 
 def _read(path: tuple[str, ...], shape: tuple[int, ...], dtype, sharding, stored: dict) -> jax.Array:

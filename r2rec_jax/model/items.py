@@ -13,6 +13,7 @@ import numpy as np
 
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import gathered
+from r2rec_jax.runtime.outside import open_array
 
 
 class ItemTokens(nn.Module):
@@ -52,16 +53,20 @@ class ItemTokens(nn.Module):
 def read_items(path: str | Path) -> np.ndarray:
     """The table in an .npy file, float32 [items, width]. Raises UserError if it is absent or none."""
     try:
-        table = np.load(path, allow_pickle=False)
+        table = np.array(open_array(path, np.float32, 2))
     except FileNotFoundError:
         raise UserError(
             f"no item vectors at {path}: model.item_table names the items.npy of a trained SASRec"
         ) from None
-    except (OSError, ValueError) as fault:
-        raise UserError(
-            f"{path} is no .npy file ({fault}): model.item_table names that of a SASRec"
-        ) from None
-    wrong = not isinstance(table, np.ndarray) or table.ndim != 2 or table.dtype != np.float32
-    if wrong or not table.size or not np.isfinite(table).all():
-        raise UserError(f"{path} is no table of finite float32 vectors, one a row: train that SASRec again")
+    except ValueError as fault:
+        raise _no_table(path, fault) from None
+    if not table.size or not np.isfinite(table).all():
+        raise _no_table(path, "empty, or with numbers that are not finite")
     return table
+
+
+def _no_table(path: str | Path, why: object) -> UserError:
+    return UserError(
+        f"{path} is no .npy table of finite float32 vectors, one a row ({why}): model.item_table names "
+        "that of a SASRec"
+    )

@@ -41,6 +41,8 @@ class LoRAConfig:
     def __post_init__(self):
         if self.rank < 1:
             raise UserError(f"lora.rank {self.rank}: choose 1 or more")
+        if not math.isfinite(self.alpha):
+            raise UserError(f"lora.alpha {self.alpha}: choose a finite number")
         if not 0 <= self.dropout < 1:
             raise UserError(f"lora.dropout {self.dropout}: choose 0 or more, and less than 1")
         unknown = [name for name in self.targets if name not in LINEAR_LAYERS]

@@ -5,6 +5,7 @@ can write into it changes the function computed and is refused by name.
 """
 
 import json
+import sys
 from pathlib import Path
 
 import jax
@@ -14,11 +15,12 @@ import safetensors.numpy
 from flax import traverse_util
 from flax.linen import meta
 
-from r2rec_jax.model.config import LlamaConfig
+from r2rec_jax.model.config import LARGEST, LlamaConfig
 from r2rec_jax.model.hf import misfits
 from r2rec_jax.model.llama import Llama, abstract_variables
 from r2rec_jax.model.lora import LINEAR_LAYERS, LoRAConfig
-from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.errors import UserError, shown
+from r2rec_jax.runtime.outside import parse_json
 from r2rec_jax.runtime.paths import new_folder
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -53,9 +55,11 @@ def load_config(folder: str | Path) -> LoRAConfig:
     """Reads `folder/adapter_config.json`; raises UserError naming the field that is not supported."""
     path = Path(folder) / CONFIG
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = parse_json(path.read_bytes())
     except FileNotFoundError:
         raise UserError(f"no PEFT adapter at {folder}: {CONFIG} is missing") from None
+    except OSError as fault:
+        raise UserError(f"{path} cannot be read: {fault.strerror}") from None
     except ValueError as fault:
         raise UserError(f"{path} is not JSON ({fault}); copy the adapter folder again") from None
     if not isinstance(raw, dict):
@@ -63,20 +67,25 @@ def load_config(folder: str | Path) -> LoRAConfig:
     for name, value in raw.items():
         supported = value in _MUST_BE[name] if name in _MUST_BE else name in _DESCRIBE or not value
         if not supported:
-            raise UserError(f"{path}: {name}={value!r} is not supported; use a plain LoRA adapter")
+            raise UserError(
+                f"{path}: {shown(f'{name}={value!r}', 120)} is not supported; use a plain LoRA adapter"
+            )
     targets = raw.get("target_modules")
     if isinstance(targets, str) and targets.lower() == "all-linear":
         targets = LINEAR_LAYERS
     if not isinstance(targets, list | tuple) or not all(name in LINEAR_LAYERS for name in targets):
         raise UserError(
-            f"{path}: target_modules={targets!r} is not supported; use 'all-linear' or a list from "
-            f"{', '.join(LINEAR_LAYERS)}"
+            f"{path}: target_modules={shown(repr(targets), 120)} is not supported; use 'all-linear' or a "
+            f"list from {', '.join(LINEAR_LAYERS)}"
         )
     numbers = {name: raw.get(name) for name in ("r", "lora_alpha")}
     numbers["lora_dropout"] = raw.get("lora_dropout", 0.0)
     for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, int if name == "r" else int | float):
-            raise UserError(f"{path}: {name}={value!r} is not a number; copy the adapter folder again")
+        most = LARGEST if name == "r" else sys.float_info.max
+        is_number = isinstance(value, int if name == "r" else int | float) and not isinstance(value, bool)
+        if not is_number or not abs(value) <= most:
+            told = shown(f"{name}={value!r}", 120)
+            raise UserError(f"{path}: {told} is no number that can be; copy the adapter folder again")
     try:
         return LoRAConfig(
             rank=numbers["r"],

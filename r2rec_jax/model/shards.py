@@ -13,6 +13,7 @@ import safetensors
 import safetensors.numpy
 
 from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.outside import parse_json
 
 INDEX = "model.safetensors.index.json"
 SHARD_BYTES = 1 << 30
@@ -74,10 +75,11 @@ def _read_index(folder: Path, advice: str) -> dict[str, str]:
     if not path.exists():
         return {}
     try:
-        index = json.loads(path.read_bytes())["weight_map"]
+        index = parse_json(path.read_bytes())["weight_map"]
         # A name with a folder in it could reach any file of this machine.
-        plain = all(Path(file).name == file for file in index.values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        plain = all(Path(file).name == file and file.endswith(".safetensors") for file in index.values())
+        plain &= all(len(file.encode()) < 256 for file in index.values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         plain = False
     if not plain:
         raise UserError(f"{path} is damaged: it maps no tensors to files beside it; {advice}")

@@ -90,7 +90,7 @@ def _check(where: Path, abstract: dict) -> None:
 
 
 def _read(where: Path, path: tuple[str, ...], shape: tuple[int, ...], dtype, sharding) -> jax.Array:
-    target = sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    target = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     wanted = traverse_util.unflatten_dict({path: jax.ShapeDtypeStruct(shape, dtype, sharding=target)})
     options = ocp.Context()
     options.pytree.loading.partial_load = True

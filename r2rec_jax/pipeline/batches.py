@@ -1,7 +1,8 @@
 """Examples to padded batches through grain: ahead of the step, deterministic and resumable.
 
 Batch k is a function of (source, seed, k) alone. Whatever reads it, threads of this process or worker
-processes, however many, and however far ahead, the same batches come in the same order.
+processes, however many, and however far ahead, the same batches come in the same order. On several
+machines each process makes all of them, whole: how wide a batch is padded, all its rows decide.
 """
 
 import multiprocessing
@@ -65,8 +66,6 @@ def batches(
 ) -> "Batches":
     """An endless iterator over a random-access source.
 
-    Each process of a run on several hosts reads its own share of every batch.
-
     Args:
       to_batch: turns a list of examples into a batch; runs in a worker, like `source`, so both are numpy.
       lengths: of the examples, int [len(source)]: shuffled, a batch holds examples of similar length
@@ -79,16 +78,13 @@ def batches(
     """
     if workers < 0:
         raise UserError(f"data.workers={workers}: use 0 for threads, or a number of processes")
-    # Asked here: in a worker the question would start the accelerator.
-    share = slice(jax.process_index(), None, jax.process_count())
     if lengths is not None:
-        dataset = grain.MapDataset.source(SimilarLengths(source, lengths, batch_size, seed, share))
+        dataset = grain.MapDataset.source(SimilarLengths(source, lengths, batch_size, seed))
         return Batches(dataset.map(to_batch), workers, put)
     dataset = grain.MapDataset.source(source)
     if shuffle:
         dataset = dataset.shuffle(seed=seed)
-    dataset = dataset.repeat()[share].batch(batch_size // jax.process_count(), batch_fn=to_batch)
-    return Batches(dataset, workers, put)
+    return Batches(dataset.repeat().batch(batch_size, batch_fn=to_batch), workers, put)
 
 
 class Batches(grain.DatasetIterator):
@@ -179,19 +175,17 @@ class SimilarLengths:
     """Shuffled batches of similar length, so that little of a batch is padding; endless.
 
     An epoch is shuffled, sorted by length within windows of `WINDOW` batches, cut, and its batches are
-    shuffled. What does not fill a batch waits for another epoch, which leaves out others. Group k, a list
-    of this process's share of batch k, depends on (seed, k) alone.
+    shuffled. What does not fill a batch waits for another epoch, which leaves out others. Group k, the list
+    of batch k's examples, depends on (seed, k) alone.
     """
 
     WINDOW = 50  # batches: enough to find neighbours in length, few enough to leave the order random
 
-    def __init__(self, source, lengths: np.ndarray, batch_size: int, seed: int, share: slice = slice(None)):
-        """`share` picks this process's examples of a batch. Raises UserError when the source has less than
-        one batch."""
+    def __init__(self, source, lengths: np.ndarray, batch_size: int, seed: int):
+        """Raises UserError when the source has less than one batch."""
         if len(source) < batch_size:
             raise UserError(f"{len(source)} examples do not fill a batch of {batch_size}: make it smaller")
         self.source, self.lengths, self.batch_size, self.seed = source, lengths, batch_size, seed
-        self.share = share
         self._made: tuple[int, np.ndarray | None] = (-1, None)
 
     def __len__(self) -> int:
@@ -199,7 +193,7 @@ class SimilarLengths:
 
     def __getitem__(self, k: int) -> list:
         epoch, place = divmod(int(k), len(self.source) // self.batch_size)
-        return [self.source[row] for row in self._epoch(epoch)[place][self.share].tolist()]
+        return [self.source[row] for row in self._epoch(epoch)[place].tolist()]
 
     def _epoch(self, epoch: int) -> np.ndarray:
         made, rows = self._made  # read and written whole: threads may each make it, none sees a mixture

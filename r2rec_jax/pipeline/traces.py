@@ -1,6 +1,5 @@
 """Teacher traces (JSON lines of launch.annotate) as tokenised SFT examples."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,7 @@ import numpy as np
 from r2rec_jax.pipeline.prompts import closed_answer, open_turn
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.outside import parse_json
 
 FIELDS = ("prompt", "reasoning", "answer")
 
@@ -58,7 +58,7 @@ def _example(trace: dict[str, str], chat: Chat) -> dict[str, np.ndarray]:
 
 def _parse(line: bytes) -> dict[str, str] | None:
     try:
-        trace = json.loads(line)
+        trace = parse_json(line)
         texts = {name: trace[name] for name in FIELDS}
     except (ValueError, KeyError, TypeError):
         return None

@@ -20,8 +20,9 @@ from r2rec_jax.rollout.constrain import Progress, Rankings
 from r2rec_jax.rollout.sampling import logprob, sample
 from r2rec_jax.rollout.slots import Rollout, Slots
 from r2rec_jax.rollout.weights import decoder, decoder_shardings, decoder_variables
+from r2rec_jax.runtime.distributed import fetch
 from r2rec_jax.runtime.errors import UserError
-from r2rec_jax.runtime.mesh import batch_sharding, working_on
+from r2rec_jax.runtime.mesh import to_devices, working_on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,8 +110,8 @@ class Engine:
         mesh: jax.sharding.Mesh | None = None,
         decode_text: Callable[[list[int]], str] | None = None,
     ):
-        """On a `mesh` the slots are split over `data` and `fsdp`. `decode_text` is needed for
-        `sampling.stop`."""
+        """On a `mesh` the slots are split over `data` and `fsdp`; the processes of several call the engine
+        alike, and all get every response. `decode_text` is needed for `sampling.stop`."""
         self.end_token, self.sampling, self.mesh, self.decode_text = end_token, sampling, mesh, decode_text
         cache.check(sampling.cache)
         self.decoder = decoder(model, sampling.weights)
@@ -187,7 +188,7 @@ class Engine:
         while chunk is not None:
             with jax.profiler.TraceAnnotation("decode"):
                 state, drawn = chunk
-                slots.record(*jax.device_get((*drawn, state.own.length)))
+                slots.record(*fetch((*drawn, state.own.length)))
             if c.stop and (stopped_N := slots.stop(c.stop, self.decode_text)).any():
                 state = state.replace(alive=state.alive & ~self._on_devices(stopped_N))
             ended = slots.harvest()
@@ -199,7 +200,7 @@ class Engine:
         self.utilisation = slots.utilisation
 
     def _on_devices(self, tree):
-        return tree if self.mesh is None else jax.device_put(tree, batch_sharding(self.mesh))
+        return tree if self.mesh is None else to_devices(tree, self.mesh)
 
     def _fill_impl(self, weights, prompts: Prompts, slot_W, key, samples: int) -> State:
         """W slots, their prompts prefilled; where slot_W says W or more, the slot has none and rests."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import numpy as np
 from flax import linen as nn
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -58,6 +59,11 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
         raise UserError(
             f"mesh data={data} x fsdp={fsdp} x tensor={tensor} needs {data * fsdp * tensor} "
             f"devices and there are {available}: choose smaller sizes"
+        )
+    if jax.process_count() > 1 and data * fsdp * tensor < available:
+        raise UserError(
+            f"mesh data={data} x fsdp={fsdp} x tensor={tensor} leaves devices out of the {available} that "
+            f"{jax.process_count()} processes have: choose mesh.data=-1, or start fewer processes"
         )
     return jax.make_mesh((data, fsdp, tensor), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
@@ -134,6 +140,17 @@ def by_rows(function: Callable, rows: tuple[bool, ...]) -> Callable:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """First axis over data and fsdp, the others whole."""
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def to_devices(tree: Any, mesh: Mesh) -> Any:
+    """A tree of whole numpy arrays as global ones, first axis over data and fsdp: on several processes all
+    have the same tree, and each puts the rows of its own devices there."""
+    sharding = batch_sharding(mesh)
+
+    def put(rows):
+        return jax.make_array_from_callback(rows.shape, sharding, lambda index: rows[index])
+
+    return jax.tree.map(lambda leaf: put(np.asarray(leaf)), tree)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

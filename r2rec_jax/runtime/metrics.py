@@ -1,32 +1,36 @@
 """Logs of a run as JSON lines, one a write: `{"step": 7, "train/loss": 1.25}`, readable as they grow."""
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 
+from r2rec_jax.runtime.distributed import is_first
 from r2rec_jax.runtime.errors import UserError
-from r2rec_jax.runtime.paths import write_atomic
+from r2rec_jax.runtime.outside import json_line, parse_json
+from r2rec_jax.runtime.paths import append_line, write_atomic
 
 FILE = "metrics.jsonl"
 
 
 class StepLog:
-    """Appends JSON objects that say what step they belong to; several may share one."""
+    """Appends JSON objects that say what step they belong to; several may share one.
+
+    Of the processes of a run the first alone writes.
+    """
 
     def __init__(self, path: str | Path):
         self._path = Path(path)
         self._path.parent.mkdir(parents=True, exist_ok=True)
 
     def append(self, step: int, row: Mapping) -> None:
-        line = json.dumps({"step": int(step), **row}, ensure_ascii=False, allow_nan=False)
-        with open(self._path, "a", encoding="utf-8") as file:  # closing it flushes the line
-            file.write(line + "\n")
+        if is_first():
+            append_line(self._path, json_line({"step": int(step), **row}))
 
     def truncate_after(self, step: int) -> None:
         """Drops every line beyond `step`, and a half-written last one: call it on resuming."""
-        rows = [row for row in _rows(self._path) if row["step"] <= step]
-        write_atomic(self._path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        if is_first():
+            kept = [line for line, row in _lines(self._path) if row["step"] <= step]
+            write_atomic(self._path, b"".join(line + b"\n" for line in kept))
 
 
 class MetricWriter(StepLog):
@@ -46,19 +50,29 @@ class MetricWriter(StepLog):
 
 
 def read(folder: str | Path) -> list[dict[str, float]]:
-    """The rows written so far, in order; null reads as nan. [] before the first write."""
-    return [
-        {name: math.nan if value is None else value for name, value in row.items()}
-        for row in _rows(Path(folder) / FILE)
+    """The rows written so far, in order; null reads as nan. [] before the first write.
+
+    Raises UserError for a file that holds anything else.
+    """
+    path = Path(folder) / FILE
+    rows = [
+        {name: math.nan if value is None else value for name, value in row.items()} for _, row in _lines(path)
     ]
+    if not all(type(value) in (int, float) for row in rows for value in row.values()):
+        raise UserError(f"{path} is damaged (a value is no number): remove it to start its curves anew")
+    return rows
 
 
-def _rows(path: Path) -> list[dict]:
+def _lines(path: Path) -> list[tuple[bytes, dict]]:
+    """Every whole line as it stands, and what it says."""
     if not path.exists():
         return []
-    *lines, unfinished = path.read_text(encoding="utf-8").split("\n")
+    *lines, unfinished = path.read_bytes().split(b"\n")
     del unfinished  # "" after a whole line; what a killed writer left otherwise
     try:
-        return [json.loads(line) for line in lines]
+        rows = [parse_json(line) for line in lines]
+        if not all(isinstance(row, dict) and type(row.get("step")) is int for row in rows):
+            raise ValueError("a line has no step")
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}): remove it to start its curves anew") from error
+    return list(zip(lines, rows, strict=True))

@@ -1,88 +1,109 @@
-"""A workdir belongs to one config: who comes back with another is told so."""
+"""A workdir belongs to one config and to one run at a time: who comes with or beside another is told so."""
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from r2rec_jax.runtime.drift import drift, first
 from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.lock import Lock
+from r2rec_jax.runtime.outside import parse_json
 from r2rec_jax.runtime.paths import unfinished, write_atomic
 
 # Fields that change how fast a run is, or how much of it is done, and no number in it: a run may go on with
 # another value.
 MANNERS = ("data.workers", "tables", "seeds")
+LOCK = ".lock"
+
+# Those of this process by folder, held until it ends: what follows in it (a next stage, a report) reads
+# what a run has written. `_claimed` are those whose claim was granted.
+_locks: dict[Path, Lock] = {}
+_claimed: set[Path] = set()
 
 
 def claim(workdir: str | Path, config: ConfigDict, overwrite: bool) -> bool:
-    """Takes `workdir` for `config`, recorded in its config.json (resolved, sorted).
+    """Takes `workdir` for `config`, recorded in its config.json (resolved, sorted), until this process ends.
 
     Returns True when the folder already belongs to this very config, `MANNERS` aside: resume from what it
     holds.
     `overwrite` clears the folder first, whatever its config was.
 
     Raises:
-      UserError: the folder belongs to another config (names the first three differing fields), or
-        it is not a workdir at all: such a folder is never written to, nor cleared.
+      UserError: another run is at work in the folder, or with `overwrite` in one inside it; it belongs to
+        another config (names the first three differing fields), or it is not a workdir at all: such a
+        folder is never written to, nor cleared.
     """
     workdir = Path(workdir)
     record = workdir / "config.json"
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir {workdir} is a file: choose another --workdir")
-    # A run killed while it wrote its very first file has left a part of that.
-    foreign = workdir.exists() and any(path != unfinished(record) for path in workdir.iterdir())
-    if foreign and not record.is_file():
+    if not record.is_file() and workdir.exists() and not _is_new(workdir):
         raise UserError(
             f"--workdir {workdir} holds files but no config.json, so it is no workdir of this "
             "program: choose another --workdir"
         )
-    if overwrite and record.is_file():
-        _clear(workdir)
     resolved = json.loads(json.dumps(config.to_dict()))
-    if record.is_file():
+    if record.is_file() and not overwrite:
         _refuse_other(workdir, record, resolved)
-        return True
     try:
-        write_atomic(record, json.dumps(resolved, indent=2, sort_keys=True) + "\n")
+        workdir.mkdir(parents=True, exist_ok=True)
+        _hold(workdir)
+        if overwrite and record.is_file():
+            _clear(workdir)
+        resumed = record.is_file()
+        if resumed:
+            _refuse_other(workdir, record, resolved)  # it may be new
+        else:
+            write_atomic(record, json.dumps(resolved, indent=2, sort_keys=True) + "\n")
     except OSError as error:
         raise UserError(f"--workdir {workdir} cannot be written: {error.strerror}") from error
-    return False
+    _claimed.add(workdir.resolve())
+    return resumed
+
+
+def has_claimed() -> bool:
+    """Whether this process has claimed a workdir: then --overwrite is obeyed, and not to be given again."""
+    return bool(_claimed)
+
+
+def _is_new(workdir: Path) -> bool:
+    """Whether it holds nothing but what a claim leaves that was cut short."""
+    return {path.name for path in workdir.iterdir()} <= {LOCK, unfinished(workdir / "config.json").name}
+
+
+def _hold(workdir: Path) -> None:
+    where = workdir.resolve()
+    if where in _locks and not _locks[where].is_current():
+        _locks.pop(where).close()
+    if where not in _locks:
+        _locks[where] = Lock(workdir / LOCK, f"--workdir {workdir}")
 
 
 def _refuse_other(workdir: Path, record: Path, wanted: dict) -> None:
     try:
-        present = json.loads(record.read_text())
+        present = parse_json(record.read_bytes())
     except ValueError as error:
         raise UserError(f"{record} is not JSON: choose another --workdir or add --overwrite") from error
-    before, now = _leaves(present), _leaves(wanted)
-    differing = [
-        f"{name} ({before.get(name, 'absent')} there, {now.get(name, 'absent')} here)"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name, "absent") != now.get(name, "absent") and not name.endswith(MANNERS)
-    ]
+    differing = drift(present, wanted, ignored=MANNERS)
     if differing:
-        more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
         raise UserError(
-            f"--workdir {workdir} belongs to another config: {', '.join(differing[:3])}{more}; "
+            f"--workdir {workdir} belongs to another config: {first(differing)}; "
             "choose another --workdir or add --overwrite to clear it"
         )
 
 
-def _leaves(tree: object, prefix: str = "") -> dict[str, str]:
-    """{"train.steps": "10"}: JSON text of each leaf by its dotted name, so that 1 is not true."""
-    if not isinstance(tree, dict) or not tree:
-        return {prefix: json.dumps(tree)}
-    return {
-        name: value
-        for key, subtree in tree.items()
-        for name, value in _leaves(subtree, f"{prefix}.{key}" if prefix else key).items()
-    }
-
-
 def _clear(workdir: Path) -> None:
-    """Empties the folder; config.json goes last, so that a clearing cut short can be repeated."""
+    """Empties the folder but for its lock; config.json goes last, so that a clearing cut short can be
+    repeated."""
     record = workdir / "config.json"
-    for path in workdir.iterdir():
-        if path != record:
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    with contextlib.ExitStack() as inner:
+        for path in list(workdir.rglob(LOCK)):  # of stages, each at work in a workdir of its own
+            if path.parent.resolve() not in _locks:
+                inner.callback(Lock(path, f"{path.parent}, which --overwrite would clear,").close)
+        for path in workdir.iterdir():
+            if path.name not in (record.name, LOCK):
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     record.unlink()

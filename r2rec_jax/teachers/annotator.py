@@ -8,11 +8,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.outside import json_line
 from r2rec_jax.runtime.paths import write_atomic
 from r2rec_jax.teachers.ask import Ask, Receive, Reply
 from r2rec_jax.teachers.journal import Journal
 from r2rec_jax.teachers.question import Question
-from r2rec_jax.teachers.validator import Validator, read_trace
+from r2rec_jax.teachers.validator import REASONS, Validator, read_trace
 
 TRACES, COUNTS = "traces.jsonl", "counts.json"
 
@@ -35,7 +36,12 @@ def annotate(
       UserError: no trace was accepted, or a question got no reply at all `attempts` times.
     """
     by_key: dict[tuple[int, str], list[dict]] = {question.key: [] for question in asked}
-    for row in journal.rows:
+    for number, row in enumerate(journal.rows, start=1):
+        accepted = row["refused"] is None and read_trace(row["text"], row["task"]).answer is not None
+        if not accepted and row["refused"] not in REASONS:
+            raise UserError(
+                f"{journal.path}:{number} is not a reply as kept here: remove the line to have it asked again"
+            )
         by_key.get((row["user"], row["task"]), []).append(row)
     lost = Counter()
 
@@ -110,6 +116,5 @@ def _finish(asked: list[Question], by_key: dict, folder: Path) -> dict:
         reasons = ", ".join(f"{name} {n}" for name, n in counts["refused"].items())
         raise UserError(f"no trace was accepted ({reasons}): see {folder} and try another teacher")
     write_atomic(folder / COUNTS, json.dumps(counts, indent=2) + "\n")
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    write_atomic(folder / TRACES, text)
+    write_atomic(folder / TRACES, b"".join(map(json_line, lines)))
     return counts

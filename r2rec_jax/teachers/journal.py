@@ -1,13 +1,13 @@
 """Every reply of a teacher or a server on disk as soon as it is there, so that nothing paid for is lost."""
 
-import json
-import os
 from pathlib import Path
 
 from r2rec_jax.runtime.errors import UserError
-from r2rec_jax.runtime.paths import write_atomic
+from r2rec_jax.runtime.outside import json_line, parse_json
+from r2rec_jax.runtime.paths import append_line, write_atomic
 
 FILE = "replies.jsonl"
+MOST = 1 << 53  # of tokens or cost: what is summed stays finite, and exact
 FIELDS = {
     "user": int,
     "task": str,
@@ -41,11 +41,7 @@ class Journal:
 
     def append(self, row: dict) -> None:
         self.rows.append(row)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
-        # One system call a line: an interrupt comes before it or after it.
-        with open(self.path, "ab", buffering=0) as file:
-            os.write(file.fileno(), line)
+        append_line(self.path, json_line(row))
 
     @property
     def cost(self) -> float:
@@ -54,8 +50,11 @@ class Journal:
 
 def _row(line: bytes, fields: dict[str, type], where: str) -> dict:
     try:
-        row = json.loads(line)
+        row = parse_json(line)
         valid = all(isinstance(row[name], kind) for name, kind in fields.items())
+        # What is added to sums must not make them NaN: no cost limit would hold any more.
+        numbers = (row[name] for name in fields if isinstance(row[name], int | float))
+        valid = valid and all(0 <= number < MOST for number in numbers)
     except (ValueError, KeyError, TypeError):
         valid = False
     if not valid:

@@ -2,20 +2,22 @@
 
 import asyncio
 import dataclasses
-import json
 import os
 
+import httpx2
 import openai
 from ml_collections import ConfigDict
 
-from r2rec_jax.prompts.chat import plain
-from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.errors import UserError, shown
+from r2rec_jax.runtime.outside import parse_json
 from r2rec_jax.teachers.ask import Ask, Receive, Reply
 
 REFUSED_IN_A_ROW = 10  # requests that the server would not take before it is asked nothing more
 LOST_IN_A_ROW = 10  # requests without any reply, each after its retries, before the server counts as down
 LONGEST = 100_000  # characters kept of a reply
-SLOWEST = 120.0  # seconds that the client at most waits between two tries, when the server asks for it
+LARGEST = 4 << 20  # bytes read of a reply, whatever it says of its length
+# What the client reads of a reply's headers: when to try again.
+HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
 
 
 class Server:
@@ -88,6 +90,7 @@ class Server:
             base_url=self.c.base_url,
             timeout=self.c.timeout_s,
             max_retries=self.c.retries,
+            http_client=_Bounded(self.c.timeout_s),
         )
         async with client:
             await asyncio.gather(*(work(client) for _ in range(self.c.concurrency)))
@@ -100,25 +103,22 @@ class Server:
 
     async def _ask(self, client: openai.AsyncOpenAI, ask: Ask) -> Reply | None:
         await self._pace()
-        # The client's own time limit starts anew with every byte that a slow server sends.
-        patience = (self.c.timeout_s + SLOWEST) * (self.c.retries + 1)
         try:
-            async with asyncio.timeout(patience):
-                response = await client.chat.completions.with_raw_response.create(
-                    model=self.c.model,
-                    messages=[{"role": "user", "content": ask.text}],
-                    **self.settings,
-                )
+            response = await client.chat.completions.with_raw_response.create(
+                model=self.c.model,
+                messages=[{"role": "user", "content": ask.text}],
+                **self.settings,
+            )
         except openai.APIStatusError as error:
-            if error.status_code in (401, 403, 404):
+            if error.status_code < 400 or error.status_code in (401, 403, 404):
                 raise UserError(
-                    f"{self.c.base_url} answered {error.status_code} ({plain(str(error))[:160]}): check "
+                    f"{self.c.base_url} answered {error.status_code} ({shown(error, 160)}): check "
                     f"{self.where}.base_url, its model, and the key"
                 ) from None
             if error.status_code not in (408, 409, 429) and error.status_code < 500:
                 return self._refuse(error)
             return self._lose(error)
-        except (openai.APIConnectionError, TimeoutError) as error:
+        except openai.APIConnectionError as error:
             return self._lose(error)
         self._lost = self._refused = 0
         reply = read_completion(response.content, self.c)
@@ -140,7 +140,7 @@ class Server:
         if self._refused >= REFUSED_IN_A_ROW:
             raise UserError(
                 f"{self.c.base_url} refused {self._refused} requests in a row, last with "
-                f"{error.status_code} ({plain(str(error))[:160]}): check {self.where}.model and its "
+                f"{error.status_code} ({shown(error, 160)}): check {self.where}.model and its "
                 "thought_tokens"
             )
         return Reply("", "refused")
@@ -150,8 +150,45 @@ class Server:
         if self._lost >= LOST_IN_A_ROW:
             raise UserError(
                 f"{self.c.base_url} failed {self._lost} times in a row, last with {type(error).__name__} "
-                f"({plain(str(error))[:160]}): run the same command again when it is up"
+                f"({shown(error, 160)}): run the same command again when it is up"
             )
+
+
+class _Bounded(openai.DefaultAsyncHttpxClient):
+    """Every try within `limit_s` from its first byte to its last, and a reply of at most LARGEST bytes.
+
+    Longer ones are cut. They are taken as they come: no redirect is followed, since a prompt and a key are
+    for one server; nothing is unpacked, which could make gigabytes of a megabyte; and no header says how to
+    read them, since Python knows encodings that are no text.
+    """
+
+    def __init__(self, limit_s: float):
+        super().__init__(timeout=limit_s, headers={"Accept-Encoding": "identity"})
+        self._limit_s = limit_s
+
+    async def send(self, request: httpx2.Request, **settings) -> httpx2.Response:
+        settings |= {"stream": True, "follow_redirects": False}
+        try:
+            # The library's own time limit starts anew with every byte that a slow server sends.
+            async with asyncio.timeout(self._limit_s):
+                response = await super().send(request, **settings)
+                try:
+                    body = await _first_bytes(response)
+                finally:
+                    await response.aclose()
+        except TimeoutError as error:
+            raise httpx2.ReadTimeout("no whole reply in time", request=request) from error
+        headers = {name: value for name, value in response.headers.items() if name in HEADERS}
+        return httpx2.Response(response.status_code, headers=headers, content=body, request=request)
+
+
+async def _first_bytes(response: httpx2.Response) -> bytes:
+    body = bytearray()
+    async for part in response.aiter_raw():
+        body += part
+        if len(body) >= LARGEST:
+            break
+    return bytes(body[:LARGEST])
 
 
 class ServerTeacher:
@@ -179,8 +216,8 @@ def read_completion(body: bytes, config: ConfigDict) -> Reply:
     """A chat completion as a Reply, `config` being the server's section; whatever else the server sent is
     a Reply with a fault."""
     try:
-        said = json.loads(body)
-    except (ValueError, RecursionError):
+        said = parse_json(body)
+    except ValueError:
         return Reply("", "bad_reply")
     if not isinstance(said, dict):
         return Reply("", "bad_reply")
@@ -210,4 +247,4 @@ def _content(said: dict, model: str) -> tuple[str, str | None]:
 
 def _count(usage: object, name: str) -> int:
     value = usage.get(name) if isinstance(usage, dict) else None
-    return value if isinstance(value, int) and 0 <= value < 1 << 32 else 0
+    return value if type(value) is int and 0 <= value < 1 << 32 else 0

@@ -51,7 +51,7 @@ _PREDICTION = re.compile(
     re.IGNORECASE,
 )
 _CANDIDATE = re.compile(
-    r"(?:\b(?:candidates?|options?|choices?|numbers?|no\.)\s*#?|#)\s*(\d+)", re.IGNORECASE
+    r"(?:\b(?:candidates?|options?|choices?|numbers?|no\.)\s*#?|#)\s*0*(\d{1,9})", re.IGNORECASE
 )
 _BULLET = re.compile(r"^(?:\d{1,2}[.):]\s+|[-*•–]\s+|(?:step|statement)\s+\d+\s*[:.)-]\s*)", re.IGNORECASE)
 

@@ -1,6 +1,5 @@
 """The adapter that a training run ended with, out of its workdir."""
 
-import json
 from pathlib import Path
 
 import jax
@@ -12,6 +11,7 @@ from r2rec_jax.model.llama import Llama, abstract_variables
 from r2rec_jax.model.lora import LoRAConfig
 from r2rec_jax.model.policy import lora_config
 from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.outside import parse_json
 from r2rec_jax.train.optimizer import make_optimizer
 from r2rec_jax.train.state import restore_trainable
 
@@ -25,7 +25,7 @@ def restore_adapter(workdir: str | Path, which: str = "latest") -> tuple[str, Lo
     """
     record = Path(workdir) / "config.json"
     try:
-        config = ConfigDict(json.loads(record.read_text(encoding="utf-8")))
+        config = ConfigDict(parse_json(record.read_bytes()))
         base, stage = config.model.folder, config.stage
     except (OSError, ValueError, TypeError, AttributeError, KeyError):
         raise UserError(

@@ -21,7 +21,13 @@ def state_shardings(state: TrainState, mesh: Mesh):
 
 def place_state(state: TrainState, mesh: Mesh) -> TrainState:
     """The state where a step returns it: a first one that lies elsewhere would compile the step twice."""
-    return jax.device_put(state, state_shardings(state, mesh))
+    # What lies elsewhere goes by the host: from a device, jax 0.11.2 makes arrays that cannot be saved where
+    # each process of several has one device.
+    return jax.tree.map(
+        lambda x, there: x if x.sharding == there else jax.device_put(np.asarray(x), there),
+        state,
+        state_shardings(state, mesh),
+    )
 
 
 def jit_step(step: Callable, state: TrainState, frozen, mesh: Mesh) -> Callable:
@@ -41,12 +47,4 @@ def jit_step(step: Callable, state: TrainState, frozen, mesh: Mesh) -> Callable:
         in_shardings=(of_state, where(frozen), batch_sharding(mesh)),
         out_shardings=(of_state, replicated(mesh)),
         donate_argnums=0,
-    )
-
-
-def to_devices(batch, mesh: Mesh):
-    """A tree of this process's numpy rows as global arrays, first axis over data and fsdp."""
-    sharding = batch_sharding(mesh)
-    return jax.tree.map(
-        lambda rows: jax.make_array_from_process_local_data(sharding, np.asarray(rows)), batch
     )

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from r2rec_jax.runtime.checkpoint import Checkpointer
+from r2rec_jax.runtime.distributed import Vote, is_first
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.metrics import MetricWriter, StepLog
 from r2rec_jax.runtime.profiler import Phases, peak_memory, trace_window
@@ -38,10 +39,11 @@ def run(
     """Trains for `config.train.steps` steps in all, going on from the newest checkpoint in `workdir`.
 
     Metrics are read one step late, so that the device is never waited for. SIGINT and SIGTERM finish
-    the step, write a checkpoint and leave; the same command goes on from there. SIGUSR1 traces the next
-    steps into `workdir`/trace-STEP. The checkpoint of the best
-    evaluation (`config.train.best_metric`) is kept, and `config.train.patience` evaluations without a better
-    one end the run.
+    the step, write a checkpoint and leave by a KeyboardInterrupt; the same command goes on from there, or
+    from the checkpoint before if that one is damaged. Of several processes one that is told to stops all, a
+    step later. SIGUSR1 traces the next steps into `workdir`/trace-STEP. The checkpoint of the best evaluation
+    (`config.train.best_metric`) is kept, and `config.train.patience` evaluations without a better one end
+    the run.
 
     Args:
       batches: closed at the end, however that comes.
@@ -49,7 +51,9 @@ def run(
       logs: what `advance` writes besides; like the metrics they lose the steps that will be done again.
 
     Raises:
-      UserError: `config.train.stop_after_skipped` updates in a row were not finite.
+      UserError: `config.train.stop_after_skipped` updates in a row were not finite, or a checkpoint cannot be
+        read or written.
+      KeyboardInterrupt: told to stop, in the last step too; what there is to save is saved.
     """
     c = config.train
     writer, watch = MetricWriter(workdir), Watch(c)
@@ -59,9 +63,9 @@ def run(
         trace_window(config.profile.steps, workdir / "trace") as tracing,
         _stop_signal() as stopped,
     ):
-        done = checkpoints.latest_step()
-        if done is not None:
-            state, data = checkpoints.restore(done, state)
+        done = None
+        if found := checkpoints.resume(state):
+            done, state, data = found
             batches.set_state(data["batches"])
             watch.resume(data["watch"])
             checkpoints.clear_old(watch.best_step)
@@ -107,11 +111,16 @@ def run(
 
         if evaluate and done is None and judge(0):
             save(0)
-        first, last = (done or 0) + 1, c.steps
+        first, last, stop = (done or 0) + 1, c.steps, False
         if watch.gave_up:
             last = done
         with tqdm(
-            total=c.steps, initial=first - 1, desc=config.stage, unit="step", mininterval=1.0
+            total=c.steps,
+            initial=first - 1,
+            desc=config.stage,
+            unit="step",
+            mininterval=1.0,
+            disable=not is_first(),
         ) as progress:
             for step in range(first, last + 1):
                 tracing(step, state)
@@ -128,7 +137,8 @@ def run(
                 if evaluate and (step % c.evaluate_every == 0 or step == c.steps):
                     read(every=True)
                     planned |= judge(step) or watch.gave_up
-                if planned or stopped():
+                stop = stopped()
+                if planned or stop:
                     # An interruption adds no line that the uninterrupted run would not have.
                     read(every=planned)
                     save(step)
@@ -139,11 +149,12 @@ def run(
                         watch.best_step,
                         step,
                     )
+                if watch.gave_up or stop:
                     break
-                if stopped() and step < c.steps:
-                    checkpoints.wait()
-                    logging.warning("stopped after step %d; the same command goes on from there", step)
-                    raise KeyboardInterrupt
+        if stop or stopped():  # also a finished run: what comes after it is not to begin
+            checkpoints.wait()
+            logging.warning("stopped after step %d", checkpoints.latest_step() or 0)
+            raise KeyboardInterrupt
     return state
 
 
@@ -176,18 +187,16 @@ def _show(progress: tqdm, metrics: dict[str, float]) -> None:
 
 @contextlib.contextmanager
 def _stop_signal() -> Iterator[Callable[[], bool]]:
-    """Yields a function that tells whether SIGINT or SIGTERM has come; a second one interrupts at once."""
-    came = False
+    """Yields a function that tells, once a step, whether SIGINT or SIGTERM has come to any process."""
+    came, vote = False, Vote()
 
     def note(*_):
         nonlocal came
-        if came:
-            raise KeyboardInterrupt
         came = True
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: came
+        yield lambda: vote(came)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

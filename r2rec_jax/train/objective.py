@@ -70,6 +70,7 @@ def group_advantages(reward_BG: np.ndarray, scale_by_std: bool) -> tuple[np.ndar
     Such a group says nothing about its members: its advantages are 0, not noise over a tiny std. A reward
     of nan is not known: it is not in the mean, and its advantage is 0.
     """
+    reward_BG = np.asarray(reward_BG, np.float64)  # squares of large rewards would overflow float32
     known = ~np.isnan(reward_BG)
     count_B1 = np.maximum(known.sum(axis=1, keepdims=True), 1)
     mean_B1 = np.where(known, reward_BG, 0.0).sum(axis=1, keepdims=True) / count_B1

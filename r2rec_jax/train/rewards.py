@@ -4,11 +4,14 @@ import importlib
 import math
 from collections.abc import Callable
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from r2rec_jax.evaluate.judge import Judged
 from r2rec_jax.prompts.ranking import RankingRecord
 from r2rec_jax.runtime.errors import UserError
+
+LARGEST = float(np.finfo(np.float32).max)
 
 # (record, completion, the config's `reward` section) -> parts by name, before weighting.
 Reward = Callable[[RankingRecord, Judged, ConfigDict], dict[str, float]]
@@ -52,16 +55,22 @@ def reward(pay: list[Reward], said: Judged, config: ConfigDict) -> dict[str, flo
     """The parts of every function, by name.
 
     Raises:
-      ValueError: a part is no finite number, or two functions give one of the same name.
+      ValueError: a part or their weighted sum is no finite float32, or two functions give one part.
+      TypeError: a part's name is no text.
     """
     parts = {}
     for function in pay:
         for name, value in function(said.prompt.record, said, config).items():
+            if not isinstance(name, str):
+                raise TypeError(f"part {name!r} is not named by a text")
             if name in parts:
                 raise ValueError(f"two functions give a part {name!r}")
             parts[name] = float(value)
             if not math.isfinite(parts[name]):
                 raise ValueError(f"part {name!r} is {parts[name]}")
+    # Infinite in the update's float32, one reward would take its whole group's advantages with it.
+    if not abs(total(parts, config)) <= LARGEST:
+        raise ValueError(f"the weighted parts add up to {total(parts, config)}")
     return parts
 
 

@@ -1,6 +1,7 @@
 """Completions judged and paid in worker processes, while the device decodes others."""
 
 import dataclasses
+import itertools
 import math
 import multiprocessing
 import os
@@ -9,10 +10,12 @@ import signal
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from multiprocessing.connection import Connection
 
+import jax
 import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
@@ -20,9 +23,13 @@ from ml_collections import ConfigDict
 from r2rec_jax.evaluate.judge import Judged, judge
 from r2rec_jax.pipeline.prompts import Prompt
 from r2rec_jax.prompts.chat import Chat
+from r2rec_jax.runtime.distributed import gather
+from r2rec_jax.runtime.errors import shown
 from r2rec_jax.train.rewards import functions, reward, total
 
+ELSEWHERE = "paid by another process"
 START_S = 120.0  # a worker imports what it needs in about a second
+LONGEST = 200  # characters kept of what an exception says
 PROGRAM = "from r2rec_jax.train.scoring import serve; serve({})"
 
 
@@ -43,8 +50,12 @@ class Scorer:
             pending = [scorer.begin(prompt, tokens, truncated) for ...]
             scored = scorer.collect(pending)
 
-    A function that raises costs its completion only. In a worker so does one that takes longer than
-    `reward.timeout_s`, or that ends its process: the worker is killed and replaced.
+    A function that raises, or whose parts are not finite or not named, costs its completion only. In a
+    worker so does one that takes longer than `reward.timeout_s`, or that ends its process, however: the
+    worker is killed and replaced.
+
+    The processes of a run, which begin and collect the same completions in the same order, deal them out and
+    tell each other what they have paid.
     """
 
     def __init__(self, config: ConfigDict, chat: Chat):
@@ -54,6 +65,7 @@ class Scorer:
         self._tasks: queue.SimpleQueue = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._closed = False
+        self._begun = 0
 
     def __enter__(self) -> "Scorer":
         c = self._config
@@ -86,11 +98,18 @@ class Scorer:
     def collect(self, pending: list[Callable[[], Scored]]) -> list[Scored]:
         """Waits for all; logs a line when functions have failed."""
         scored = [wait() for wait in pending]
+        if jax.process_count() > 1:
+            mine = [(k, one.parts, one.fault) for k, one in enumerate(scored) if one.fault != ELSEWHERE]
+            for k, parts, fault in itertools.chain(*gather(mine)):
+                scored[k] = self._scored(scored[k].judged, None, parts, fault)
         if faults := [one.fault for one in scored if one.fault]:
             logging.warning("%d of %d rewards failed, e.g. %s", len(faults), len(scored), faults[0])
         return scored
 
     def _begin(self, item) -> Callable[[], Scored]:
+        self._begun += 1
+        if self._begun % jax.process_count() != jax.process_index():
+            return lambda: self._scored(item, None, {}, ELSEWHERE)
         if not self._threads:
             return lambda: self._scored(item, *self._payer(item))
         future = Future()
@@ -100,7 +119,7 @@ class Scorer:
     def _scored(self, item, judged: Judged | None, parts: dict, fault: str) -> Scored:
         if isinstance(item, Judged):
             judged = item
-        elif judged is None:  # lost with its worker
+        elif judged is None:  # lost with its worker, or paid by another process
             judged = self._payer.read(item)
         else:
             judged = dataclasses.replace(judged, prompt=item[0])
@@ -149,7 +168,8 @@ class Payer:
         try:
             return judged, reward(self._functions, judged, self._reward), ""
         except (Exception, SystemExit) as error:
-            return judged, {}, f"{type(error).__name__}: {error}"
+            # Not str(error): an exception of the user's own may fail at that too.
+            return judged, {}, shown(traceback.format_exception_only(error)[-1].strip(), LONGEST)
 
 
 class _Worker:

@@ -7,12 +7,16 @@ import jax
 import jax.numpy as jnp
 import optax
 from absl import logging
+from ml_collections import ConfigDict
 
 from r2rec_jax.runtime.checkpoint import Checkpointer
+from r2rec_jax.runtime.drift import drift, first
 from r2rec_jax.runtime.errors import UserError
 
 CHECKPOINTS = "checkpoints"  # in a training run's workdir
 WHICH = ("latest", "best")
+SECTIONS = ("model", "lora")  # of a config: what the trained leaves depend on
+SCALE = ("alpha", "use_rslora")  # of `lora`: what no leaf shows
 
 
 @flax.struct.dataclass
@@ -42,20 +46,27 @@ class TrainState:
 
 
 def restore_trainable(
-    workdir: str | Path, like: dict, optimizer: optax.GradientTransformation, which: str = "latest"
+    workdir: str | Path,
+    like: dict,
+    optimizer: optax.GradientTransformation,
+    which: str = "latest",
+    config: ConfigDict | None = None,
 ) -> dict:
     """The `trainable` of a training run, placed as `like` is.
 
     `optimizer` only tells what else the checkpoint holds; its settings need not be the run's own. `which`
-    is "latest", or "best": that of the run's best evaluation, the latest of a run that had none.
-    Raises UserError when `workdir` holds no checkpoint, or one of another model.
+    is "latest", or "best": that of the run's best evaluation, the latest of a run that had none. `config` is
+    the reader's: its model and adapter have to be those of the run.
+
+    Raises UserError when `workdir` holds no checkpoint, a damaged one, or one of another model or adapter:
+    then it names the fields in which the configs differ.
     """
     if which not in WHICH:
         raise UserError(f"restore {which!r} is unknown: use one of {', '.join(WHICH)}")
     folder = Path(workdir) / CHECKPOINTS
     if not folder.is_dir():
         raise UserError(f"no checkpoints in {workdir}: train into that --workdir first")
-    with Checkpointer(folder) as checkpoints:
+    with Checkpointer(folder, read_only=True) as checkpoints:  # the run may be at work
         step = checkpoints.latest_step()
         if step is None:
             raise UserError(f"no finished checkpoint in {folder}: train into that --workdir first")
@@ -63,6 +74,19 @@ def restore_trainable(
             best = checkpoints.data(step).get("watch", {}).get("best_step")
             step = step if best is None else best
         abstract = jax.eval_shape(lambda trainable: TrainState.create(trainable, optimizer), like)
-        state, _ = checkpoints.restore(step, abstract.replace(trainable=like))
+        here = {name: config[name].to_dict() for name in SECTIONS} if config else {}
+        state, data = checkpoints.restore(step, abstract.replace(trainable=like), here)
+        if config:
+            _check_scale(folder / str(step), data["config"], here)
         logging.info("%s: step %d, the %s", workdir, step, which)
         return state.trainable
+
+
+def _check_scale(where: Path, *configs: dict) -> None:
+    """Raises UserError when the adapter of the first config is not that of the second by what scales it."""
+    differing = drift(*({"lora": {name: config["lora"][name] for name in SCALE}} for config in configs))
+    if differing:
+        raise UserError(
+            f"checkpoint {where} holds an adapter of another scale: {first(differing)}; use what it was "
+            "trained with"
+        )

@@ -43,6 +43,20 @@ def test_both_are_timed_in_turns():
     assert max(ours) > 0.001 and min(peer) > 0.02
 
 
+def test_of_consecutive_calls_the_second_counts():
+    calls = []
+
+    def call(name):
+        calls.append(name)
+        time.sleep(0.03 if calls[-2:] != [name, name] else 0.001)  # slow after the other has worked
+
+    ours, peer = result.paired_seconds(
+        lambda: call("ours"), lambda: call("peer"), repeats=2, warmup=0, consecutive=True
+    )
+    assert calls == ["ours", "ours", "peer", "peer"] * 2
+    assert max(ours + peer) < 0.02
+
+
 @pytest.fixture
 def peers(tmp_path, monkeypatch):
     monkeypatch.setattr(result, "PEERS", tmp_path)

@@ -120,6 +120,34 @@ def damage_json(folder):
     (folder / "manifest.json").write_text("{")
 
 
+def damage_outside(folder):
+    edit_manifest(folder, files={"../x.npy": {"bytes": 0}})
+
+
+def damage_threshold(folder):
+    edit_manifest(folder, protocol={"like_above": float("nan")})
+
+
+def damage_hash(folder):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["candidates_sha256"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def damage_nested(folder):
+    (folder / "manifest.json").write_text("[" * 100_000)
+
+
+def damage_dtype(folder):
+    rows = np.load(folder / "candidates.npy")
+    np.save(folder / "candidates.npy", rows.view(np.float32))
+
+
+def damage_header(folder):
+    path = folder / "user.npy"
+    path.write_bytes(path.read_bytes().replace(b"'shape': (", b"'shape': 9", 1))
+
+
 def damage_names(folder):
     path = folder / "names.json"
     path.write_bytes(b"x" * path.stat().st_size)
@@ -148,6 +176,12 @@ def edit_manifest(folder, **fields):
         damage_schema,
         damage_counts,
         damage_json,
+        damage_outside,
+        damage_threshold,
+        damage_hash,
+        damage_nested,
+        damage_dtype,
+        damage_header,
         damage_names,
         damage_titles,
         damage_all,

@@ -163,6 +163,22 @@ def test_python_literals_of_2014_equal_the_same_items_as_json(make_raw):
     assert list(again.catalog.genres) == list(expected.catalog.genres)
 
 
+def test_genres_without_end_are_cut_and_counted(make_raw):
+    raw = make_raw("amazon-2023")
+    kinds = ["Toys", "y" * 5000, *(f"kind {k}" for k in range(200))]
+    raw.items.write_bytes(gzip.compress(json.dumps({"parent_asin": "I1", "categories": kinds}).encode()))
+    dataset, counts = raw.read()
+    assert dataset.catalog.genres[0] == ("y" * 300, *(f"kind {k}" for k in range(49)))
+    assert counts["labels_cut"] == counts["items_with_many_genres"] == 1
+
+
+def test_a_literal_of_megabytes_is_not_parsed_as_python(make_raw):
+    raw = make_raw("amazon-2014")
+    raw.items.write_bytes(gzip.compress(b"[" + b"1," * (1 << 20) + b"'']"))
+    with pytest.raises(UserError, match=r"meta_Toys.*:1: no item in Python or JSON form"):
+        raw.read()
+
+
 def test_items_listed_twice_and_long_titles(make_raw):
     raw = make_raw("amazon-2023")
     items = [

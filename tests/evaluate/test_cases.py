@@ -93,6 +93,14 @@ def test_other_data_or_settings_than_the_evaluations_are_refused(dataset, graph)
         build(dataset, graph, recorded(dataset, graph), seed=10)
 
 
+@pytest.mark.parametrize(
+    "change", [{"reasoning": None}, {"ranking": "A > B"}, {"ranking": [3]}, {"prompt": 4}]
+)
+def test_a_line_that_no_language_model_left_is_refused(dataset, graph, change):
+    with pytest.raises(UserError, match=r"user \d+ is not what launch.eval writes"):
+        build(dataset, graph, recorded(dataset, graph) | change)
+
+
 def test_cases_are_chosen_by_outcome():
     rows = [{"user": user, "truth_rank": rank} for user, rank in enumerate((0, 3, 1, 1, 0, 2))]
     assert [row["user"] for row in choose(rows)] == [2, 1, 0]

@@ -103,3 +103,22 @@ def test_metrics_read_back(dataset, tmp_path):
         read_metrics(tmp_path)
     with pytest.raises(UserError, match="no evaluation"):
         read_metrics(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "{}", '{"seed": 0, "systems": [1]}', '{"seed": "0", "systems": {}}', "[" * 9**5]
+)
+def test_metrics_of_another_form_are_damaged(tmp_path, text):
+    (tmp_path / results.METRICS).write_text(text)
+    with pytest.raises(UserError, match="damaged"):
+        read_metrics(tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"truth_rank": 10**30}, {"run": -1}, {"user": 1 << 31}, {"run": True}])
+def test_a_number_that_no_line_has_is_refused(dataset, tmp_path, change):
+    written(tmp_path, dataset)
+    path = tmp_path / results.USERS
+    first, others = path.read_text().split("\n", 1)
+    path.write_text(json.dumps(json.loads(first) | change) + "\n" + others)
+    with pytest.raises(UserError, match=r"users\.jsonl:1 is no result of a user"):
+        UserLines(tmp_path, dataset)

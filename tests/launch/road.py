@@ -66,8 +66,8 @@ class Road:
         return config
 
 
-def make_road(folder: Path) -> Road:
-    """Every stage run once in this process, on a model whose weights are random."""
+def make_inputs(folder: Path) -> Road:
+    """What training needs: a model whose weights are random, data, and traces."""
     road = Road(folder)
     dataset = make_dataset(road.data.data)
     corpus = Corpus(dataset.interactions, dataset.catalog, build_graph(dataset))
@@ -79,6 +79,12 @@ def make_road(folder: Path) -> Road:
 
     prepare.main(road.data, Path(road.at("data")), False)
     annotate.main(road.data, Path(road.at("annotate")), False)
+    return road
+
+
+def make_road(folder: Path) -> Road:
+    """Every stage run once in this process."""
+    road = make_inputs(folder)
     train.main(road.sft, Path(road.at("sft")), False)
     train.main(road.grpo, Path(road.at("grpo")), False)
     evaluation.main(road.eval, Path(road.at("eval")), False)

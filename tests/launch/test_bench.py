@@ -99,16 +99,6 @@ def test_every_suite_is_among_all(monkeypatch, tmp_path):
     assert len(started) == len(suites)  # nothing was begun
 
 
-@pytest.mark.parametrize("content", ["", "{}", '[{"name": "a"}]', "[1]"])
-def test_an_earlier_result_that_is_none(monkeypatch, tmp_path, content):
-    monkeypatch.setattr(bench, "FLAGS", types.SimpleNamespace(against="a.json"))
-    (tmp_path / "a.json").write_text(content)
-    with pytest.raises(UserError, match=r"--against=a\.json: .* is no result of launch\.bench"):
-        bench._read(tmp_path / "a.json")
-    with pytest.raises(UserError, match="No such file"):
-        bench._read(tmp_path / "b.json")
-
-
 @pytest.mark.slow
 def test_a_suite_writes_its_rows(tmp_path):
     done = run("load", "--quick", cwd=tmp_path)

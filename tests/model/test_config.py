@@ -238,6 +238,22 @@ def test_whole_numbers_are_checked(field, value):
         parse_config(LLAMA_8B | {field: value})
 
 
+@pytest.mark.parametrize("field", WHOLE)
+def test_no_size_is_beyond_what_any_model_has(field):
+    most = 1024 if field == "num_hidden_layers" else 1 << 24
+    with pytest.raises(UserError, match=rf"{field}={10**12} is not a whole number above 0, at most {most}"):
+        parse_config(LLAMA_8B | {field: 10**12})
+
+
+def test_a_message_is_as_long_as_a_line(tmp_path):
+    (tmp_path / "config.json").write_text(
+        json.dumps(LLAMA_8B | {"rope_scaling": {"rope_type": "x\x1b" * 99_999}})
+    )
+    with pytest.raises(UserError, match="which is not supported") as caught:
+        load_config(tmp_path)
+    assert len(str(caught.value)) < 400 and str(caught.value).isprintable()
+
+
 @pytest.mark.parametrize("value", ["1e-5", 0, -1e-5, True, float("nan"), float("inf"), 10**400])
 @pytest.mark.parametrize("field", ["rms_norm_eps", "rope_theta"])
 def test_numbers_are_checked(field, value):
@@ -265,7 +281,9 @@ def test_impossible_shapes_are_named(changes, told):
         parse_config(LLAMA_8B | changes)
 
 
-@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"", b"[]", b"null", b"[" * 200_000, b"9" * 5000])
+@pytest.mark.parametrize(
+    "content", [b"{", b"\xff\xfe", b"", b"[]", b"null", b"[" * 200_000, b"[" * 500 + b"]" * 500, b"9" * 5000]
+)
 def test_a_damaged_file_is_named(tmp_path, content):
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(UserError, match=r"config\.json"):

@@ -209,6 +209,19 @@ def test_absent_and_damaged_files_are_named(tmp_path, base):
             peft.load_adapter(folder, base[0])
 
 
+@pytest.mark.parametrize(
+    "change", [{"lora_alpha": float("nan")}, {"lora_alpha": 10**400}, {"r": 10**30}, {"x": "y" * 99_999}]
+)
+def test_numbers_that_no_adapter_has_are_named(tmp_path, base, change):
+    folder = tmp_path / "adapter"
+    shutil.copytree(GOLDEN / "peft_rslora", folder)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(config | change))
+    with pytest.raises(UserError, match=next(iter(change)).removeprefix("lora_")) as caught:
+        peft.load_adapter(folder, base[0])
+    assert len(str(caught.value)) < 400
+
+
 def test_an_existing_folder_is_kept_unless_told_otherwise(base, folder):
     lora, adapter = peft.load_adapter(folder, base[0])
     with pytest.raises(UserError, match="--overwrite"):

@@ -1,11 +1,14 @@
 """Slices of tensors in files against NumPy, whatever the sizes of chunks, tiles and threads."""
 
+import json
+
 import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
 
 from r2rec_jax.model import shards
+from r2rec_jax.runtime.errors import UserError
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
@@ -53,3 +56,22 @@ def test_an_error_in_a_reading_thread_is_raised(stored, monkeypatch):
     out = np.zeros((700, 51), np.float32)
     with pytest.raises(safetensors.SafetensorError):
         shards.read_slice(out, "matrix", stored[1]["matrix"], np.s_[0:700, 0:51], False)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "..",
+        "",
+        "../x.safetensors",
+        "/etc/passwd",
+        "x" * 300 + ".safetensors",
+        "a.bin",
+        "\ud800.safetensors",
+        3,
+    ],
+)
+def test_an_index_names_files_beside_it_alone(tmp_path, file):
+    (tmp_path / shards.INDEX).write_text(json.dumps({"weight_map": {"a": file}}))
+    with pytest.raises(UserError, match="maps no tensors to files beside it; fetch"):
+        shards.read_headers(tmp_path, "fetch it again")

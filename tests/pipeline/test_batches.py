@@ -118,13 +118,6 @@ def test_groups_depend_on_the_seed_and_place_alone():
     assert [similar(seed=6)[k] for k in range(3)] != wanted[:3]
 
 
-def test_hosts_share_a_batch():
-    whole, shares = similar(), [slice(host, None, 2) for host in range(2)]
-    halves = [SimilarLengths(np.arange(1003), LENGTHS, 8, 5, share) for share in shares]
-    for k in (0, 124, 125):
-        assert [half[k] for half in halves] == [whole[k][share] for share in shares]
-
-
 def test_an_iterator_over_groups_resumes_exactly():
     def fresh():
         source = [np.arange(length) for length in LENGTHS]

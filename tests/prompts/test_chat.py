@@ -322,3 +322,10 @@ def test_an_items_token_is_a_number_past_the_vocabulary(tiny_chat, tmp_path):
     assert chat.encode(f"Kai is fond of{item_token(0)}, a drama.{item_token(3999)}") == [*a, 1024, *b, 5023]
     assert without_item_tokens(f"Heat{item_token(12)}.") == "Heat."
     assert plain(f"Heat{item_token(12)}") == "Heat 12"  # what a title holds is no item
+
+
+def test_marks_without_number_cost_no_time():
+    """Sorting them by class, as normalisation does, takes the square of their number."""
+    marks = "a" + "\u0301\u0323" * 200_000
+    said = plain(marks + "<thi" + marks + "nk>" + marks)
+    assert plain(said) == said and len(said) < 200 and said.startswith("a\u0301\u0323")

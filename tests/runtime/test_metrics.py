@@ -47,3 +47,28 @@ def test_damage_within_is_reported(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"ste\n{"step": 3}\n')
     with pytest.raises(UserError, match=r"metrics\.jsonl is damaged"):
         read(tmp_path)
+
+
+ODD = [
+    b"[1]",
+    b"3",
+    b'{"step": "1"}',
+    b'{"step": 1, "a": "b"}',
+    b'{"step": 1, "a": [2]}',
+    b"\xff",
+    b"[" * 100_000,
+]
+
+
+@pytest.mark.parametrize("line", ODD)
+def test_a_line_of_another_kind_is_damage(tmp_path, line):
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n' + line + b"\n")
+    with pytest.raises(UserError, match=r"metrics\.jsonl is damaged"):
+        read(tmp_path)
+
+
+def test_what_stays_on_resuming_stays_byte_for_byte(tmp_path):
+    kept = b'{"step":  1, "said": "half \\ud800 a pair", "x": 1e400}\n'
+    (tmp_path / "metrics.jsonl").write_bytes(kept + b'{"step": 2}\n')
+    MetricWriter(tmp_path).truncate_after(1)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == kept

@@ -1,3 +1,5 @@
+import errno
+import resource
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -5,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from r2rec_jax.runtime.errors import UserError
-from r2rec_jax.runtime.paths import new_folder, unfinished, write_atomic
+from r2rec_jax.runtime.errors import UserError, disk_fault
+from r2rec_jax.runtime.paths import append_line, new_folder, unfinished, write_atomic
 
 ROOT = Path(__file__).parents[2]
 
@@ -89,18 +91,22 @@ def writer(tmp_path):
 def test_the_next_writer_clears_what_a_killed_one_left(tmp_path, writer):
     writer.kill()
     writer.wait()
-    assert not (tmp_path / "out").exists() and len(list(tmp_path.iterdir())) == 1
+    assert sorted(path.name[:5] for path in tmp_path.iterdir()) == [".out.", ".out."]  # scratch and lock
     with new_folder(tmp_path / "out", overwrite=False) as fresh:
         (fresh / "x").write_text("1")
     assert list(tmp_path.iterdir()) == [tmp_path / "out"]
 
 
 def test_a_living_writer_is_left_alone(tmp_path, writer):
-    with new_folder(tmp_path / "out", overwrite=True) as fresh:
-        (fresh / "x").write_text("1")
+    for overwrite in (False, True):
+        with (
+            pytest.raises(UserError, match="out is in use by another run"),
+            new_folder(tmp_path / "out", overwrite),
+        ):
+            pytest.fail("the block must not run")
     writer.communicate("")
     assert writer.returncode == 0
-    assert [file.name for file in (tmp_path / "out").iterdir()] == ["half"]  # the later one wins
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["half"]
     assert list(tmp_path.iterdir()) == [tmp_path / "out"]
 
 
@@ -129,6 +135,62 @@ def test_a_file_is_never_replaced_by_a_folder(tmp_path):
     with pytest.raises(UserError, match="file"), new_folder(path, overwrite=True):
         pytest.fail("the block must not run")
     assert path.read_text() == "mine"
+
+
+@pytest.fixture
+def limited():
+    """No file of this process may grow beyond 1,000 bytes, as on a disk that is full by then."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("limited")
+def test_a_line_without_room_is_taken_back_whole(tmp_path):
+    path, line = tmp_path / "log" / "a.jsonl", b"x" * 300 + b"\n"
+    for _ in range(3):
+        append_line(path, line)
+    with pytest.raises(OSError) as error:
+        append_line(path, line)
+    assert disk_fault(error.value) == f"{path}: File too large"
+    assert path.read_bytes() == 3 * line
+    append_line(path, b"short\n")
+    assert path.read_bytes() == 3 * line + b"short\n"
+
+
+@pytest.mark.usefixtures("limited")
+def test_a_file_without_room_is_named_and_leaves_nothing(tmp_path):
+    path = tmp_path / "a.json"
+    write_atomic(path, "old")
+    with pytest.raises(OSError) as error:
+        write_atomic(path, "x" * 2000)
+    assert disk_fault(error.value) == f"{path}: File too large"
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_real_full_disk(mount):
+    folder = mount("size=64k")
+    append_line(folder / "a.jsonl", b"{}\n")
+    (folder / "filler").write_bytes(bytes(56 * 1024))
+    with pytest.raises(OSError) as error:
+        append_line(folder / "a.jsonl", b"x" * 10_000 + b"\n")
+    assert error.value.errno == errno.ENOSPC
+    assert disk_fault(error.value) == f"{folder / 'a.jsonl'}: No space left on device"
+    assert (folder / "a.jsonl").read_bytes() == b"{}\n"
+
+
+def test_what_a_disk_refuses_is_known_however_it_is_told():
+    inner = OSError(errno.EDQUOT, "Disk quota exceeded", "runs/a")
+    told = RuntimeError("background thread failed")
+    told.__cause__ = inner
+    assert disk_fault(told) == "runs/a: Disk quota exceeded"
+    told = ValueError("RESOURCE_EXHAUSTED: Failed to write: No space left on device [os_error_code='28']")
+    assert disk_fault(told) == "No space left on device"
+    assert disk_fault(Exception("I/O error: Read-only file system (os error 30)")) == "Read-only file system"
+    assert disk_fault(OSError("1000 requested and 12 written")) != ""
+    for other in (None, ValueError("os error 2"), FileNotFoundError(errno.ENOENT, "absent"), KeyError("x")):
+        assert disk_fault(other) == ""
 
 
 def test_what_a_killed_writer_of_a_file_left_is_written_over(tmp_path):

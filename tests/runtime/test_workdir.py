@@ -1,4 +1,9 @@
 import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from ml_collections import ConfigDict
@@ -6,6 +11,23 @@ from ml_collections import ConfigDict
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.paths import unfinished
 from r2rec_jax.runtime.workdir import claim
+
+ROOT = Path(__file__).parents[2]
+# A run with workers, begun as the readers of batches and the payers of rewards are.
+RUN = """
+import multiprocessing, subprocess, sys, time
+from ml_collections import ConfigDict
+from r2rec_jax.runtime.workdir import claim
+
+if __name__ == "__main__":
+    config = {"steps": 3, "shape": (1, 2), "optimizer": {"lr": 1e-3, "clip": 1}}
+    claim(sys.argv[1], ConfigDict(config), overwrite=False)
+    reader = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+    reader.start()
+    payer = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    print(reader.pid, payer.pid, flush=True)
+    time.sleep(60)
+"""
 
 
 def config(**changes):
@@ -50,7 +72,7 @@ def test_overwrite_clears_the_workdir(tmp_path):
     (tmp_path / "deep/er").mkdir(parents=True)
     (tmp_path / "deep/er/file").touch()
     assert claim(tmp_path, config(steps=4), overwrite=True) is False
-    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "config.json"]
     assert json.loads((tmp_path / "config.json").read_text())["steps"] == 4
 
 
@@ -74,7 +96,84 @@ def test_a_workdir_below_a_file_or_with_a_damaged_record(tmp_path):
         claim(tmp_path / "run", config(), overwrite=False)
 
 
-def test_a_run_killed_while_it_wrote_its_config_begins_anew(tmp_path):
+@pytest.fixture
+def run(tmp_path):
+    """(process, pids of its workers) of a run in tmp_path/run."""
+    (tmp_path / "run.py").write_text(RUN)
+    process = subprocess.Popen(
+        [sys.executable, "run.py", str(tmp_path / "run")],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    workers = [int(pid) for pid in process.stdout.readline().split()]
+    yield process, workers
+    process.kill()
+    for pid in workers:
+        os.kill(pid, signal.SIGKILL)
+    process.communicate()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_second_run_is_refused_and_clears_nothing(tmp_path, run, overwrite):
+    (tmp_path / "run" / "metrics.jsonl").write_text("{}\n")
+    with pytest.raises(UserError) as error:
+        claim(tmp_path / "run", config(), overwrite)
+    assert f"--workdir {tmp_path / 'run'} is in use by another run (pid {run[0].pid} on " in str(error.value)
+    assert "\n" not in str(error.value)
+    assert (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_a_killed_run_leaves_no_lock_though_its_workers_live(tmp_path, run):
+    process, workers = run
+    process.kill()
+    process.wait()
+    assert claim(tmp_path / "run", config(), overwrite=False) is True
+    for pid in workers:
+        os.kill(pid, 0)  # still there
+
+
+def test_overwrite_spares_a_run_at_work_further_inside(tmp_path, run):
+    """A stage of launch.reproduce, run by hand."""
+    (tmp_path / "run.py").unlink()
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "report.html").touch()
+    with pytest.raises(UserError, match=f"{tmp_path / 'run'}, which --overwrite would clear, is in use"):
+        claim(tmp_path, config(), overwrite=True)
+    assert (tmp_path / "report.html").exists() and (tmp_path / "run" / "config.json").exists()
+    run[0].kill()
+    run[0].wait()
+    assert claim(tmp_path, config(), overwrite=True) is False
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "config.json"]
+
+
+def test_one_process_comes_back_as_often_as_it_likes(tmp_path):
+    outer, inner = tmp_path, tmp_path / "sft"
+    for _ in range(2):
+        assert claim(outer, config(), overwrite=True) is False
+        assert claim(inner, config(), overwrite=False) is False
+        assert claim(inner, config(), overwrite=False) is True
+
+
+def test_a_claim_that_was_cut_short_is_no_strangers_folder(tmp_path):
+    (tmp_path / ".lock").touch()
     unfinished(tmp_path / "config.json").write_text('{"steps"')
     assert claim(tmp_path, config(), overwrite=False) is False
-    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "config.json"]
+
+
+@pytest.mark.parametrize("nested", ["[" * 100_000, '{"a":' * 2000 + "1" + "}" * 2000, "\xff"])
+def test_a_record_that_cannot_be_walked_is_refused(tmp_path, nested):
+    (tmp_path / "config.json").write_text(nested, encoding="latin-1")
+    with pytest.raises(UserError, match="is not JSON"):
+        claim(tmp_path, config(), overwrite=False)
+
+
+def test_a_difference_is_told_in_a_line(tmp_path):
+    claim(tmp_path, config(), overwrite=False)
+    record = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(record | {"steps": "\x1b" * 99_999, "x" * 99_999: 1}))
+    with pytest.raises(UserError, match="belongs to another config") as caught:
+        claim(tmp_path, config(), overwrite=False)
+    assert len(str(caught.value)) < 1000 and str(caught.value).isprintable()

@@ -121,6 +121,31 @@ def test_a_half_written_line_is_dropped_and_a_foreign_one_named(run, dataset, co
             run(Scripted(dataset, config))
 
 
+ODD_ROWS = [
+    {"cost": float("nan")},  # no cost limit would hold any more
+    {"cost": -1.0},
+    {"completion_tokens": 10**400},
+    {"refused": "sunday"},
+    {"refused": None, "text": "no trace"},
+]
+
+
+@pytest.mark.parametrize("change", ODD_ROWS)
+def test_a_reply_that_no_run_has_written_is_named(run, dataset, config, tmp_path, change):
+    run(Scripted(dataset, config))
+    journal = tmp_path / "replies.jsonl"
+    first, *others = journal.read_text().splitlines(keepends=True)
+    journal.write_text(json.dumps(json.loads(first) | change) + "\n" + "".join(others))
+    with pytest.raises(UserError, match=r"replies\.jsonl:1 is not a reply as kept here"):
+        run(Scripted(dataset, config))
+
+
+def test_a_reply_nested_too_deeply_is_named(tmp_path):
+    (tmp_path / "replies.jsonl").write_text("[" * 100_000 + "\n")
+    with pytest.raises(UserError, match=r"replies\.jsonl:1 is not a reply"):
+        Journal(tmp_path)
+
+
 def test_questions_without_any_reply_are_reported_and_asked_by_the_next_run(
     run, dataset, config, asked, tmp_path
 ):

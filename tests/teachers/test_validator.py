@@ -72,6 +72,18 @@ def test_a_good_trace_passes(judge):
     assert judge(RANKING, TASTE, *HOPS, OWN, ORDER) is None
 
 
+def test_a_candidates_number_of_any_length_is_read(judge):
+    for number in ("9" * 5000, "0" * 5000 + "9" * 20, "000"):
+        assert (
+            judge(RANKING, *HOPS, OWN, f"Candidate {number} is not known.", TASTE, ORDER, max_tokens=9999)
+            is None
+        )
+    assert judge(RANKING, *HOPS, OWN, "Candidate 0001 is not known.", TASTE, ORDER) in (
+        "answer_early",
+        "candidate_early",
+    )
+
+
 def test_list_marks_emphasis_and_blank_lines_are_no_fault(judge):
     numbered = [f"{k}. {line}" for k, line in enumerate([*HOPS, EXPECT], 1)]
     assert judge(RATING, *numbered, "", "**Rating: 3**") is None

@@ -81,7 +81,7 @@ def make_config(log_every=1, checkpoint_every=4, evaluate_every=3, **changes) ->
     return ConfigDict({"stage": "test", "train": train, "profile": {"steps": ""}})
 
 
-def train(config, workdir, at=None, trouble=None, bad=(), quality=None):
+def train(config, workdir, at=None, trouble=None, bad=(), quality=None, logs=()):
     """One run of the command: everything made anew. Returns (state, advance).
 
     `quality` of a step is what an evaluation after it finds.
@@ -104,7 +104,7 @@ def train(config, workdir, at=None, trouble=None, bad=(), quality=None):
         advance,
         phases,
         evaluate,
-        logs=(notes,),
+        logs=(notes, *logs),
     )
     return state, advance
 
@@ -129,6 +129,14 @@ def interrupt(number=signal.SIGINT):
 
 def crash():
     raise RuntimeError("a bug")
+
+
+class Interrupting:
+    """A log in whose truncation a signal comes, before the first step."""
+
+    def truncate_after(self, step):
+        del step
+        interrupt()
 
 
 @pytest.fixture(scope="module")
@@ -193,19 +201,50 @@ def test_a_finished_run_is_left_alone(tmp_path):
     assert (tmp_path / "metrics.jsonl").read_text() == written
 
 
-def test_a_signal_in_the_last_step_is_no_interruption(whole, tmp_path):
-    state, _ = train(make_config(), tmp_path, STEPS, interrupt)
+def test_a_signal_in_the_last_step_stops_what_would_come_next(whole, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(make_config(), tmp_path, STEPS, interrupt)
+    assert rows(tmp_path) == whole[2]
+    state, advance = train(make_config(), tmp_path)
     same(state, whole[0])
+    assert not advance.seen
 
 
-def test_a_second_signal_interrupts_at_once(tmp_path):
+def test_a_signal_in_a_finished_run_is_not_lost(tmp_path):
+    train(make_config(), tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        train(make_config(), tmp_path, logs=[Interrupting()])
+
+
+def test_a_signal_that_is_passed_on_twice_is_one(whole, tmp_path):
     def twice():
-        interrupt()
-        interrupt()
+        interrupt(signal.SIGTERM)
+        interrupt(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         train(make_config(), tmp_path, 2, twice)
-    assert [row["step"] for row in rows(tmp_path)] == [0]  # step 1 was not yet read, step 2 not done
+    assert rows(tmp_path)[-1]["step"] == 2
+    same(train(make_config(), tmp_path)[0], whole[0])
+
+
+# A checkpoint that is damaged.
+
+
+def test_a_damaged_checkpoint_is_one_less(whole, tmp_path):
+    with pytest.raises(RuntimeError):
+        train(make_config(), tmp_path, 10, crash)
+    (largest,) = sorted(
+        (path for path in (tmp_path / CHECKPOINTS / "8" / "state").rglob("*") if path.is_file()),
+        key=lambda path: path.stat().st_size,
+    )[-1:]
+    largest.write_bytes(largest.read_bytes()[:-40])
+    state, advance = train(make_config(), tmp_path)
+    expected, uninterrupted, written = whole
+    same(state, expected)
+    assert advance.seen == uninterrupted.seen[4:]
+    assert rows(tmp_path) == written and noted(tmp_path) == uninterrupted.seen
+    names = sorted(path.name for path in (tmp_path / CHECKPOINTS).iterdir())
+    assert names == ["11", "8", "damaged-8"]
 
 
 # Updates that are not finite.
@@ -294,10 +333,8 @@ def test_best_and_patience_survive_an_interruption(tmp_path, at):
     config = make_config(best_metric="validation/quality", patience=2, checkpoint_every=100)
     state, _ = train(config, tmp_path / "whole", quality=RISE_AND_FALL)
     assert rows(tmp_path / "whole")[-1]["step"] == 9  # 6 and 9 were no better than 3
-    try:
+    with pytest.raises(KeyboardInterrupt):
         train(config, tmp_path / "cut", at, interrupt, quality=RISE_AND_FALL)
-    except KeyboardInterrupt:
-        assert at != 9
     again, _ = train(config, tmp_path / "cut", quality=RISE_AND_FALL)
     same(again, state)
     assert rows(tmp_path / "cut") == rows(tmp_path / "whole")

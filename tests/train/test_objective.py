@@ -268,3 +268,11 @@ def test_a_reward_that_is_not_known_is_no_part_of_its_group():
         np.testing.assert_allclose(advantage[0, [0, 2, 3]], alone[0], rtol=1e-6)
         assert advantage[0, 1] == 0 and not advantage[1:].any()
         assert flat == 0.75
+
+
+@pytest.mark.parametrize("size", [1e19, 1e30, 3e38])
+def test_large_rewards_overflow_nothing(size):
+    rewards = np.array([[size, -size, 0.0, size]], np.float32)
+    one, _ = group_advantages(rewards, True)
+    other, _ = group_advantages(rewards / np.float32(size), True)
+    np.testing.assert_allclose(one, other, rtol=1e-6)

@@ -26,8 +26,12 @@ RECORD = RankingRecord(7, {}, [], [], np.arange(10, 14, dtype=np.int32), np.ones
 PROMPT = Prompt(RECORD, "", np.array([], np.int32), TITLES)
 
 # A module of a user's own.
-MODULE = """
-import os, time
+MODULE = r"""
+import ctypes, os, signal, time
+
+class Mute(Exception):
+    def __str__(self):
+        raise ValueError("no word of it")
 
 def brevity(record, said, config):
     return {"brevity": len(said.answer) / 100, "user": record.user}
@@ -43,10 +47,26 @@ def trouble(record, said, config):
             raise ValueError("not this one")
         case "end":
             os._exit(3)
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "segfault":
+            ctypes.string_at(0)
+        case "mute":
+            raise Mute
+        case "escape":
+            raise ValueError("\x1b[2J\u202e" + "long " * 1000)
         case "exit":
             raise SystemExit(3)
         case "nan":
             return {"trouble": float("nan")}
+        case "inf":
+            return {"trouble": float("-inf")}
+        case "large":
+            return {"trouble": 1e39}
+        case "name":
+            return {1: 0.5}
+        case "none":
+            return None
     return {"trouble": 1}
 
 def process(record, said, config):
@@ -138,12 +158,21 @@ FAILURES = {
     "raise": "ValueError: not this one",
     "exit": "SystemExit: 3",
     "nan": "ValueError: part 'trouble' is nan",
+    "inf": "ValueError: part 'trouble' is -inf",
+    "large": "ValueError: the weighted parts add up to 1e+39",
+    "name": "TypeError: part 1 is not named by a text",
+    "none": "AttributeError: 'NoneType' object has no attribute 'items'",
+    "mute": "own_rewards.Mute: <exception str() failed>",
     "end": "its process ended",
+    "kill": "its process ended",
+    "segfault": "its process ended",
 }
+DEADLY = ("end", "kill", "segfault")
 
 
 @pytest.mark.parametrize(
-    ("workers", "how"), [(workers, how) for workers in (0, 2) for how in FAILURES if workers or how != "end"]
+    ("workers", "how"),
+    [(workers, how) for workers in (0, 2) for how in FAILURES if workers or how not in DEADLY],
 )
 def test_what_fails_costs_its_completion_only(make, caplog, workers, how):
     fault = FAILURES[how]
@@ -155,6 +184,13 @@ def test_what_fails_costs_its_completion_only(make, caplog, workers, how):
     assert found["failed"] == 1 and found["trouble"] == 1
     assert found["reward"] == pytest.approx(np.mean([scored[k].reward for k in (0, 2, 3)]))
     assert f"1 of 4 rewards failed, e.g. {fault}" in caplog.text
+
+
+def test_what_an_exception_says_stays_one_line_of_text(make):
+    with make("trouble", workers=0) as scorer:
+        (one,) = scorer.collect([begin(scorer, "escape")])
+    assert one.fault.startswith("ValueError: \\x1b[2J\\u202elong ") and len(one.fault) < 250
+    assert one.fault.isprintable()
 
 
 def test_all_may_fail(make):

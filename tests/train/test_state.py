@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from ml_collections import ConfigDict
 
 from r2rec_jax.runtime.checkpoint import Checkpointer
 from r2rec_jax.runtime.errors import UserError
@@ -79,3 +80,43 @@ def test_a_workdir_without_checkpoints_is_named(tmp_path):
 def test_the_adapter_of_another_model_is_refused(workdir, like):
     with pytest.raises(UserError, match="another config"):
         restore_trainable(workdir, like, OPTIMIZER)
+
+
+def config(**lora):
+    return ConfigDict(
+        {"model": {"folder": "m"}, "lora": {"rank": 3, "alpha": 6.0, "use_rslora": False} | lora}
+    )
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A run of a config, with its one checkpoint."""
+    with Checkpointer(tmp_path / CHECKPOINTS) as checkpoints:
+        checkpoints.save(2, TrainState.create(TRAINABLE, OPTIMIZER), {"config": config().to_dict()})
+    return tmp_path
+
+
+def test_another_adapter_is_told_field_by_field(trained):
+    restore_trainable(trained, zeros(), OPTIMIZER, config=config())
+    like = {"lora": {"a": jnp.zeros((4, 3)), "b": jnp.zeros(3)}}
+    with pytest.raises(UserError) as error:
+        restore_trainable(trained, like, OPTIMIZER, config=config(rank=4, alpha=8.0))
+    said = "is of another config: lora.alpha (6.0 there, 8.0 here), lora.rank (3 there, 4 here); use"
+    assert said in str(error.value)
+
+
+def test_an_adapter_of_another_scale_is_not_read_as_if_it_were_ours(trained):
+    for changes, told in (
+        ({"alpha": 8.0}, "lora.alpha (6.0 there, 8.0 here)"),
+        ({"use_rslora": True}, "true"),
+    ):
+        with pytest.raises(UserError, match="another scale") as error:
+            restore_trainable(trained, zeros(), OPTIMIZER, config=config(**changes))
+        assert told in str(error.value)
+
+
+def test_a_damaged_adapter_is_no_older_one(workdir):
+    (workdir / CHECKPOINTS / "4" / "checksum" / "metadata").unlink()
+    with pytest.raises(UserError, match=r"4 is damaged .*run again, goes back to the one before"):
+        restore_trainable(workdir, zeros(), OPTIMIZER)
+    assert sorted(path.name for path in (workdir / CHECKPOINTS).iterdir()) == ["2", "4"]

@@ -1,0 +1,51 @@
+"""Being told to stop, by Ctrl-C or SIGTERM: the first time in good order, the second time at once."""
+
+import os
+import re
+import shlex
+import signal
+import sys
+import threading
+import time
+
+from r2rec_jax.runtime import workdir
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# A terminal and a scheduler tell a whole group, and whoever stands between (make, a shell) passes it on: what
+# comes this soon after the first signal is the first signal.
+SAME_S = 1.0
+
+
+def listen() -> None:
+    """From here on the first signal raises KeyboardInterrupt, unless a loop takes it to finish its step.
+
+    The second one ends the process with code 130, also from within compiled code, where no Python handler
+    would run. Nothing is lost by that: all that is on disk was written for a process that may be killed.
+    """
+    # Ctrl-C is set too: a shell script's background child inherits it as ignored.
+    for number in SIGNALS:
+        signal.signal(number, signal.default_int_handler)
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    threading.Thread(target=_count, args=(reader,), daemon=True).start()
+
+
+def resuming_command() -> str:
+    """This process's command line for a shell, to go on with: without --overwrite once that is obeyed."""
+    arguments = sys.orig_argv
+    if workdir.has_claimed():
+        arguments = [one for one in arguments if not re.fullmatch(r"--?overwrite(=.*)?", one)]
+    return shlex.join(arguments)
+
+
+def _count(reader: int) -> None:
+    first = None
+    while numbers := os.read(reader, 64):  # a byte a signal, whoever handles it
+        if not set(SIGNALS).intersection(numbers):
+            continue
+        now = time.monotonic()
+        first = now if first is None else first
+        if now - first > SAME_S:
+            os.write(2, b"\nstopped at once; the newest whole checkpoint is good\n")  # below a progress bar
+            os._exit(130)

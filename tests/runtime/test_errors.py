@@ -1,0 +1,23 @@
+import unicodedata
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from r2rec_jax.runtime.errors import shown
+
+
+@given(st.text())
+def test_what_is_shown_is_one_line_that_prints(text):
+    line = shown(text)
+    assert line.isprintable() and not {unicodedata.category(c) for c in line} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
+    assert shown(line) == line
+    if text.isprintable():
+        assert line == text
+
+
+def test_what_does_not_print_is_told_by_its_code():
+    assert shown("a\nb\x1b[2J\u202e\ud800é") == "a b\\x1b[2J\\u202e\\ud800é"
+
+
+def test_a_long_text_keeps_both_ends():
+    assert shown("a" * 5000 + "b" * 5000, 20) == "a" * 10 + " ... " + "b" * 10
