@@ -15,7 +15,8 @@ import orbax.checkpoint as ocp
 # Seconds, speeds and memory: they differ between any two runs.
 MEASURED = re.compile(r"time/.*|memory/.*|.*_per_s|.*mfu.*|wall_s")
 ARRAYS = "_METADATA"  # in a folder of arrays as orbax writes it
-STAMPS = ("_CHECKPOINT_METADATA", "commit_success.txt")  # orbax's: when and where it wrote
+# When, where and by whom it was written: two of orbax's, and the lock of a workdir.
+STAMPS = ("_CHECKPOINT_METADATA", "commit_success.txt", ".lock")
 
 
 @dataclasses.dataclass(frozen=True)
