@@ -71,9 +71,11 @@ def run(
     _run(start, functools.partial(parse, needs_workdir=needs_workdir), key_flags, resumes)
 
 
-def run_plain(main: Callable[[list[str]], None]) -> None:
-    """As `run` without --config and --workdir: calls `main(arguments)`, those that are no flags."""
-    _run(lambda argv: main(argv[1:]), parse_plain, ("overwrite",), resumes=False)
+def run_plain(main: Callable[[list[str]], None], takes: tuple[str, ...] = ("overwrite",)) -> None:
+    """As `run` without --config, and with those of its other flags that the command `takes`: calls
+    `main(arguments)`, those that are no flags."""
+    parser = functools.partial(parse_plain, takes=takes)
+    _run(lambda argv: main(argv[1:]), parser, takes, resumes=False)
 
 
 def _run(
@@ -154,7 +156,7 @@ def parse(argv: list[str], needs_workdir: bool = True) -> list[str]:
     return argv[:1]
 
 
-def parse_plain(argv: list[str]) -> list[str]:
+def parse_plain(argv: list[str], takes: tuple[str, ...] = ("overwrite",)) -> list[str]:
     """`parse` for a command of `run_plain`; returns the program's name and the plain arguments."""
     try:
         arguments = FLAGS(argv)
@@ -163,8 +165,8 @@ def parse_plain(argv: list[str]) -> list[str]:
         raise _unknown("flag", f"--{error.flagname}", own) from error
     except flags.Error as error:
         raise UserError(str(error)) from error
-    for name in ("config", "workdir", *machines.NAMES):
-        if FLAGS[name].present:
+    for name in (*KEY_FLAGS, *machines.NAMES):
+        if FLAGS[name].present and name not in takes:
             raise UserError(f"this command takes no --{name}; --help lists its flags")
     return arguments
 

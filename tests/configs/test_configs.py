@@ -25,21 +25,22 @@ PRESETS = {
     "llara": (None, "quickstart"),
     "reproduce": ("quickstart", "figure5", "ml1m", *TABLES),
 }
+PLAIN = ("pretrain_tiny", "soak")  # take no preset
 BUILDS = [(name, preset) for name, presets in PRESETS.items() for preset in presets]
 BASE = ("seed", "mesh", "data", "prompt", "model", "lora", "annotate")
 
 
 def build(name: str, preset: str | None = None):
     module = importlib.import_module(f"configs.{name}")
-    return module.get_config() if name == "pretrain_tiny" else module.get_config(preset)
+    return module.get_config() if name in PLAIN else module.get_config(preset)
 
 
 def test_no_config_file_is_left_out():
     files = {path.stem for path in FOLDER.glob("*.py")} - {"__init__", "base"}
-    assert files == {*PRESETS, "pretrain_tiny"}
+    assert files == {*PRESETS, *PLAIN}
 
 
-@pytest.mark.parametrize(("name", "preset"), [*BUILDS, ("pretrain_tiny", None)])
+@pytest.mark.parametrize(("name", "preset"), [*BUILDS, *((name, None) for name in PLAIN)])
 def test_every_config_builds(name, preset):
     config = build(name, preset)
     assert set(BASE) <= set(config)

@@ -387,3 +387,11 @@ def test_a_steps_seconds_are_its_own(tmp_path, monkeypatch):
     train(make_config(), tmp_path / "run")
     seconds = [row["time/step_s"] for row in read(tmp_path / "run") if "time/step_s" in row]
     assert len(seconds) == STEPS and min(seconds) >= 0.1 and np.median(seconds) < 0.19
+
+
+def test_what_a_killed_run_left_of_an_old_checkpoint_is_deleted_though_all_steps_are_done(tmp_path):
+    train(make_config(), tmp_path)
+    before = sorted(path.name for path in (tmp_path / CHECKPOINTS).iterdir())
+    (tmp_path / CHECKPOINTS / "1" / "state").mkdir(parents=True)
+    train(make_config(), tmp_path)
+    assert sorted(path.name for path in (tmp_path / CHECKPOINTS).iterdir()) == before

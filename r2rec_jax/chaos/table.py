@@ -1,0 +1,25 @@
+"""Trials as text."""
+
+from r2rec_jax.chaos.harness import Trial
+from r2rec_jax.chaos.moments import PHASES
+
+
+def table(trials: list[Trial]) -> str:
+    """A row a stage, then every difference, and what was not compared."""
+    lines = [
+        ("stage", "kills", *PHASES, "alone", "runs", "ends", "a run, s", "orphans (longest, s)", "equal")
+    ]
+    for trial in trials:
+        phases = [trial.kills[phase] for phase in PHASES]
+        counts = (trial.killed, *phases, trial.alone, trial.runs, trial.ends)
+        orphans = f"{trial.orphans} ({trial.orphan_s:g})"
+        equal = "NO" if trial.difference else "yes" if trial.ends else "never ended"
+        lines.append((trial.stage, *map(str, counts), f"{trial.whole_s:g}", orphans, equal))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    ]
+    text += [f"{trial.stage}: {trial.difference}" for trial in trials if trial.difference]
+    left_out = sorted({name for trial in trials for name in trial.left_out})
+    return "\n".join([*text, f"not compared: {', '.join(left_out) or 'nothing'}"])

@@ -1,0 +1,66 @@
+"""The harness on a run that resumes exactly, and on runs with a fault planted in them."""
+
+import json
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from r2rec_jax.chaos.harness import Harness, Stage
+from r2rec_jax.chaos.process import MARK
+from r2rec_jax.chaos.table import table
+from r2rec_jax.runtime.errors import UserError
+
+FAKE = str(Path(__file__).parent / "fake.py")
+
+
+@pytest.fixture
+def kill(tmp_path):
+    """Kills the fake run with a fault; `kills` times."""
+
+    def run(fault: str, kills: int = 12, orphan_s: float = 10.0):
+        stage = Stage("fake", lambda folder: [sys.executable, FAKE, str(folder / "out"), fault])
+        return Harness(tmp_path, {}, seed=0, orphan_s=orphan_s).kill(stage, kills)
+
+    return run
+
+
+def test_a_run_that_resumes_exactly_passes(kill, tmp_path):
+    trial = kill("none", kills=16)
+    assert trial.passed and trial.difference == ""
+    assert trial.killed == sum(trial.kills.values()) == 16
+    assert trial.runs == trial.killed + trial.ends and trial.ends >= 2
+    assert trial.kills["writing"] > 0 and trial.kills["working"] > 0 and 0 < trial.alone < 16
+    assert trial.left_out == ["time/step_s"] and trial.orphans == 0
+    rows = (tmp_path / "whole" / "fake" / "out" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(row)["step"] for row in rows] == [*range(1, 31)]
+    assert "yes" in table([trial]) and "not compared: time/step_s" in table([trial])
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("repeats", "out/log.jsonl"),
+        ("leaves", "should not be there"),
+        ("chance", "two runs that nobody killed: out/log.jsonl [1] square"),
+        ("ends early", "exit code 1: error: it does not know how to go on"),
+    ],
+)
+def test_a_planted_fault_is_found(kill, fault, said):
+    trial = kill(fault, kills=40)
+    assert not trial.passed and said in trial.difference
+    assert "NO" in table([trial]) and trial.difference in table([trial])
+
+
+def test_a_process_that_outlives_its_run_is_counted_and_killed(kill):
+    trial = kill("leaves a process", kills=3, orphan_s=0.3)
+    assert trial.difference == "" and not trial.passed
+    assert trial.orphans >= 3 and trial.orphan_s >= 0.3
+    assert not [one for one in psutil.process_iter(["environ"]) if MARK in (one.info["environ"] or {})]
+
+
+def test_a_stage_that_fails_unkilled_is_an_error(tmp_path):
+    stage = Stage("fails", lambda _: [sys.executable, "-c", "import sys; sys.exit('no such thing')"])
+    with pytest.raises(UserError, match="nobody killed it: exit code 1: no such thing"):
+        Harness(tmp_path, {}, seed=0).whole(stage)
