@@ -188,7 +188,7 @@ def _config_argument(argv: list[str]) -> str:
             return values[-1]
         siblings = [str(path.parent / entry.name) for entry in path.parent.glob("*.py")]
     except OSError as error:
-        raise UserError(f"--config={path}: {error.strerror}") from error
+        raise UserError(f"--config={shown(path, 200)}: {error.strerror}") from error
     raise _unknown("config file", str(path), siblings)
 
 
@@ -214,8 +214,8 @@ def _explain(argv: list[str], config_argument: str, error: Exception) -> UserErr
             )
         if f"config.{field}={value}:" in str(error):
             kind = config_flags.GetType(field, config).__name__
-            return UserError(f"--config.{field}={value}: the value must be of type {kind}")
-    return UserError(str(error) or f"the flags cannot be read: {type(error).__name__}")
+            return UserError(f"--config.{field}={shown(value, 200)}: the value must be of type {kind}")
+    return UserError(shown(error) or f"the flags cannot be read: {type(error).__name__}")
 
 
 def _explain_config_file(config_argument: str, error: Exception) -> UserError:
