@@ -33,18 +33,20 @@ def join(address: str | None = None, count: int | None = None, index: int | None
         or a TPU pod, as jax.distributed.initialize does.
 
     Raises:
-      UserError: nothing tells the arguments, or the others are not found.
+      UserError: nothing tells the arguments, or they cannot be. Where only the others do not come, JAX ends
+        this process itself, after 300 s.
     """
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         jax.distributed.initialize(address, count, index, heartbeat_timeout_seconds=HEARTBEAT_S)
-    except ValueError as error:
-        raise UserError(
-            f"no other processes found ({error}): start it under Slurm, Open MPI or Kubernetes, or add "
-            "--coordinator_address, --num_processes and --process_id"
-        ) from error
-    except jax.errors.JaxRuntimeError as error:
-        raise UserError(f"no other processes at {address}: {error}") from error
+    except (ValueError, jax.errors.JaxRuntimeError) as error:
+        remedy = (
+            f"look at --coordinator_address={address}, --num_processes={count}, --process_id={index}"
+            if address
+            else "start it under Slurm, Open MPI or Kubernetes, or add --coordinator_address, "
+            "--num_processes and --process_id"
+        )
+        raise UserError(f"cannot join the other processes ({error}): {remedy}") from error
     for number, handler in handlers.items():  # JAX takes SIGTERM for itself
         signal.signal(number, handler)
     jax.devices()  # here they wait for each other
@@ -56,6 +58,7 @@ def is_first() -> bool:
 
 
 def name() -> str:
+    """This process in a message, as in process 1 of 4."""
     return f"process {jax.process_index()} of {jax.process_count()}"
 
 
