@@ -17,6 +17,8 @@ from r2rec_jax.runtime import checkpoint, checksum
 from r2rec_jax.runtime.checkpoint import Checkpointer
 from r2rec_jax.runtime.errors import UserError
 
+# After a failure orbax drops what it had begun besides, and tensorstore finds nobody to tell.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 OPTIMIZER = optax.adamw(1e-3)
 STEPS = (3, 7)
 
