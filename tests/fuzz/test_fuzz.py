@@ -48,6 +48,7 @@ for name, cases in json.loads(sys.argv[1]).items():
 """
 
 
+@pytest.mark.slow
 def test_every_reader_reads_or_refuses(tmp_path):
     cases = {name: 6 if share < SLOW else 40 for name, (_, share) in TARGETS.items()}
     done = subprocess.run(
