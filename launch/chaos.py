@@ -17,7 +17,7 @@ from absl import flags
 
 from launch import command
 from r2rec_jax.chaos.harness import Harness, Trial
-from r2rec_jax.chaos.stages import NAMES, environment, make_inputs, stages
+from r2rec_jax.chaos.stages import NAMES, environment, make_model, make_table, stages
 from r2rec_jax.chaos.table import table
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.paths import write_atomic
@@ -39,7 +39,10 @@ def main(arguments: list[str]) -> None:
     jax.config.update("jax_platforms", "cpu")
     workdir = Path(command.FLAGS.workdir or "runs/chaos").absolute()
     _claim(workdir, command.FLAGS.overwrite)
-    make_inputs(workdir)
+    if "prepare" in STAGES.value:
+        make_table(workdir)
+    if "convert" in STAGES.value:
+        make_model(workdir)
     known, trials = stages(workdir), []
     harness = Harness(workdir, environment(workdir), SEED.value)
     for name in STAGES.value:

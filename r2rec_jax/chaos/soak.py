@@ -14,7 +14,7 @@ from scipy.stats import theilslopes
 
 from r2rec_jax.runtime.errors import UserError
 
-WARM = 0.2  # of the measurements, the first: caches fill, allocators find their size
+WARM = 0.4  # of the measurements, the first: caches fill, allocators find their size
 FEWEST = 10  # measurements that a slope is told from
 PER = 1000  # steps
 

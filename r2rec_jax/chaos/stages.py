@@ -114,8 +114,8 @@ def stages(workdir: Path) -> dict[str, Stage]:
     return {stage.name: stage for stage in made}
 
 
-def make_inputs(workdir: Path) -> None:
-    """What no stage makes: a table of ratings, and a model with random weights."""
+def make_table(workdir: Path) -> None:
+    """The ratings that "prepare" reads."""
     log, _ = generate(seed=1, users=RATERS)
     table = workdir / "inputs" / "table"
     table.mkdir(parents=True)
@@ -124,5 +124,9 @@ def make_inputs(workdir: Path) -> None:
         writer.writerow(("user", "item", "rating", "time"))
         columns = log.user, log.item, log.rating, log.time
         writer.writerows(zip(*(column.tolist() for column in columns), strict=True))
+
+
+def make_model(workdir: Path) -> None:
+    """The model that "convert" reads; its weights are random."""
     params = jax.jit(lambda: init_variables(Llama(MODEL), 0)["params"])()
     save_params(workdir / "inputs" / "model", MODEL, params)
