@@ -42,6 +42,12 @@ lint: env ## ruff: rules and format
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
+chaos: env ## kill every command 50 times at random moments and compare with runs left alone, into runs/chaos
+	$(PYTHON) -m launch.chaos --workdir=runs/chaos --overwrite
+
+soak: env ## 2,000 GRPO steps of the tiny model: does memory, or anything else, grow? into runs/soak
+	$(PYTHON) -m launch.soak --config=configs/soak.py --workdir=runs/soak --overwrite
+
 peers: $(PEERS)/installed ## create .peers, the environment of the benchmarks' peers (torch, transformers, peft, trl)
 
 $(PEERS)/installed: requirements-peers.txt
