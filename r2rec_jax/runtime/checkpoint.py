@@ -179,7 +179,7 @@ class Checkpointer:
 
     def _probe(self) -> None:
         """Raises what the disk says to a new folder: orbax, told so, waits minutes for one of its own."""
-        probe = self._folder / ".probe"
+        probe = self._folder / f".probe-{jax.process_index()}"
         probe.mkdir(exist_ok=True)
         probe.rmdir()
 
