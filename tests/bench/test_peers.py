@@ -83,7 +83,7 @@ def test_sft_rows(folder, monkeypatch):
     assert [row.target for row in rows] == [1.1, 1.5]
     assert "(compiled,bfloat16)" in rows[0].name and "eager,float32" in rows[1].name
     assert [variant for *_, variant in asked] == ["compiled,bfloat16", "eager,float32"]
-    assert peer.turns == 6  # one to warm up and two, twice
+    assert peer.turns == 10  # one to warm up and two of two, twice
     with pytest.raises(ValueError, match="loss of the first step"):
         play(monkeypatch, sft, hello | {"loss": hello["loss"] * 1.01})
         sft._steps("python", folder, "step", repeats=2)

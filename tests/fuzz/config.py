@@ -81,7 +81,7 @@ class Workdir(Target):
         (self.folder / "config.json").write_bytes(data)
         assert claim(self.folder, self._config, overwrite=False)
         assert (self.folder / "config.json").read_bytes() == data
-        assert sorted(path.name for path in self.folder.iterdir()) == ["config.json"]
+        assert sorted(path.name for path in self.folder.iterdir()) == [".lock", "config.json"]
 
 
 class Stages(Target):
