@@ -128,9 +128,10 @@ def figure(rows: list[dict[str, float]]) -> str:
     drawn = Figure(figsize=(8, 1.7 * len(NEEDS)), layout="constrained")
     FigureCanvasSVG(drawn)
     for axes, need in zip(drawn.subplots(len(NEEDS), sharex=True), NEEDS, strict=True):
-        axes.plot([row["step"] for row in rows], [row[need.name] for row in rows], linewidth=1)
+        values = [row[need.name] for row in rows]
+        axes.plot([row["step"] for row in rows], values, linewidth=1)
         axes.set_title(need.label, fontsize=9, loc="left")
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.1 * max(values) or 1)
         axes.grid(linewidth=0.4)
         axes.tick_params(labelsize=8)
     axes.set_xlabel("step", fontsize=9)
