@@ -1,5 +1,6 @@
 """Rating logs and catalogues: raw files of every source, and a prepared folder."""
 
+import abc
 import gzip
 import json
 import shutil
@@ -47,8 +48,9 @@ class Files(Target):
         finally:
             (self.folder / name).write_bytes(self.seeds[name])
 
+    @abc.abstractmethod
     def read_folder(self) -> None:
-        raise NotImplementedError
+        """Reads what is in the folder, as it is now."""
 
     def keep(self) -> None:
         """Takes what is in the folder for valid."""
