@@ -97,6 +97,7 @@ def _run(
             _end(2)
         sys.exit(2)
     except KeyboardInterrupt:
+        stopping.ignore()
         if not resumes:
             print("interrupted", file=sys.stderr)
             sys.exit(130)

@@ -31,6 +31,15 @@ def listen() -> None:
     threading.Thread(target=_count, args=(reader,), daemon=True).start()
 
 
+def ignore() -> None:
+    """From here on a signal changes nothing: a process that has stopped in good order only has to end.
+
+    Python gives up its handlers on its way out, and a signal passed on late would kill it there.
+    """
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def resuming_command() -> str:
     """This process's command line for a shell, to go on with: without --overwrite once that is obeyed."""
     arguments = sys.orig_argv

@@ -25,12 +25,22 @@ def get_config(preset="default"):
 """
 
 COMMAND = """
-import hashlib, resource, time
+import atexit, hashlib, resource, threading, time
 
 from launch import command
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.metrics import StepLog
 from r2rec_jax.runtime.workdir import claim
+
+def say_ready_once_busy(clock=time.pthread_getcpuclockid(threading.get_ident())):
+    begun = time.clock_gettime(clock)
+    while time.clock_gettime(clock) < begun + 0.2:
+        time.sleep(0.01)
+    print("ready", flush=True)
+
+def end_slowly():
+    print("ending", flush=True)
+    time.sleep(1)
 
 def main(config, workdir, overwrite):
     if config.steps == 0:
@@ -41,11 +51,15 @@ def main(config, workdir, overwrite):
         print("ready", flush=True)
         time.sleep(60)
     if config.steps == -3:
-        print("ready", flush=True)
+        threading.Thread(target=say_ready_once_busy, daemon=True).start()
         hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
-    if config.steps <= -4:
+    if -7 < config.steps <= -4:
         claim(workdir, config, overwrite)
     if config.steps == -4:
+        print("ready", flush=True)
+        time.sleep(60)
+    if config.steps == -7:
+        atexit.register(end_slowly)
         print("ready", flush=True)
         time.sleep(60)
     if config.steps == -5:
@@ -197,6 +211,17 @@ def test_told_to_stop_it_says_how_to_go_on(start, number):
     # The workdir has been cleared by then: another time would lose what is in it.
     again = shlex.join([sys.executable, "command_under_test.py", *flags[:3]])
     assert (process.returncode, err) == (0, f"stopped; go on with: {again}\n")
+
+
+def test_a_signal_while_it_ends_changes_nothing(start):
+    """What a shell passes on arrives when Python is already on its way out."""
+    process = start("--config=config.py", W, "--config.steps=-7")
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout.readline() == "ending\n"
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 0 and err.startswith("stopped; go on with: ")
 
 
 def test_told_to_stop_before_anything_was_cleared_it_still_overwrites(start):
