@@ -1,0 +1,47 @@
+"""Pretrains R2Rec-mini on MovieLens-1M alone: what all users rated before their truths.
+
+    python -m launch.train --config=configs/pretrain_mini.py --workdir=runs/pretrain_mini
+
+Needs data from launch.prepare with configs/data.py:ml-1m. Histories first, in large batches, one token a
+title; then what a prompt shows, chains and candidates included. `configs/reproduce.py:ml1m_mini` has it
+as its first stage. Resumable; ends with a Hugging Face folder in WORKDIR/model.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.base import base, mini
+
+
+def get_config() -> ConfigDict:
+    c = mini(base())
+    c.stage = "pretrain"
+    c.data.workers = 0
+    c.corpus = ConfigDict({"kind": "moments"})
+    # (fraction of the run, tokens a row, candidates shown; 0 for histories alone).
+    c.corpus.curriculum = ((0.67, 88, 0), (1.0, 152, 20))
+    c.model.folder = ""
+    c.model.architecture = ConfigDict(
+        {
+            "vocab_size": 4352,
+            "hidden_size": 96,
+            "intermediate_size": 256,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 3,
+            "head_dim": 32,
+            "rms_norm_eps": 1e-5,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
+            "max_position_embeddings": 2048,
+            "tie_word_embeddings": True,
+        }
+    )
+    c.optimizer.learning_rate = 3e-3
+    c.optimizer.warmup_fraction = 0.02
+    c.optimizer.final_fraction = 0.03
+    c.optimizer.b2 = 0.98
+    c.optimizer.weight_decay = 0.05
+    c.train.steps = 3_000
+    c.train.batch_size = 128
+    c.train.log_every = 20
+    c.train.checkpoint_every = 250
+    return c
