@@ -2,9 +2,10 @@
 
     python -m launch.train --config=configs/pretrain_mini.py --workdir=runs/pretrain_mini
 
-Needs data from launch.prepare with configs/data.py:ml-1m. Histories first, in large batches, one token a
-title; then what a prompt shows, chains and candidates included. `configs/reproduce.py:ml1m_mini` has it
-as its first stage. Resumable; ends with a Hugging Face folder in WORKDIR/model.
+Needs data from launch.prepare with configs/data.py:mini. Histories first, one token a title; then with what
+a prompt shows in between, chains and candidates included (pipeline/histories.py).
+`configs/reproduce.py:ml1m_mini` has it as a stage. Resumable; ends with a Hugging Face folder in
+WORKDIR/model.
 """
 
 from ml_collections import ConfigDict
@@ -17,8 +18,9 @@ def get_config() -> ConfigDict:
     c.stage = "pretrain"
     c.data.workers = 0
     c.corpus = ConfigDict({"kind": "moments"})
-    # (fraction of the run, tokens a row, candidates shown; 0 for histories alone).
-    c.corpus.curriculum = ((0.67, 88, 0), (1.0, 152, 20))
+    # (fraction of the run, tokens a row, most candidates shown). Histories alone teach what goes with what,
+    # at many items a row; copying from a list forms on short lists.
+    c.corpus.curriculum = ((0.5, 88, 0), (0.67, 152, 6), (1.0, 152, 20))
     c.model.folder = ""
     c.model.architecture = ConfigDict(
         {
@@ -37,7 +39,7 @@ def get_config() -> ConfigDict:
     )
     c.optimizer.learning_rate = 3e-3
     c.optimizer.warmup_fraction = 0.02
-    c.optimizer.final_fraction = 0.03
+    c.optimizer.final_fraction = 0.05
     c.optimizer.b2 = 0.98
     c.optimizer.weight_decay = 0.05
     c.train.steps = 3_000

@@ -27,9 +27,10 @@ from r2rec_jax.model.config import load_config
 from r2rec_jax.model.hf import save_params
 from r2rec_jax.model.policy import Policy, load_policy, with_items
 from r2rec_jax.pipeline.batches import batches, collate, lengths_of
+from r2rec_jax.pipeline.histories import Histories
 from r2rec_jax.pipeline.hybrid import HybridExamples
 from r2rec_jax.pipeline.liking import liking_examples
-from r2rec_jax.pipeline.pretrain import Documents, Histories, PretrainRows
+from r2rec_jax.pipeline.pretrain import Documents, PretrainRows
 from r2rec_jax.pipeline.prompts import RankingPrompts
 from r2rec_jax.pipeline.traces import Traces
 from r2rec_jax.plan.utilisation import AtBest

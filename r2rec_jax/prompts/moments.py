@@ -21,7 +21,6 @@ PROPOSALS = (
     800  # of chains for each user; a moment shows some of those that were accepted and lie in its past
 )
 LEAST = 5  # rated items before a moment of which a ranking is asked
-FULL = 0.6  # share of records with as much history, and as many chains, as prompts have room for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,35 +58,44 @@ class Moments:
         user = int(self.user[rng.integers(len(self.user))])
         start, stop = int(self.offsets[user]), int(self.cutoff[user])
         last = start + int(rng.integers(1, max(2, stop - start + width)))
-        return Window(user, self._rated(max(start, last - width), min(last, stop)))
+        return Window(user, self.rated(max(start, last - width), min(last, stop)))
 
-    def record(self, rng: np.random.Generator, options: int) -> RankingRecord:
-        """The query of a moment at which its user went on to like something, among `options` candidates.
+    def moment(self, rng: np.random.Generator) -> int:
+        """A row in which its user rated something that it liked, and LEAST items before."""
+        return int(self.asked[rng.integers(len(self.asked))])
 
-        Some show less history, or fewer chains, than there is room for, down to none: a model of such
-        text ranks by whatever it is shown.
-        """
-        c = self.config
-        row = int(self.asked[rng.integers(len(self.asked))])
+    def next_moment(self, row: int, least: int) -> int | None:
+        """The first one of the same user `least` rows after `row` or later, None if there is none."""
+        place = int(np.searchsorted(self.asked, row + least))
+        if place == len(self.asked) or self.user[self.asked[place]] != self.user[row]:
+            return None
+        return int(self.asked[place])
+
+    def before(self, row: int, most: int) -> list[tuple[int, float]]:
+        """What the user of a row rated above it, `most` items at most."""
+        return self.rated(max(int(self.offsets[self.user[row]]), row - most), row)
+
+    def record(
+        self, row: int, rng: np.random.Generator, *, options: int, history: int, likes: int, chains: int
+    ) -> RankingRecord:
+        """The query of a moment, among `options` candidates, with up to so many items and chains."""
         user, truth = int(self.user[row]), int(self.item[row])
         start = int(self.offsets[user])
-        history, chains = (
-            most if rng.random() < FULL else int(rng.integers(most + 1)) for most in (c.history, c.chains)
-        )
         liked = self.liked[np.searchsorted(self.liked, start) : np.searchsorted(self.liked, row)]
         candidates = rng.permutation(np.append(self._unrated(user, options - 1, rng), truth))
         return RankingRecord(
             user=user,
             demographics=self.dataset.catalog.demographics[user],
-            likes=self.item[liked[max(0, len(liked) - c.likes) :]].tolist(),
+            likes=self.item[liked[max(0, len(liked) - likes) :]].tolist(),
             chains=self.pool.draw(user, row, chains, rng),
             candidates=candidates.astype(np.int32),
             popularity=self.popularity[candidates],
             truth=truth,
-            history=self._rated(max(start, row - history), row),
+            history=self.before(row, history),
         )
 
-    def _rated(self, start: int, stop: int) -> list[tuple[int, float]]:
+    def rated(self, start: int, stop: int) -> list[tuple[int, float]]:
+        """(item, rating) of these rows of the log."""
         return list(zip(self.item[start:stop].tolist(), self.rating[start:stop].tolist(), strict=True))
 
     def _unrated(self, user: int, count: int, rng) -> np.ndarray:

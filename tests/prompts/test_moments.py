@@ -28,7 +28,8 @@ def moments(dataset) -> Moments:
 @pytest.fixture(scope="module")
 def records(moments):
     rng = np.random.default_rng(0)
-    return [moments.record(rng, OPTIONS) for _ in range(400)]
+    shown = {"options": OPTIONS, "history": 8, "likes": 5, "chains": 3}
+    return [moments.record(moments.moment(rng), rng, **shown) for _ in range(400)]
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +103,16 @@ def test_chains_of_several_companions_are_refused(dataset):
     config.chain_length = 2
     with pytest.raises(UserError, match="leave it at 1"):
         Moments(dataset, build_graph(dataset), config)
+
+
+def test_the_next_moment_is_the_first_that_is_far_enough(moments, pasts, dataset):
+    log, rng = dataset.interactions, np.random.default_rng(3)
+    for _ in range(200):
+        row = moments.moment(rng)
+        user, least = int(log.user[row]), int(rng.integers(1, 6))
+        place = pasts[user][int(log.item[row])][0]
+        later = [now for now, rating in pasts[user].values() if rating > 3 and now >= place + least]
+        found = moments.next_moment(row, least)
+        assert (found is None) == (not later)
+        if later:
+            assert pasts[user][int(log.item[found])][0] == min(later) and log.user[found] == user
