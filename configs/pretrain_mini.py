@@ -6,14 +6,16 @@ Needs data from launch.prepare with configs/data.py:mini. Histories first, one t
 a prompt shows in between, chains and candidates included (pipeline/histories.py).
 `configs/reproduce.py:ml1m_mini` has it as a stage. Resumable; ends with a Hugging Face folder in
 WORKDIR/model.
+
+`configs/pretrain_mini.py:gpu` is a larger model for a GPU, 40 times the parameters; it has never been run.
 """
 
 from ml_collections import ConfigDict
 
-from configs.base import base, mini
+from configs.base import base, mini, preset_of
 
 
-def get_config() -> ConfigDict:
+def get_config(preset: str | None = None) -> ConfigDict:
     c = mini(base())
     c.stage = "pretrain"
     c.data.workers = 0
@@ -46,4 +48,10 @@ def get_config() -> ConfigDict:
     c.train.batch_size = 128
     c.train.log_every = 20
     c.train.checkpoint_every = 250
+    if preset_of(preset, ("gpu",)):
+        c.model.dtype = "bfloat16"
+        c.model.architecture.update({"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8})
+        c.model.architecture.update({"num_attention_heads": 8, "num_key_value_heads": 8, "head_dim": 64})
+        c.optimizer.learning_rate = 1e-3
+        c.train.update({"steps": 10_000, "batch_size": 256})
     return c
