@@ -44,7 +44,8 @@ class Trial:
     kills: by what it was at; alone: those of them that spared the rest of its process group. runs: starts of
     the command; ends: folders in which it came to its end and was compared. whole_s: a run left alone, with
     warm caches. orphans: processes that outlived their run too long; orphan_s: the longest that any did.
-    difference: the first one, or what failed; '' for none. left_out: fields that were not compared.
+    segments: shared memory and semaphores that did. difference: the first one, or what failed; '' for none.
+    left_out: fields that were not compared.
     """
 
     stage: str
@@ -56,6 +57,7 @@ class Trial:
     seconds: float = 0.0
     orphans: int = 0
     orphan_s: float = 0.0
+    segments: int = 0
     difference: str = ""
     left_out: list[str] = dataclasses.field(default_factory=list)
 
@@ -65,7 +67,7 @@ class Trial:
 
     @property
     def passed(self) -> bool:
-        return self.ends > 0 and not self.difference and not self.orphans
+        return self.ends > 0 and not (self.difference or self.orphans or self.segments)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +83,7 @@ class Harness:
     """Runs stages, undisturbed in WORKDIR/whole/STAGE and killed in WORKDIR/killed/STAGE."""
 
     def __init__(self, workdir: Path, environment: dict[str, str], seed: int, orphan_s: float = 10.0):
-        """`environment`: besides this process's; a process may outlive its run by `orphan_s`."""
+        """`environment`: besides this process's; processes and memory may outlive their run by `orphan_s`."""
         self._workdir, self._environment, self._seed, self._orphan_s = workdir, environment, seed, orphan_s
 
     def whole(self, stage: Stage) -> Path:
@@ -114,6 +116,7 @@ class Harness:
                 self._to_its_end(stage, whole, trial, orphans, moments, bar)
         orphans.settle()
         trial.orphans, trial.orphan_s = orphans.count, round(orphans.longest_s, 1)
+        trial.segments = orphans.segments
         trial.seconds = round(time.monotonic() - began, 1)
         return trial
 

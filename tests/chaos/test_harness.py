@@ -1,6 +1,7 @@
 """The harness on a run that resumes exactly, and on runs with a fault planted in them."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -58,6 +59,16 @@ def test_a_process_that_outlives_its_run_is_counted_and_killed(kill):
     assert trial.difference == "" and not trial.passed
     assert trial.orphans >= 3 and trial.orphan_s >= 0.3
     assert not [one for one in psutil.process_iter(["environ"]) if MARK in (one.info["environ"] or {})]
+
+
+def test_shared_memory_that_is_left_is_counted_and_removed(kill):
+    before = set(os.listdir("/dev/shm"))
+    trial = kill("leaves shared memory", kills=8, orphan_s=4.0)
+    assert trial.difference == "" and not trial.passed and trial.orphans == 0
+    # A run that is not killed, or killed alone, has a tracker that removes it.
+    assert 0 < trial.segments <= 8 - trial.alone and f"  {trial.segments}  " in table([trial])
+    new = set(os.listdir("/dev/shm")) - before
+    assert not [name for name in new if not name.startswith(("psm_", "sem.mp-"))]  # others are at work
 
 
 def test_a_stage_that_fails_unkilled_is_an_error(tmp_path):
