@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from r2rec_jax.chaos import harness
 from r2rec_jax.chaos.harness import Harness, Stage
 from r2rec_jax.chaos.process import MARK
 from r2rec_jax.chaos.table import table
@@ -52,6 +53,13 @@ def test_a_planted_fault_is_found(kill, fault, said):
     trial = kill(fault, kills=40)
     assert not trial.passed and said in trial.difference
     assert "NO" in table([trial]) and trial.difference in table([trial])
+
+
+def test_a_run_that_hangs_is_killed_and_told(kill, monkeypatch):
+    monkeypatch.setattr(harness, "HANGS_S", 4.0)
+    trial = kill("hangs", kills=40)
+    assert not trial.passed and "s, without a sign of life for " in trial.difference
+    assert not [one for one in psutil.process_iter(["environ"]) if MARK in (one.info["environ"] or {})]
 
 
 def test_a_process_that_outlives_its_run_is_counted_and_killed(kill):
