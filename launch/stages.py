@@ -64,7 +64,7 @@ def stage(run: Path, name: str, work: Callable, config: ConfigDict) -> None:
 
 
 def prepare_data(c: ConfigDict, run: Path) -> None:
-    if not (run / "data" / MANIFEST).exists():  # it refuses a folder that is there
+    if not (run / "data" / MANIFEST).exists():  # else it refuses one that it has not made
         stage(run, "data", prepare.main, c)
 
 
