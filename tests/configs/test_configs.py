@@ -20,6 +20,7 @@ PRESETS = {
     "sft": (None, "quickstart"),
     "grpo": (None, "quickstart"),
     "eval": (None, "quickstart", "compared"),
+    "faithful": (None, "quickstart"),
     "baselines": (None, "quickstart"),
     "tallrec": (None, "quickstart"),
     "llara": (None, "quickstart"),
