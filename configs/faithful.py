@@ -4,8 +4,8 @@
 
 Needs what configs/eval.py needs, and its policies. Of any other run name its adapters, e.g.
 --config.systems.r2rec.adapter=runs/mine/grpo, or list systems of your own in a config file; each ranks by
-likelihood, and may have a prompt of its own. A user costs a dozen reasonings a run and system: the
-quickstart's 200 users about 5 minutes on two CPU cores.
+likelihood, and may have a prompt of its own. A user costs a dozen reasonings a run, where launch.eval asks
+for one.
 """
 
 from ml_collections import ConfigDict

@@ -17,6 +17,8 @@ left out.
 """
 
 import dataclasses
+import itertools
+from collections.abc import Callable
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -140,14 +142,19 @@ class Editor:
         """(an item of other genres, one of the same) that the prompt does not show; None for none."""
         old, genres = record.chains[target].items[-1], self.catalog.genres
         rated = np.diff(self.graph.item_offsets)
+        nearest = np.argsort(abs(rated - rated[old]), kind="stable")
         shown = {item for chain in record.chains for item in chain.items}
         shown |= {*record.likes, *record.candidates.tolist(), *(item for item, _ in record.history)}
-        free = [
-            item for item in np.argsort(abs(rated - rated[old]), kind="stable").tolist() if item not in shown
-        ]
-        others = [item for item in free if genres[item] and not self._shares(item, old)][:_NEAR]
-        same = [item for item in free if set(genres[item]) == set(genres[old])][:_NEAR]
-        return tuple(items[rng.integers(len(items))] if items else None for items in (others, same))
+
+        def draw(fits: Callable[[int], bool]) -> int | None:
+            fitting = (item for item in map(int, nearest) if item not in shown and fits(item))
+            near = list(itertools.islice(fitting, _NEAR))
+            return near[rng.integers(len(near))] if near else None
+
+        return (
+            draw(lambda item: genres[item] and not self._shares(item, old)),
+            draw(lambda item: set(genres[item]) == set(genres[old])),
+        )
 
     def _shares(self, one: int, other: int) -> bool:
         return not set(self.catalog.genres[one]).isdisjoint(self.catalog.genres[other])

@@ -6,6 +6,8 @@ import re
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from r2rec_jax.prompts.ranking import make_record
 from r2rec_jax.prompts.wording import WORDINGS
@@ -159,3 +161,11 @@ def test_a_title_of_the_catalogue_that_the_prompt_does_not_show():
 
 def test_an_empty_reasoning_states_nothing():
     assert FactChecker(FILMS, MOVIES).check(asked(RECORD), "") == []
+
+
+@given(
+    st.lists(st.sampled_from([*"\nAa4 .,()[]?*\x00", *FILMS.title, "Person A", "gave", "(1995)", "Sci-Fi"]))
+)
+def test_any_text_gets_a_verdict_a_line(pieces):
+    found = FactChecker(FILMS, MOVIES).check(asked(RECORD), " ".join(pieces))
+    assert all(one.text and one.verdict in ("supported", "unsupported", "unchecked") for one in found)
