@@ -180,6 +180,19 @@ def tiny(c: ConfigDict) -> ConfigDict:
     return c
 
 
+def mini(c: ConfigDict) -> ConfigDict:
+    """R2Rec-mini: MovieLens-1M and a model that is trained on it from scratch (configs/pretrain_mini.py)."""
+    c.data.folder = "runs/mini/data"
+    c.data.sizes = ConfigDict({"sft": 2000, "grpo": 1000, "validation": 300, "evaluation": 1000})
+    c.prompt.update({"wording": "mini", "answer": "titles", "places": 1, "history": 30, "chains": 3})
+    c.prompt.buckets = (144,)
+    c.model.update({"folder": "runs/mini/pretrain/model", "dtype": "float32", "remat": "none"})
+    c.annotate.update({"folder": "runs/mini/annotate", "tasks": ("ranking",), "max_tokens": 80})
+    if "reward" in c:
+        c.reward.workers = 0
+    return c
+
+
 def preset_of(name: str | None, known: tuple[str, ...]) -> str:
     """The preset after the colon of --config, '' for none; refuses one the file does not have."""
     if name and name not in known:

@@ -13,7 +13,7 @@ MovieLens-1M; SASRec's and GRU4Rec's full softmax is what makes them strong (Kle
 
 from ml_collections import ConfigDict
 
-from configs.base import base, preset_of, tiny
+from configs.base import base, mini, preset_of, tiny
 
 
 def get_config(preset: str | None = None) -> ConfigDict:
@@ -40,7 +40,11 @@ def get_config(preset: str | None = None) -> ConfigDict:
     c.lightgcn = propagating(c, "lightgcn", graph, steps=500)
     c.ngcf = propagating(c, "ngcf", graph | {"dropout": 0.1}, steps=300)
     c.graphsage = propagating(c, "graphsage", graph | {"layers": 2, "dropout": 0.1}, steps=400)
-    if preset_of(preset, ("quickstart",)):
+    preset = preset_of(preset, ("quickstart", "mini"))
+    if preset == "mini":
+        mini(c)
+        c.systems = ("popularity", "item_knn", "ease", "sasrec")
+    if preset == "quickstart":
         tiny(c)
         c.systems = ("random_order", "popularity", "item_knn", "ease")
     return c

@@ -9,6 +9,7 @@ Presets, and what launch.prepare wants of each. Without the raw files it says wh
     --config=configs/data.py:ml-100k            data/ml-100k unpacked; as for all MovieLens also the archive:
         --config.data.raw=ml-100k.zip
     --config=configs/data.py:ml-1m              data/ml-1m unpacked; the default
+    --config=configs/data.py:mini               the same, prompts and more users for R2Rec-mini
     --config=configs/data.py:ml-latest-small    ratings.csv and movies.csv; also ml-20m, ml-25m, ml-32m
     --config=configs/data.py:amazon-book        data/amazon-2023 with Books.jsonl.gz and meta_Books.jsonl.gz
     --config=configs/data.py:amazon-electronics the same with Electronics
@@ -28,7 +29,7 @@ workdir while it runs.
 
 from ml_collections import ConfigDict
 
-from configs.base import base, preset_of, tiny
+from configs.base import base, mini, preset_of, tiny
 
 MOVIELENS = ("ml-100k", "ml-1m", "ml-latest-small", "ml-20m", "ml-25m", "ml-32m")
 # The paper's two Amazon sets, in the release that came before it.
@@ -38,9 +39,11 @@ AMAZON = ("amazon-2023", "amazon-2018", "amazon-2014")
 
 def get_config(preset: str | None = None) -> ConfigDict:
     c = base()
-    preset = preset_of(preset, ("generated", *MOVIELENS, *PAPER, *AMAZON, "table")) or "ml-1m"
+    preset = preset_of(preset, ("generated", "mini", *MOVIELENS, *PAPER, *AMAZON, "table")) or "ml-1m"
     if preset == "generated":
         return tiny(c)
+    if preset == "mini":
+        return mini(c)
     source = "amazon-2023" if preset in PAPER else preset
     c.data.update({"source": source, "raw": f"data/{source}"})
     if preset in PAPER:

@@ -21,7 +21,7 @@ config file, system("runs/ml1m/sft", prompt={"chains": 0}, samples=8).
 from ml_collections import ConfigDict
 
 from configs import llara, tallrec
-from configs.base import base, preset_of, sampling, server, system, tiny
+from configs.base import base, mini, preset_of, sampling, server, system, tiny
 
 
 def get_config(preset: str | None = None) -> ConfigDict:
@@ -33,7 +33,13 @@ def get_config(preset: str | None = None) -> ConfigDict:
     c.evaluate = ConfigDict({"batch_size": 32})  # completions that decode at once
     c.evaluate.replies = "runs/replies"  # of servers, kept there and asked for once
     c.evaluate.runs = 3  # of which a user's mean counts; a system without chance has one
-    preset = preset_of(preset, ("quickstart", "compared"))
+    preset = preset_of(preset, ("quickstart", "mini", "compared"))
+    if preset == "mini":
+        mini(c)
+        c.systems.sft.adapter, c.systems["sft+grpo"].adapter = "runs/mini/sft", "runs/mini/grpo"
+        c.evaluate.update({"batch_size": 100, "runs": 1})
+        c.rollout.update({"max_tokens": 64, "chunk": 16})
+        c.reward.step_needs_valid_answer = True
     if preset == "compared":
         c.systems = ConfigDict({"base": system(), "no reasoning": system(prompt={"reasoning": False})})
         c.systems["no chains"] = system(prompt={"chains": 0})

@@ -15,11 +15,11 @@ from configs.base import preset_of, system
 
 
 def get_config(preset: str | None = None) -> ConfigDict:
-    preset = preset_of(preset, ("quickstart",))
+    preset = preset_of(preset, ("quickstart", "mini"))
     c = evaluation.get_config(preset or None)
     run = preset or "ml1m"
     c.systems = ConfigDict({"r2rec": system(f"runs/{run}/grpo", mode="likelihood")})
-    c.users = 800 if preset else 200  # of the evaluation users, the first ones
+    c.users = {"quickstart": 800, "mini": 1000}.get(preset, 200)  # of the evaluation users, the first ones
     c.evaluate.runs = 1  # reasonings of a prompt
     del c.reward, c.evaluate.replies  # nothing is paid, no server asked
     return c

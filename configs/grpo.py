@@ -12,7 +12,7 @@ The embedded data and model; about two minutes on two CPU cores.
 
 from ml_collections import ConfigDict
 
-from configs.base import base, preset_of, sampling, tiny
+from configs.base import base, mini, preset_of, sampling, tiny
 
 
 def get_config(preset: str | None = None) -> ConfigDict:
@@ -39,7 +39,16 @@ def get_config(preset: str | None = None) -> ConfigDict:
     c.grpo.dual_clip = 0.0
     c.grpo.kl = "k3"
     c.grpo.importance_cap = 0.0
-    if preset_of(preset, ("quickstart",)):
+    preset = preset_of(preset, ("quickstart", "mini"))
+    if preset == "mini":
+        mini(c)
+        c.train.init = "runs/mini/sft"
+        c.train.update({"batch_size": 32, "steps": 150, "checkpoint_every": 50, "evaluate_every": 25})
+        c.evaluate.batch_size = 100
+        c.rollout.update({"max_tokens": 64, "chunk": 16})
+        c.reward.step_needs_valid_answer = True
+        c.optimizer.learning_rate = 8e-4
+    if preset == "quickstart":
         tiny(c)
         c.train.init = "runs/quickstart/sft"
         c.train.update({"batch_size": 16, "steps": 90, "checkpoint_every": 30, "evaluate_every": 15})

@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
     c.data.sizes = ConfigDict({})
     c.data.generated_users = 20_000
     c.data.workers = 0
-    c.corpus = ConfigDict()
+    c.corpus = ConfigDict({"kind": "documents"})
     c.corpus.tokenizer_documents = 4_000
     # (fraction of the run, tokens a row, most options in a document): copying forms on short rows.
     c.corpus.curriculum = ((0.4, 64, 4), (0.8, 128, 10), (1.0, 256, 20))

@@ -5,6 +5,12 @@
 `quickstart`: generated data and the embedded tiny model; minutes on two CPU cores. `figure5`: the same
 with as many GRPO steps from the bare model beside it, as in the paper's Figure 5.
 
+    python -m launch.reproduce --config=configs/reproduce.py:ml1m_mini --workdir=runs/mini
+
+`ml1m_mini`: R2Rec-mini, a small Llama trained from scratch on MovieLens-1M, which is all it needs; beside
+popularity, item-kNN, EASE^R and SASRec, and without what makes it R2Rec, over three seeds. `ml1m_mini_gpu`:
+the same with a larger model, which has never been run.
+
 `ml1m`: the same on real MovieLens-1M with the 8B, in the paper's setting.
 
     python -m launch.reproduce --config=configs/reproduce.py:table1 --workdir=runs/tables
@@ -22,12 +28,13 @@ The fields `data`, `prompt`, `model`, `lora`, `mesh` and `seed` hold for every s
 
 from ml_collections import ConfigDict
 
-from configs import baselines, data, grpo, llara, sft, tallrec
+from configs import baselines, data, grpo, llara, pretrain_mini, sft, tallrec
 from configs import eval as evaluation
-from configs.base import base, preset_of, tiny
+from configs.base import base, mini, preset_of, system, tiny
 from r2rec_jax.runtime.errors import UserError
 
 ROADS = ("quickstart", "figure5", "ml1m")
+MINI = ("ml1m_mini", "ml1m_mini_gpu")
 TABLES = ("table1", "table2", "table3")
 # What follows a table's name -> preset of configs/data.py, and the workdir of its tables.
 DATA = {"": "ml-1m", "book": "amazon-book", "electronics": "amazon-electronics"}
@@ -37,23 +44,33 @@ COMPARED = ("chatrec", "tallrec", "llara", "gpt-4o-mini", "o4-mini")  # Table 1'
 
 
 def get_config(preset: str | None = None) -> ConfigDict:
-    known = (*ROADS, *(f"{table}_{name}".rstrip("_") for table in TABLES for name in DATA), *SMALL)
+    known = (*ROADS, *MINI, *(f"{table}_{name}".rstrip("_") for table in TABLES for name in DATA), *SMALL)
     if not preset:
         raise UserError(f"configs/reproduce.py needs a preset: one of {', '.join(known)}")
     embedded = preset_of(preset, known) in ("quickstart", "figure5", *SMALL)
-    c = tiny(base()) if embedded else base()
-    stage_preset = "quickstart" if embedded else None
+    c = tiny(base()) if embedded else mini(base()) if preset in MINI else base()
+    stage_preset = "quickstart" if embedded else "mini" if preset in MINI else None
     c.sft = sft.get_config(stage_preset)
     c.grpo = grpo.get_config(stage_preset)
     c.eval = evaluation.get_config(stage_preset)
     c.baselines = baselines.get_config(None if preset in SMALL else stage_preset)
-    c.tallrec = tallrec.get_config(stage_preset)
-    c.llara = llara.get_config(stage_preset)
+    c.tallrec = tallrec.get_config("quickstart" if embedded else None)
+    c.llara = llara.get_config("quickstart" if embedded else None)
     compared = evaluation.get_config("compared").systems
     c.compared = ConfigDict({name: compared[name] for name in COMPARED})
     c.grpo_alone = preset == "figure5"
     c.tables, c.seeds, c.policy_seeds = (), (), ()
+    c.variants = ConfigDict()  # other systems of a table, `adapter` being the stage that trains it
     c.trained = ConfigDict()  # data set (evaluate/paper.py) -> workdir of its tables, for Table 3
+    if preset in MINI:
+        c.pretrain = pretrain_mini.get_config("gpu" if preset.endswith("gpu") else None)
+        c.model.dtype = c.pretrain.model.dtype
+        c.tables, c.seeds, c.policy_seeds = ("mini",), (0, 1, 2), (0, 1, 2)
+        c.variants["r2rec without rl"] = system("sft")
+        c.variants["r2rec without sft"] = system("grpo_alone")
+        c.variants["r2rec, no interaction chain"] = system("grpo", prompt={"chains": 0})
+        c.variants["r2rec, no reasoning chain"] = system("grpo", prompt={"reasoning": False})
+        c.variants["r2rec, by likelihood"] = system("grpo", mode="likelihood")
     if preset.startswith("table"):
         name, _, variant = preset.partition("_")
         c.tables = (name,)

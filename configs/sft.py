@@ -12,7 +12,7 @@ The embedded data and model; about a minute on two CPU cores.
 
 from ml_collections import ConfigDict
 
-from configs.base import base, preset_of, tiny
+from configs.base import base, mini, preset_of, tiny
 
 
 def get_config(preset: str | None = None) -> ConfigDict:
@@ -21,7 +21,12 @@ def get_config(preset: str | None = None) -> ConfigDict:
     c.train.batch_size = 16
     c.train.steps = 625  # 10 epochs of 500 traces of each task
     c.train.response_buckets = (112, 224, 256, 512, 1024)
-    if preset_of(preset, ("quickstart",)):
+    preset = preset_of(preset, ("quickstart", "mini"))
+    if preset == "mini":
+        mini(c)
+        c.train.update({"batch_size": 32, "steps": 600, "response_buckets": (64,), "checkpoint_every": 100})
+        c.optimizer.learning_rate = 2e-3
+    if preset == "quickstart":
         tiny(c)
         c.train.update({"batch_size": 32, "steps": 100, "response_buckets": (80,), "checkpoint_every": 50})
         c.optimizer.learning_rate = 2e-3

@@ -9,7 +9,7 @@
 The source says which way. `model.folder` of a config takes either form, `lora.folder` a PEFT folder.
 `--adapter` is the workdir of a training run; with `--merge`, its base model is written with the adapter
 in the weights, in Hugging Face's form. One parameter is in memory at a time; the target appears when it
-is whole.
+is whole. Given again, the same command finds it there and ends.
 """
 
 import json
@@ -28,6 +28,7 @@ from r2rec_jax.model.lora import merge
 from r2rec_jax.model.peft import save_adapter
 from r2rec_jax.model.shards import INDEX, write_tensors
 from r2rec_jax.model.weights import is_orbax, read_weights, save_orbax
+from r2rec_jax.runtime import made
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.paths import new_folder
 from r2rec_jax.train.export import restore_adapter
@@ -71,8 +72,11 @@ def convert(source: Path, target: Path, dtype: str, overwrite: bool) -> None:
     """
     if source.resolve() == target.resolve():
         raise UserError(f"--source and --target are both {source}: name another --target")
+    made_from = made.digest({"dtype": dtype}, source)
     to_hf = is_orbax(source)
     config, leaves = read_weights(source, np.dtype(dtype))
+    if _is_there(target, made_from, overwrite):
+        return
     with new_folder(target, overwrite) as temporary:
         _copy_companions(source, temporary, dtype)
         leaves = _progress(leaves, abstract_params(config), dtype)
@@ -80,6 +84,7 @@ def convert(source: Path, target: Path, dtype: str, overwrite: bool) -> None:
             write_tensors(temporary, hf_tensors(leaves, dtype))
         else:
             save_orbax(temporary, leaves)
+        made.record(temporary, made_from)
     print(f"{target}: {'Hugging Face safetensors' if to_hf else 'orbax'}, {dtype}")
 
 
@@ -92,8 +97,12 @@ def export(
       UserError: no adapter in the workdir, no base model, or the target exists and `overwrite` is false.
     """
     base, lora, adapter = restore_adapter(workdir, which)
+    settings = {"checkpoint": which, "base": base} | ({"dtype": dtype} if merged else {})
+    made_from = made.digest(settings, workdir, *([base] if merged else []))
+    if _is_there(target, made_from, overwrite):
+        return
     if not merged:
-        save_adapter(target, lora, adapter, base_model=base, overwrite=overwrite)
+        save_adapter(target, lora, adapter, base_model=base, overwrite=overwrite, made_from=made_from)
         print(f"{target}: PEFT adapter of rank {lora.rank} for {base}")
         return
     # Summed in float32 whatever is written, so that nothing is rounded twice.
@@ -102,7 +111,15 @@ def export(
         _copy_companions(Path(base), temporary, dtype)
         leaves = _progress(merge(leaves, adapter, lora), abstract_params(config), "float32")
         write_tensors(temporary, hf_tensors(leaves, dtype))
+        made.record(temporary, made_from)
     print(f"{target}: {base} with the adapter of {workdir}, {dtype}")
+
+
+def _is_there(target: Path, made_from: str, overwrite: bool) -> bool:
+    if overwrite or not made.is_made(target, made_from):
+        return False
+    print(made.SAID.format(target))
+    return True
 
 
 def _copy_companions(source: Path, target: Path, dtype: str) -> None:

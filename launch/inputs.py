@@ -26,6 +26,9 @@ def require(config: ConfigDict, *kinds: str, adapters: dict[str, str] | None = N
     fetch = f"hf download deepseek-ai/{Path(config.model.folder).name} --local-dir {config.model.folder}"
     if config.model.folder == MODEL_TINY:
         fetch = f"git checkout -- {MODEL_TINY}"
+    if config.prompt.wording == "mini":
+        own = Path(config.model.folder).parent
+        fetch = f"python -m launch.train --config=configs/pretrain_mini.py --workdir={own}"
     wanted = {
         "model": (config.model.folder, fetch),
         "data": (

@@ -2,7 +2,8 @@
 
 Raw files are read, cleaned by the rules of data/rules.py, split by the protocol and audited; then the
 folder appears in one move. Beside it, WORKDIR.staging keeps what was parsed of large files until the
-folder is there, so that a run that was killed goes on from them.
+folder is there, so that a run that was killed goes on from them. Given again, the same command finds the
+data there and ends.
 """
 
 from pathlib import Path
@@ -20,10 +21,11 @@ from r2rec_jax.data.audit import Edge, audit, audit_chains
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.data.rules import Rules
 from r2rec_jax.data.source import make_dataset, origin
+from r2rec_jax.runtime import made
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.lock import locked
-from r2rec_jax.runtime.paths import clear_abandoned
 
+OTHERS = ("folder", "raw", "workers")  # settings of the section that make no difference, `raw` as a path
 AUDITED = 5  # chains of each user
 PROTOCOL = (
     "seed", "ties", "min_likes", "like_above", "negatives", "candidates", "before_target_time"
@@ -32,8 +34,14 @@ PROTOCOL = (
 
 def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     rules, staging = Rules(), workdir.with_name(f"{workdir.name}.staging")
+    settings = {name: value for name, value in config.data.to_dict().items() if name not in OTHERS}
+    # Before the files are read, so that one that changes meanwhile counts as changed.
+    made_from = made.digest(settings, *([] if config.data.source == "generated" else [config.data.raw]))
     with locked(staging.with_name(f".{staging.name}.lock"), str(workdir)):
-        clear_abandoned(workdir)
+        there = made.is_made(workdir, made_from)
+        if there and not overwrite:
+            print(made.SAID.format(workdir))
+            return
         if workdir.exists() and not overwrite:
             raise UserError(f"{workdir} already exists: choose another folder or add --overwrite")
         dataset = make_dataset(config.data, rules=rules, staging=staging)
@@ -49,6 +57,7 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
             rules=rules.counts,
             overwrite=overwrite,
             staging=staging,
+            made_from=made_from,
         )
     manifest = prepared.read_manifest(workdir)
     counts = manifest["counts"]

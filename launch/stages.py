@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
@@ -12,7 +13,9 @@ from launch import annotate, prepare, train
 from launch import eval as evaluation
 from launch.finished import STAGES, read_stages
 from r2rec_jax.baselines.trainer import ITEMS
+from r2rec_jax.data import prepared
 from r2rec_jax.data.prepared import MANIFEST
+from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.paths import write_atomic
 
 SHARED = ("seed", "data", "prompt", "model", "lora", "mesh", "annotate")
@@ -61,8 +64,33 @@ def stage(run: Path, name: str, work: Callable, config: ConfigDict) -> None:
 
 
 def prepare_data(c: ConfigDict, run: Path) -> None:
-    if not (run / "data" / MANIFEST).exists():  # it refuses a folder that is there
+    if not (run / "data" / MANIFEST).exists():  # else it refuses one that it has not made
         stage(run, "data", prepare.main, c)
+
+
+def with_own_model(config: ConfigDict, workdir: Path) -> ConfigDict:
+    """The config of runs in `workdir` that share the model which `pretrain` makes there."""
+    c = config.copy_and_resolve_references()
+    c.model.folder = str(workdir / "pretrain" / "model")
+    return c
+
+
+def pretrain(c: ConfigDict, workdir: Path) -> None:
+    """Trains the model that all seeds in `workdir` share, on the data of the first of them.
+
+    Raises UserError where another seed holds out other truths, which that model may have seen.
+    """
+    folder = workdir / f"seed{min({*c.seeds, *c.policy_seeds})}" / "data"
+    seen, held_out = prepared.load(folder), prepared.load(c.data.folder)
+    same = np.array_equal(seen.interactions.item, held_out.interactions.item)
+    if not (same and np.array_equal(seen.split.cutoff, held_out.split.cutoff)):
+        raise UserError(
+            f"{c.data.folder} holds out other ratings than {folder}, on which the model of all seeds is "
+            "trained: use data.ties=file, or one seed"
+        )
+    section = c.pretrain.copy_and_resolve_references()
+    section.data.folder = str(folder)
+    stage(workdir, "pretrain", train.main, section)
 
 
 def train_policy(c: ConfigDict, run: Path) -> None:

@@ -31,7 +31,7 @@ from r2rec_jax.evaluate.table import Table, lead_of, measured_row
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.train.state import CHECKPOINTS
 
-TITLES = {"table1": "Main results", "table2": "Ablations", "table3": "Transfer"}
+TITLES = {"table1": "Main results", "table2": "Ablations", "table3": "Transfer", "mini": "R2Rec-mini"}
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -39,12 +39,16 @@ def run(config: ConfigDict, workdir: Path) -> None:
     if absent_data(config, workdir):
         return
     wanted = {name for table in config.tables for name in rows_of(table, config)}
+    if "pretrain" in config:
+        config = stages.with_own_model(config, workdir)
     for seed in sorted({*config.seeds, *config.policy_seeds}):
         folder = workdir / f"seed{seed}"
         c = stages.settle(seeded(config, seed), folder)
         stages.prepare_data(c, folder)
         if seed in config.seeds and wanted.intersection(CLASSICAL):
             stages.stage(folder, "baselines", baselines.rank, c.baselines)
+        if "pretrain" in config:
+            stages.pretrain(c, workdir)
         if seed in config.policy_seeds and not absent_weights(config):
             _policies(c, folder, wanted)
             _compared(c, folder, wanted)
@@ -55,6 +59,9 @@ def _policies(c: ConfigDict, run: Path, wanted: set[str]) -> None:
     stages.evaluate(c, run, "eval", {POLICY: system(str(run / "grpo"))})
     if "r2rec without sft" in wanted:
         stages.train_without_sft(c, run)
+    if c.variants:
+        stages.evaluate(c, run, "eval_variants", _trained_in(run, c.variants))
+    if "prompt only" in wanted:
         without = {
             "prompt only, no interaction chain": system(prompt={"chains": 0}),
             "prompt only, no reasoning chain": system(prompt={"reasoning": False}),
@@ -67,6 +74,14 @@ def _policies(c: ConfigDict, run: Path, wanted: set[str]) -> None:
         adapter = Path(folder) / run.name / "grpo"
         if name in wanted and (adapter / CHECKPOINTS).exists():
             stages.evaluate(c, run, f"eval_transfer{number}", {name: system(str(adapter))})
+
+
+def _trained_in(run: Path, systems: ConfigDict) -> dict[str, ConfigDict]:
+    """The systems with the folders of the stages that train their adapters."""
+    found = {name: system.copy_and_resolve_references() for name, system in systems.items()}
+    for one in found.values():
+        one.adapter = one.adapter and str(run / one.adapter)
+    return found
 
 
 def _compared(c: ConfigDict, run: Path, wanted: set[str]) -> None:
@@ -115,6 +130,8 @@ def rows_of(table: str, config: ConfigDict) -> tuple[str, ...]:
     """The systems of a table. Raises UserError for one that the paper does not have."""
     if table not in TITLES:
         raise UserError(f"table {table!r} is unknown: use some of {', '.join(TITLES)}")
+    if table == "mini":
+        return (*config.baselines.systems, *config.variants, POLICY)
     return TABLES[table] if table in TABLES else (*trained_elsewhere(config), POLICY)
 
 
@@ -148,6 +165,8 @@ def absent_data(config: ConfigDict, workdir: Path) -> str:
 
 def absent_weights(config: ConfigDict) -> str:
     folder = config.model.folder
+    if "pretrain" in config:
+        return ""  # it makes them
     return "" if (Path(folder) / "config.json").exists() else f"needs the weights in {folder}"
 
 

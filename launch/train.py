@@ -6,11 +6,14 @@ Resumes what --workdir already holds. Each config file says what it needs and wh
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
+from tokenizers import Tokenizer
 
 from launch import command
 from launch.inputs import check_items, require
@@ -24,15 +27,17 @@ from r2rec_jax.model.config import load_config
 from r2rec_jax.model.hf import save_params
 from r2rec_jax.model.policy import Policy, load_policy, with_items
 from r2rec_jax.pipeline.batches import batches, collate, lengths_of
+from r2rec_jax.pipeline.histories import Histories
 from r2rec_jax.pipeline.hybrid import HybridExamples
 from r2rec_jax.pipeline.liking import liking_examples
-from r2rec_jax.pipeline.pretrain import PretrainRows
+from r2rec_jax.pipeline.pretrain import Documents, PretrainRows
 from r2rec_jax.pipeline.prompts import RankingPrompts
 from r2rec_jax.pipeline.traces import Traces
 from r2rec_jax.plan.utilisation import AtBest
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.corpus import Corpus
-from r2rec_jax.prompts.train_tokenizer import train_tokenizer
+from r2rec_jax.prompts.moments import Moments
+from r2rec_jax.prompts.train_tokenizer import title_tokenizer, train_tokenizer
 from r2rec_jax.prompts.wording import wording
 from r2rec_jax.rollout.engine import Engine, SamplingConfig
 from r2rec_jax.runtime.distributed import fetch, on_first
@@ -42,6 +47,7 @@ from r2rec_jax.runtime.metrics import StepLog
 from r2rec_jax.runtime.paths import write_atomic
 from r2rec_jax.runtime.profiler import Phases
 from r2rec_jax.runtime.workdir import claim
+from r2rec_jax.teachers.template import narration
 from r2rec_jax.train import loop
 from r2rec_jax.train.accumulate import check_parts, mapped
 from r2rec_jax.train.experience import Experience, gather
@@ -65,17 +71,23 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive =
 
 
 def pretrain(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive) -> None:
-    """Trains a full model from scratch on generated text and exports it as a Hugging Face folder."""
-    dataset = make_dataset(config.data)
-    corpus = Corpus(dataset.interactions, dataset.catalog, build_graph(dataset))
+    """Trains a full model from scratch, and exports it as a Hugging Face folder with the tokenizer: on text
+    about a generated log (`corpus.kind` "documents"), or on the moments of a prepared one."""
+    kinds = {"documents": _documents, "moments": _moments}
+    c, curriculum = config.train, config.corpus.curriculum
+    if config.corpus.kind not in kinds:
+        raise UserError(f"corpus.kind {config.corpus.kind!r} is unknown: use one of {', '.join(kinds)}")
+    text, make_tokenizer = kinds[config.corpus.kind](config)
     mesh = make_mesh(**config.mesh)
     policy, parts = load_policy(config, mesh, config.seed), _parts(config, mesh)
     on_first(lambda: claim(workdir, config, overwrite))
-    chat = _corpus_tokenizer(corpus, config, workdir)
-
-    c = config.train
-    curriculum = config.corpus.curriculum
-    rows = PretrainRows(corpus, chat, rows=c.steps * c.batch_size, seed=config.seed, curriculum=curriculum)
+    chat = _own_tokenizer(workdir / "tokenizer", make_tokenizer)
+    if (tokens := chat.tokenizer.get_vocab_size()) > policy.model.config.vocab_size:
+        raise UserError(
+            f"model.architecture.vocab_size is {policy.model.config.vocab_size}, the tokenizer has {tokens}"
+        )
+    count = c.steps * c.batch_size
+    rows = PretrainRows(text(chat), chat.begin, rows=count, seed=config.seed, curriculum=curriculum)
     widths = tuple(length for _, length, _ in curriculum)
     examples = batches(
         rows,
@@ -96,6 +108,31 @@ def pretrain(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Dri
             tokenizer=chat.to_transformers(),
             overwrite=True,
         )
+    )
+
+
+def _documents(config: ConfigDict) -> tuple[Callable, Callable]:
+    """What draws text about a generated log, given its tokenizer, and what makes that."""
+    dataset = make_dataset(config.data)
+    corpus = Corpus(dataset.interactions, dataset.catalog, build_graph(dataset))
+
+    def make_tokenizer():
+        rng = np.random.default_rng([config.seed, 1])
+        sample = [corpus.document(rng, 20) for _ in range(config.corpus.tokenizer_documents)]
+        texts = [f"{d.context}{d.text}{d.reasoning or ''}" for d in sample]
+        return train_tokenizer(texts, config.model.architecture.vocab_size)
+
+    return lambda chat: Documents(corpus, chat), make_tokenizer
+
+
+def _moments(config: ConfigDict) -> tuple[Callable, Callable]:
+    """The same for a prepared log."""
+    require(config, "data")
+    dataset, words = prepared.load(config.data.folder), wording(config.prompt.wording)
+    moments = Moments(dataset, build_graph(dataset), config.prompt)
+    narrate = functools.partial(narration, catalog=dataset.catalog, wording=words)
+    return lambda chat: Histories(moments, chat, words, narrate), lambda: title_tokenizer(
+        dataset.catalog, words
     )
 
 
@@ -277,20 +314,14 @@ def _parts(config: ConfigDict, mesh) -> int:
     return config.train.micro_batches
 
 
-def _corpus_tokenizer(corpus: Corpus, config: ConfigDict, workdir: Path) -> Chat:
-    """The tokenizer trained on a sample of the corpus, made once a workdir."""
-    folder = workdir / "tokenizer"
+def _own_tokenizer(folder: Path, make: Callable[[], Tokenizer]) -> Chat:
+    """The tokenizer of a run that begins from scratch, made once a workdir."""
 
-    def make() -> None:
-        if (folder / "tokenizer.json").exists():
-            return
-        rng = np.random.default_rng([config.seed, 1])
-        sample = [corpus.document(rng, 20) for _ in range(config.corpus.tokenizer_documents)]
-        texts = [f"{d.context}{d.text}{d.reasoning or ''}" for d in sample]
-        tokenizer = train_tokenizer(texts, config.model.architecture.vocab_size)
-        write_atomic(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
+    def write() -> None:
+        if not (folder / "tokenizer.json").exists():
+            write_atomic(folder / "tokenizer.json", make().to_str(pretty=True))
 
-    on_first(make)
+    on_first(write)
     return Chat(folder)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from r2rec_jax.chaos.moments import PHASES, Moment, Watch, draw
+from r2rec_jax.chaos.moments import PHASES, Moment, Watch, draw, snapshot
 from r2rec_jax.chaos.outputs import Outputs, difference, read
 from r2rec_jax.chaos.process import Orphans, Running
 from r2rec_jax.runtime.errors import UserError
@@ -21,20 +21,16 @@ POLL_S = 0.005  # between two looks at a run
 ORPHANS_S = 0.5  # between two looks at what killed runs have left running
 LIVES = 12  # kills in one folder at most; then it comes to its end and is compared
 HANGS = 10  # times what a run takes when nobody kills it, and
-HANGS_S = 120.0  # so much more: whoever runs longer is called hanging
+HANGS_S = 120.0  # so much more: whoever neither says nor writes anything for so long is called hanging
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """`command(folder)` is what writes into `folder`; `needs` names the stages whose outputs it reads.
-
-    refuses_done: where everything is there already, it says so and exits with code 2.
-    """
+    """`command(folder)` is what writes into `folder`; `needs` names the stages whose outputs it reads."""
 
     name: str
     command: Callable[[Path], list[str]]
     needs: tuple[str, ...] = ()
-    refuses_done: bool = False
 
 
 @dataclasses.dataclass
@@ -44,7 +40,8 @@ class Trial:
     kills: by what it was at; alone: those of them that spared the rest of its process group. runs: starts of
     the command; ends: folders in which it came to its end and was compared. whole_s: a run left alone, with
     warm caches. orphans: processes that outlived their run too long; orphan_s: the longest that any did.
-    difference: the first one, or what failed; '' for none. left_out: fields that were not compared.
+    segments: shared memory and semaphores that did. difference: the first one, or what failed; '' for none.
+    left_out: fields that were not compared.
     """
 
     stage: str
@@ -56,6 +53,7 @@ class Trial:
     seconds: float = 0.0
     orphans: int = 0
     orphan_s: float = 0.0
+    segments: int = 0
     difference: str = ""
     left_out: list[str] = dataclasses.field(default_factory=list)
 
@@ -65,7 +63,7 @@ class Trial:
 
     @property
     def passed(self) -> bool:
-        return self.ends > 0 and not self.difference and not self.orphans
+        return self.ends > 0 and not (self.difference or self.orphans or self.segments)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +79,7 @@ class Harness:
     """Runs stages, undisturbed in WORKDIR/whole/STAGE and killed in WORKDIR/killed/STAGE."""
 
     def __init__(self, workdir: Path, environment: dict[str, str], seed: int, orphan_s: float = 10.0):
-        """`environment`: besides this process's; a process may outlive its run by `orphan_s`."""
+        """`environment`: besides this process's; processes and memory may outlive their run by `orphan_s`."""
         self._workdir, self._environment, self._seed, self._orphan_s = workdir, environment, seed, orphan_s
 
     def whole(self, stage: Stage) -> Path:
@@ -114,6 +112,7 @@ class Harness:
                 self._to_its_end(stage, whole, trial, orphans, moments, bar)
         orphans.settle()
         trial.orphans, trial.orphan_s = orphans.count, round(orphans.longest_s, 1)
+        trial.segments = orphans.segments
         trial.seconds = round(time.monotonic() - began, 1)
         return trial
 
@@ -172,26 +171,30 @@ class Harness:
         watch, log = Watch(folder, moment), self._workdir / "logs" / f"{stage.name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         command, looked, hangs = stage.command(folder), 0.0, False
+        heard, before = time.monotonic(), None
         with Running(command, folder, log, self._environment, moment.change, moment.alone) as running:
             while running.code is None:
                 now = time.monotonic()
                 if watch.now(running.began):
                     running.kill(moment.alone)
-                elif now - running.began > limit_s:
+                elif now - heard > limit_s or now - running.began > HANGS * limit_s:
                     running.kill(alone=False)
                     hangs = True
                 elif now - looked > ORPHANS_S:
                     orphans.look()
                     looked = now
+                    # By signs of life: beside other work a run may get a twentieth of the machine.
+                    if (signs := (running.said(), snapshot(folder))) != before:
+                        heard, before = now, signs
                 time.sleep(POLL_S)
         orphans.expect(running.mark)
         said = running.said()
         if hangs:
-            return Ended(fault=f"still running after {limit_s:.0f} s")
+            ran, silent = now - running.began, now - heard
+            return Ended(fault=f"still running after {ran:.0f} s, without a sign of life for {silent:.0f} s")
         if running.code == -signal.SIGKILL and moment is not NEVER:
             return Ended(phase=watch.phase(said))
-        done = stage.refuses_done and running.code == 2 and "already exists" in said
-        fault = "" if running.code == 0 or done else f"exit code {running.code}: {_last_line(said)}"
+        fault = "" if running.code == 0 else f"exit code {running.code}: {_last_line(said)}"
         return Ended(fault=fault, note=running.note())
 
 

@@ -13,6 +13,7 @@ import psutil
 ROOT = Path(__file__).parents[2]
 INSIDE = Path(__file__).parent / "inside"
 MARK = "R2REC_CHAOS_RUN"  # in the environment of a run, and so of all that it starts
+SHARED_MEMORY = Path("/dev/shm")  # where Linux shows it, and semaphores
 
 
 class Running:
@@ -86,16 +87,17 @@ class Running:
 
 
 class Orphans:
-    """Processes that outlive the run that started them: watched, and killed when they do by `limit_s`.
+    """Processes and shared memory that outlive their run: watched, and removed when they do by `limit_s`.
 
     Attributes:
-      count: of those that had to be killed.
+      count: of the processes that had to be killed.
       longest_s: that any lived on.
+      segments: of shared memory, and semaphores, that had to be removed.
     """
 
     def __init__(self, limit_s: float):
         self._limit_s, self._since = limit_s, {}
-        self.count, self.longest_s = 0, 0.0
+        self.count, self.longest_s, self.segments = 0, 0.0, 0
 
     def expect(self, mark: str) -> None:
         """The run `mark` has just ended."""
@@ -104,14 +106,17 @@ class Orphans:
     def look(self) -> None:
         living, now = marked(self._since.keys()), time.monotonic()
         for mark, pids in living.items():
-            lived = now - self._since[mark]
+            lived, left = now - self._since[mark], segments(mark)
             late = lived > self._limit_s
             if pids:
                 self.longest_s = max(self.longest_s, lived)
-            if pids and late:
+            if late:
                 self.count += len(pids)
                 kill(pids)
-            if late or not pids:
+                self.segments += len(left)
+                for path in left:
+                    path.unlink(missing_ok=True)
+            if late or not (pids or left):
                 del self._since[mark]
 
     def settle(self) -> None:
@@ -129,6 +134,11 @@ def marked(marks) -> dict[str, list[int]]:
         if mark in found and process.info["status"] != psutil.STATUS_ZOMBIE:
             found[mark].append(process.pid)
     return found
+
+
+def segments(mark: str) -> list[Path]:
+    """The shared memory and the semaphores that processes of the run `mark` have named and nobody removed."""
+    return [path for path in SHARED_MEMORY.iterdir() if path.name.removeprefix("sem.").startswith(mark[:8])]
 
 
 def kill(pids: list[int]) -> None:

@@ -50,7 +50,7 @@ def stages(workdir: Path) -> dict[str, Stage]:
     data |= {f"data__sizes__{group}": size for group, size in USERS.items()}
     rollout = {"rollout__max_tokens": 24, "rollout__chunk": 8}
     made = [
-        Stage("data", command("prepare", *config("data.py:generated", **data)), refuses_done=True),
+        Stage("data", command("prepare", *config("data.py:generated", **data))),
         Stage(
             "prepare",
             command(
@@ -58,13 +58,11 @@ def stages(workdir: Path) -> dict[str, Stage]:
                 *config("data.py:table", data__raw=inputs / "table", data__table__ratings="ratings.csv"),
                 *(f"--config.data.sizes.{group}={RATERS // 5}" for group in USERS),
             ),
-            refuses_done=True,
         ),
         Stage("annotate", command("annotate", *config("data.py:generated", **data)), needs=("data",)),
         Stage(
             "convert",
             command("convert", f"--source={inputs / 'model'}", out="target"),
-            refuses_done=True,
         ),
         Stage(
             "sft",

@@ -6,15 +6,15 @@ from r2rec_jax.chaos.moments import PHASES
 
 def table(trials: list[Trial]) -> str:
     """A row a stage, then every difference, and what was not compared."""
-    lines = [
-        ("stage", "kills", *PHASES, "alone", "runs", "ends", "a run, s", "orphans (longest, s)", "equal")
-    ]
+    left = "orphans (longest, s)", "shared memory left"
+    lines = [("stage", "kills", *PHASES, "alone", "runs", "ends", "a run, s", *left, "equal")]
     for trial in trials:
         phases = [trial.kills[phase] for phase in PHASES]
         counts = (trial.killed, *phases, trial.alone, trial.runs, trial.ends)
         orphans = f"{trial.orphans} ({trial.orphan_s:g})"
         equal = "NO" if trial.difference else "yes" if trial.ends else "never ended"
-        lines.append((trial.stage, *map(str, counts), f"{trial.whole_s:g}", orphans, equal))
+        left = orphans, str(trial.segments)
+        lines.append((trial.stage, *map(str, counts), f"{trial.whole_s:g}", *left, equal))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = [
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

@@ -22,6 +22,7 @@ from r2rec_jax.data.interactions import Catalog, Interactions
 from r2rec_jax.data.mapped import Labels, Texts, Traits
 from r2rec_jax.data.negatives import Candidates, compact
 from r2rec_jax.data.protocol import SPLITS, Split
+from r2rec_jax.runtime import made
 from r2rec_jax.runtime.errors import UserError, shown
 from r2rec_jax.runtime.outside import open_array, parse_json
 from r2rec_jax.runtime.paths import new_folder, write_atomic
@@ -87,11 +88,12 @@ def save(
     rules: dict[str, int] | None = None,
     overwrite: bool = False,
     staging: Path | None = None,
+    made_from: str = "",
 ) -> None:
     """Writes the folder in one move; `source`, `licence`, `protocol` (the settings of the split) and
     `rules` (the counts of data/rules.py) are recorded in the manifest.
     The folder `staging`, of no more use then, goes before the data appear: whoever is killed in between has
-    nothing left to clear.
+    nothing left to clear. `made_from` as for `made.record`.
 
     Raises:
       UserError: the folder exists and `overwrite` is false.
@@ -121,6 +123,8 @@ def save(
             "files": {file.name: _describe(file) for file in sorted(fresh.iterdir())},
         }
         write_atomic(fresh / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+        if made_from:
+            made.record(fresh, made_from)
         if staging:
             shutil.rmtree(staging, ignore_errors=True)
 

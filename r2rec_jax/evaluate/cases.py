@@ -42,7 +42,8 @@ class Step:
 class Case:
     """One user's query and the answer to it.
 
-    demographics: may be empty. likes: titles, oldest first. chains: hops in the order of the loop.
+    demographics: may be empty. likes: titles, oldest first. history: what the user rated, oldest first; empty
+    where prompts show none. chains: hops in the order of the loop.
     candidates: titles in the order shown; `truth` is an index into them. ranking: the answer as parsed,
     best first, OFF_LIST where it names no candidate. hit_rank: rank of the truth in it, 0 for a miss.
     genres: of the titles that have any, whether or not the prompt tells them.
@@ -58,6 +59,7 @@ class Case:
     ranking: list[str]
     hit_rank: int
     genres: dict[str, str] = dataclasses.field(default_factory=dict)
+    history: list[Hop] = dataclasses.field(default_factory=list)
 
 
 def build_case(
@@ -83,6 +85,7 @@ def build_case(
         row["user"],
         chains=prompt.chains,
         likes=prompt.likes,
+        history=prompt.history,
         seed=seed,
         length=prompt.chain_length,
         selection=prompt.chain_selection,
@@ -104,6 +107,9 @@ def build_case(
             words.title(dataset.catalog, item): ", ".join(map(clean, dataset.catalog.genres[item]))
             for item in _shown(record)
         },
+        history=[
+            Hop(USER, words.title(dataset.catalog, item), f"{rating:g}") for item, rating in record.history
+        ],
     )
 
 
@@ -130,6 +136,8 @@ def _as_shown(
             record = dataclasses.replace(record, chains=record.chains[:-1])
         elif record.likes:
             record = dataclasses.replace(record, likes=record.likes[1:])
+        elif record.history:
+            record = dataclasses.replace(record, history=record.history[1:])
         else:
             raise UserError(
                 f"the recorded prompt of user {row['user']} is not what these data and this config give: "
@@ -147,7 +155,8 @@ def _hops(chain: Chain, dataset: Dataset, words: Wording, names: dict[int, str])
 
 def _shown(record: RankingRecord) -> list[int]:
     in_chains = (item for chain in record.chains for item in chain.items)
-    return sorted({*record.likes, *in_chains, *record.candidates.tolist()})
+    rated = (item for item, _ in record.history)
+    return sorted({*record.likes, *rated, *in_chains, *record.candidates.tolist()})
 
 
 def _steps(reasoning: str, record: RankingRecord, dataset: Dataset, words: Wording) -> list[Step]:

@@ -29,8 +29,7 @@ from r2rec_jax.data.interactions import Catalog
 from r2rec_jax.pipeline.prompts import Prompt, fit
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.ranking import RankingRecord, peer_names
-from r2rec_jax.prompts.wording import Wording
-from r2rec_jax.teachers.template import LIKED
+from r2rec_jax.prompts.wording import LIKED, Wording
 
 TWINS = {  # each edit that takes something away, and the one that it is compared with
     "cut": "cut_elsewhere",

@@ -36,6 +36,9 @@ def case_text(case: Case, *, width: int, styled: bool) -> str:
     out += section(
         "Recently liked, oldest first", [line for title in case.likes for line in item(told(title))]
     )
+    if case.history:
+        rated = "; ".join(f"{hop.title} {hop.rating}" for hop in case.history)
+        out += section("Recently rated, oldest first", item(rated))
     chains = []
     for k, chain in enumerate(case.chains, 1):
         chains += [style(f"  chain {k}", _QUIET)]

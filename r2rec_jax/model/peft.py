@@ -19,6 +19,7 @@ from r2rec_jax.model.config import LARGEST, LlamaConfig
 from r2rec_jax.model.hf import misfits
 from r2rec_jax.model.llama import Llama, abstract_variables
 from r2rec_jax.model.lora import LINEAR_LAYERS, LoRAConfig
+from r2rec_jax.runtime import made
 from r2rec_jax.runtime.errors import UserError, shown
 from r2rec_jax.runtime.outside import parse_json
 from r2rec_jax.runtime.paths import new_folder
@@ -137,11 +138,18 @@ def load_adapter(folder: str | Path, config: LlamaConfig, shardings=None) -> tup
 
 
 def save_adapter(
-    folder: str | Path, config: LoRAConfig, lora: dict, *, base_model: str, overwrite: bool = False
+    folder: str | Path,
+    config: LoRAConfig,
+    lora: dict,
+    *,
+    base_model: str,
+    overwrite: bool = False,
+    made_from: str = "",
 ) -> None:
     """Writes a `lora` tree as a folder that PEFT loads, in float32: reading it back is exact.
 
-    `base_model` is recorded as the name or folder of what the adapter was trained on.
+    `base_model` is recorded as the name or folder of what the adapter was trained on; `made_from` as for
+    `made.record`.
     Raises UserError if `folder` exists and `overwrite` is false.
     """
     tensors = {
@@ -165,6 +173,8 @@ def save_adapter(
     with new_folder(folder, overwrite) as temporary:
         (temporary / CONFIG).write_text(json.dumps(raw, indent=2) + "\n", encoding="utf-8")
         safetensors.numpy.save_file(tensors, temporary / WEIGHTS, metadata={"format": "pt"})
+        if made_from:
+            made.record(temporary, made_from)
 
 
 def tensor_name(path: tuple[str, ...], layer: int) -> str:

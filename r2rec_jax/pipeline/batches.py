@@ -18,6 +18,7 @@ import numpy as np
 from absl import flags
 
 from r2rec_jax.model.completion import CompletionBatch
+from r2rec_jax.runtime import cleaner
 from r2rec_jax.runtime.errors import UserError
 
 
@@ -103,11 +104,11 @@ class Batches(grain.DatasetIterator):
         """Begins to read, or to start workers, which takes seconds; else the first batch asked for does."""
         self._assert_not_closed()
         if self._ahead is None:
-            self._ahead = self._read_ahead()
             # A terminal sends Ctrl-C to workers too, a scheduler SIGTERM, but their parent may want one more
             # batch: both are blocked for whatever threads and processes begin here, from the first moment.
             before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
             try:
+                self._ahead = self._read_ahead()
                 self._ahead.start_prefetch()
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -140,6 +141,7 @@ class Batches(grain.DatasetIterator):
         # Slicing a dataset moves its start; grain deals what follows to the workers in turn.
         ahead = self._dataset[self._handed_out :].to_iter_dataset(grain.ReadOptions(threads, 2 * threads))
         if self._workers:
+            cleaner.start()
             if not flags.FLAGS.is_parsed():  # by a caller that is no command; grain reads its own
                 flags.FLAGS.mark_as_parsed()
             options = grain.MultiprocessingOptions(self._workers, per_worker_buffer_size=2)

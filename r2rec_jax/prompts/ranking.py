@@ -10,7 +10,7 @@ from r2rec_jax.chains.sampler import Chain, sample_chains
 from r2rec_jax.data.interactions import Catalog
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.prompts.chat import item_token
-from r2rec_jax.prompts.wording import ANSWERS, Wording
+from r2rec_jax.prompts.wording import ANSWERS, LIKED, Wording
 from r2rec_jax.runtime.errors import UserError
 
 
@@ -118,41 +118,61 @@ def ranking_prompt(
     """
     if answer not in ANSWERS:
         raise UserError(f"answer={answer!r}: use {' or '.join(ANSWERS)}")
-    if not 1 <= places <= len(record.candidates):
-        raise UserError(f"places={places}: there are {len(record.candidates)} candidates to rank")
-    tell = functools.partial(told, catalog=catalog, wording=wording, item_tokens=item_tokens)
-    likes = [tell(wording.like, item) for item in record.likes]
-    rated = [tell(wording.rated, item, rating=f"{rating:g}") for item, rating in record.history]
-    names = peer_names(record.chains, wording)
-    chains = [
-        wording.chain.format(
-            number=k,
-            links="".join(wording.link.format(**link) for link in link_facts(chain, catalog, wording, names)),
-            **chain_facts(chain, catalog, wording, names),
-        )
-        for k, chain in enumerate(record.chains, 1)
-    ]
-    candidates = [
-        tell(wording.candidate[answer], item, number=k) for k, item in enumerate(record.candidates, 1)
-    ]
-    parts = [wording.traits(record.demographics, wording.about)]
-    if likes:
-        parts.append(wording.likes.format(likes=wording.like_joiner.join(likes)))
-    if rated:
-        parts.append(wording.history.format(history=wording.like_joiner.join(rated)))
-    if chains:
-        parts.append(wording.chains.format(chains="\n".join(chains)))
-    parts.append(wording.candidates.format(candidates=wording.candidate_joiner.join(candidates)))
+    count = len(record.candidates)
+    if not 1 <= places <= count:
+        raise UserError(f"places={places}: there are {count} candidates to rank")
+    parts = [situation(record, catalog, wording, answer=answer, item_tokens=item_tokens)]
     request, form = wording.request, wording.form
-    if places == len(candidates):
+    if places == count:
         request = wording.request_all
     elif places == 1:
         request, form = wording.request_one, wording.form_one
-    parts.append(request.format(places=places, count=len(candidates)))
-    known = "chains" if chains else "likes" if likes else "neither"
+    parts.append(request.format(places=places, count=count))
+    known = "chains" if record.chains else "likes" if record.likes else "neither"
     parts.append(wording.reason[known] if reasoning else wording.no_reason)
     parts.append(form[answer].format(places=places))
     return "".join(parts)
+
+
+def situation(
+    record: RankingRecord, catalog: Catalog, wording: Wording, *, answer: str, item_tokens: bool = False
+) -> str:
+    """What a prompt tells before it asks: who the user is, history, likes, chains, candidates."""
+    tell = functools.partial(told, catalog=catalog, wording=wording, item_tokens=item_tokens)
+    parts = [wording.traits(record.demographics, wording.about)]
+    if record.history:
+        rated = [rated_text(*one, catalog, wording, item_tokens=item_tokens) for one in record.history]
+        parts.append(wording.history.format(history=wording.like_joiner.join(rated)))
+    if record.likes:
+        likes = [tell(wording.like, item) for item in record.likes]
+        parts.append(wording.likes.format(likes=wording.like_joiner.join(likes)))
+    if record.chains:
+        names = peer_names(record.chains, wording)
+        chains = [
+            wording.chain.format(
+                number=k,
+                links="".join(
+                    wording.link.format(**link) for link in link_facts(chain, catalog, wording, names)
+                ),
+                **chain_facts(chain, catalog, wording, names),
+            )
+            for k, chain in enumerate(record.chains, 1)
+        ]
+        parts.append(wording.chains.format(chains="\n".join(chains)))
+    candidates = [
+        tell(wording.candidate[answer], item, number=k) for k, item in enumerate(record.candidates, 1)
+    ]
+    parts.append(wording.candidates.format(candidates=wording.candidate_joiner.join(candidates)))
+    return "".join(parts)
+
+
+def rated_text(
+    item: int, rating: float, catalog: Catalog, wording: Wording, *, item_tokens: bool = False
+) -> str:
+    """One item of a history."""
+    template = wording.rated if rating >= LIKED else wording.rated_low
+    facts = {"catalog": catalog, "wording": wording, "item_tokens": item_tokens}
+    return told(template, item, rating=f"{rating:g}", **facts)
 
 
 def shown_titles(record: RankingRecord, catalog: Catalog, wording: Wording) -> list[str]:

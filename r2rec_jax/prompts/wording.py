@@ -8,12 +8,14 @@ vanishes with what it would have told.
 
 import dataclasses
 import difflib
+import functools
 
 from r2rec_jax.data.interactions import Catalog
 from r2rec_jax.prompts.chat import plain
 from r2rec_jax.runtime.errors import UserError
 
 ANSWERS = ("titles", "numbers")  # what the ranking line names
+LIKED = 4.0  # from this rating on, a rating speaks for its item
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,8 @@ class Wording:
     likes: str  # {likes}
     dislikes: str  # {likes}: what the user rated low, each as `like`
     rated: str  # {title} {genres} {rating}
-    history: str  # {history}, each as `rated`, joined as likes are
+    rated_low: str  # the same for what was rated below LIKED
+    history: str  # {history}, each as `rated` or `rated_low`, joined as likes are
     chain: str  # a whole chain, and its {number}
     link: str  # a further companion: {peer}, peer_about, {rating}; {item}, item_genres, {next_rating}
     chains: str  # {chains}
@@ -111,6 +114,7 @@ def wording(name: str) -> Wording:
     return WORDINGS[name]
 
 
+@functools.lru_cache(maxsize=1 << 16)
 def clean(text: str) -> str:
     """`plain` text without '>', which separates the places of an answer."""
     return " ".join(plain(text).replace(">", " ").split())
@@ -129,6 +133,7 @@ MOVIES = Wording(
     likes="Films the viewer liked most recently, oldest first:\n{likes}\n\n",
     dislikes="Films the viewer rated most recently and did not like, oldest first:\n{likes}\n\n",
     rated="- {title}{genres}: {rating}",
+    rated_low="- {title}{genres}: {rating}",
     history=(
         "Films the viewer rated most recently, oldest first, with ratings from 1 (worst) to 5 (best):\n"
         "{history}\n\n"
@@ -295,6 +300,7 @@ COMPACT = Wording(
     likes="Kai is fond of {likes}.\n",
     dislikes="Kai is less fond of {likes}.\n",
     rated="{title} a {rating}",
+    rated_low="{title} a {rating}",
     history="Kai gave {history}.\n",
     chain="Kai {r00} {i0} {r10} {peer} {r11} {i1}{links} {r01} Kai",
     link=" {rating} {peer} {next_rating} {item}",
@@ -349,4 +355,25 @@ COMPACT = Wording(
     ),
 )
 
-WORDINGS = {"movies": MOVIES, "books": BOOKS, "products": PRODUCTS, "compact": COMPACT}
+# For R2Rec-mini, whose tokenizer has a token for each title after a space: nothing stands between titles.
+MINI = dataclasses.replace(
+    COMPACT,
+    year=" ({year})",
+    genres="",
+    like=" {title}",
+    like_joiner="",
+    likes="Kai is fond of{likes}.\n",
+    dislikes="Kai is less fond of{likes}.\n",
+    rated=" {title}",
+    rated_low=" low {title}",
+    history="Kai saw{history}.\n",
+    chain="{r00} {i0} {r10} {peer} {r11} {i1}{links} {r01}",
+    candidate={"titles": " {title}", "numbers": " {number} {title}"},
+    candidate_joiner="",
+    candidates="Candidates:{candidates}.\n",
+    request="Best {places}?",
+    request_one="Best?",
+    request_all="Best {count}?",
+)
+
+WORDINGS = {"movies": MOVIES, "books": BOOKS, "products": PRODUCTS, "compact": COMPACT, "mini": MINI}

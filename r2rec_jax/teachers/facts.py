@@ -10,11 +10,10 @@ import re
 
 from r2rec_jax.data.interactions import Catalog
 from r2rec_jax.prompts.ranking import peer_names
-from r2rec_jax.prompts.wording import Wording, clean
+from r2rec_jax.prompts.wording import LIKED, Wording, clean
 from r2rec_jax.teachers.mentions import Names, Words
 from r2rec_jax.teachers.question import Question
 from r2rec_jax.teachers.statements import Statement, read_statements, shown_items
-from r2rec_jax.teachers.template import LIKED
 from r2rec_jax.teachers.validator import read_trace
 
 # title: a title named is one that the prompt shows. who: the person named, else the user, rated the item
@@ -137,11 +136,15 @@ class _Prompt:
         record, names = question.record, peer_names(question.chains, wording)
         ratings = {}
         edges = [edge for chain in question.chains for edge in chain.edges]
-        for who, item, rating in [*edges, *((record.user, *rated) for rated in record.history)]:
+        for who, item, rating in edges:
             ratings.setdefault((names.get(who), item), set()).add(rating)
-        liked = {item for (person, item), told in ratings.items() if person is None and max(told) >= LIKED}
+        told = "{rating}" in wording.rated  # else a history says what was seen, not how it was rated
+        for item, rating in record.history:
+            ratings.setdefault((None, item), set()).update([rating] if told else [])
         for item in record.likes:
             ratings.setdefault((None, item), set())
+        own = [(item, rating) for who, item, rating in edges if who == record.user]
+        liked = {item for item, rating in [*own, *record.history] if rating >= LIKED}
         items = shown_items(question) | set(record.candidates.tolist())
         return cls(items, set(names.values()), ratings, liked | set(record.likes))
 

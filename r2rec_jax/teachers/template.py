@@ -14,10 +14,8 @@ from r2rec_jax.data.interactions import Catalog
 from r2rec_jax.prompts.answer import ORDER, RATING
 from r2rec_jax.prompts.ranking import RankingRecord, chain_facts, link_facts, peer_names
 from r2rec_jax.prompts.rating import hidden_facts
-from r2rec_jax.prompts.wording import Wording, clean
+from r2rec_jax.prompts.wording import LIKED, Wording, clean
 from r2rec_jax.teachers.ask import Ask, Receive, Reply
-
-LIKED = 4.0  # from this rating on, a hop speaks for its item
 
 
 class TemplateTeacher:
@@ -55,14 +53,15 @@ def ranking_trace(
     then the candidates that share most genres with the likes, popular ones first.
     """
     text = _ranking(record, catalog, wording, places, answer)
-    if not reasoning:
-        return "", text
+    return narration(record, catalog, wording) if reasoning else "", text
+
+
+def narration(record: RankingRecord, catalog: Catalog, wording: Wording) -> str:
+    """The reasoning of `ranking_trace`."""
     # By user alone, so that the number of statements tells nothing.
     count = wording.told[record.user % len(wording.told)]
     hops = _chain_hops if record.chains else _like_hops
-    steps = hops(record, catalog, wording, count)
-    steps.append(_taste(record, catalog, wording))
-    return "\n".join(steps), text
+    return "\n".join([*hops(record, catalog, wording, count), _taste(record, catalog, wording)])
 
 
 def rating_trace(

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from multiprocessing import shared_memory
 
 STEPS, EVERY = 30, 3
 
@@ -33,6 +34,10 @@ if fault != "repeats":
     replace(log, "".join(lines[:done]))
 if fault == "leaves a process":
     subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+if fault == "hangs" and done:
+    time.sleep(600)
+if fault == "leaves shared memory":
+    shared_memory.SharedMemory(create=True, size=100)  # its tracker dies with the group
 for step in range(done + 1, STEPS + 1):
     time.sleep(0.01)
     row = {"step": step, "square": step**2, "time/step_s": time.time()}

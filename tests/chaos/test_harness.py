@@ -1,12 +1,14 @@
 """The harness on a run that resumes exactly, and on runs with a fault planted in them."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
+from r2rec_jax.chaos import harness
 from r2rec_jax.chaos.harness import Harness, Stage
 from r2rec_jax.chaos.process import MARK
 from r2rec_jax.chaos.table import table
@@ -53,11 +55,28 @@ def test_a_planted_fault_is_found(kill, fault, said):
     assert "NO" in table([trial]) and trial.difference in table([trial])
 
 
+def test_a_run_that_hangs_is_killed_and_told(kill, monkeypatch):
+    monkeypatch.setattr(harness, "HANGS_S", 4.0)
+    trial = kill("hangs", kills=40)
+    assert not trial.passed and "s, without a sign of life for " in trial.difference
+    assert not [one for one in psutil.process_iter(["environ"]) if MARK in (one.info["environ"] or {})]
+
+
 def test_a_process_that_outlives_its_run_is_counted_and_killed(kill):
     trial = kill("leaves a process", kills=3, orphan_s=0.3)
     assert trial.difference == "" and not trial.passed
     assert trial.orphans >= 3 and trial.orphan_s >= 0.3
     assert not [one for one in psutil.process_iter(["environ"]) if MARK in (one.info["environ"] or {})]
+
+
+def test_shared_memory_that_is_left_is_counted_and_removed(kill):
+    before = set(os.listdir("/dev/shm"))
+    trial = kill("leaves shared memory", kills=8, orphan_s=4.0)
+    assert trial.difference == "" and not trial.passed and trial.orphans == 0
+    # A run that is not killed, or killed alone, has a tracker that removes it.
+    assert 0 < trial.segments <= 8 - trial.alone and f"  {trial.segments}  " in table([trial])
+    new = set(os.listdir("/dev/shm")) - before
+    assert not [name for name in new if not name.startswith(("psm_", "sem.mp-"))]  # others are at work
 
 
 def test_a_stage_that_fails_unkilled_is_an_error(tmp_path):

@@ -16,15 +16,16 @@ FOLDER = Path(__file__).parents[2] / "configs"
 TABLES = [f"table{n}{data}" for n in (1, 2, 3) for data in ("", "_book", "_electronics")]
 TABLES += ["table1_small", "table2_small"]
 PRESETS = {
-    "data": (None, "generated", *data.MOVIELENS, *data.PAPER, *data.AMAZON, "table"),
-    "sft": (None, "quickstart"),
-    "grpo": (None, "quickstart"),
-    "eval": (None, "quickstart", "compared"),
-    "faithful": (None, "quickstart"),
-    "baselines": (None, "quickstart"),
+    "data": (None, "generated", "mini", *data.MOVIELENS, *data.PAPER, *data.AMAZON, "table"),
+    "sft": (None, "quickstart", "mini"),
+    "grpo": (None, "quickstart", "mini"),
+    "eval": (None, "quickstart", "mini", "compared"),
+    "faithful": (None, "quickstart", "mini"),
+    "baselines": (None, "quickstart", "mini"),
     "tallrec": (None, "quickstart"),
     "llara": (None, "quickstart"),
-    "reproduce": ("quickstart", "figure5", "ml1m", *TABLES),
+    "pretrain_mini": (None, "gpu"),
+    "reproduce": ("quickstart", "figure5", "ml1m", "ml1m_mini", "ml1m_mini_gpu", *TABLES),
 }
 PLAIN = ("pretrain_tiny", "soak")  # take no preset
 BUILDS = [(name, preset) for name, presets in PRESETS.items() for preset in presets]
@@ -62,7 +63,7 @@ def test_reproduce_asks_for_a_preset():
         build("reproduce")
 
 
-@pytest.mark.parametrize(("data", "stage"), [(None, None), ("generated", "quickstart")])
+@pytest.mark.parametrize(("data", "stage"), [(None, None), ("generated", "quickstart"), ("mini", "mini")])
 def test_all_stages_share_the_base(data, stage):
     """What prepare and annotate write is what sft, grpo and eval read."""
     wanted = build("data", data).to_dict()

@@ -21,6 +21,7 @@ PROMPT = ConfigDict(
         "places": 3,
         "reasoning": True,
         "likes": 4,
+        "history": 0,
         "chains": 3,
         "chain_length": 2,
         "chain_selection": "uniform",
@@ -67,6 +68,23 @@ def test_every_hop_is_a_rating_of_the_log_and_the_loop_closes(dataset, graph):
 
 def is_item(dataset, title: str) -> np.ndarray:
     return np.isin(dataset.interactions.item, dataset.catalog.title.index(title))
+
+
+def test_a_history_is_that_of_the_log(dataset, graph):
+    user = int(dataset.split.users["evaluation"][2])
+    prompt = PROMPT.copy_and_resolve_references()
+    prompt.update({"wording": "mini", "history": 3})
+    # One less than there would have been without a budget; chains and likes go before history does.
+    record = make_record(dataset, graph, user, chains=0, likes=0, history=2, seed=9)
+    text = ranking_prompt(record, dataset.catalog, wording("mini"), answer="titles", places=3)
+    row = {"user": user, "prompt": text, "reasoning": "", "ranking": [], "truth_rank": 0}
+    case = build_case(row, dataset, graph, prompt, seed=9, before_target_time=False)
+    rows, log = dataset.history(user), dataset.interactions
+    rated = zip(log.item[rows][-2:].tolist(), log.rating[rows][-2:].tolist(), strict=True)
+    titles = [wording("mini").title(dataset.catalog, item) for item in log.item[rows][-2:].tolist()]
+    assert [(hop.rater, hop.title) for hop in case.history] == [(USER, title) for title in titles]
+    assert [hop.rating for hop in case.history] == [f"{rating:g}" for _, rating in rated]
+    assert (case.likes, case.chains) == ([], [])
 
 
 def test_what_the_prompt_had_no_room_for_is_not_shown(dataset, graph):

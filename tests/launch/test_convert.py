@@ -18,6 +18,7 @@ from r2rec_jax.model import weights
 from r2rec_jax.model.config import LlamaConfig
 from r2rec_jax.model.hf import save_params
 from r2rec_jax.model.llama import Llama, init_variables
+from r2rec_jax.runtime import made
 from r2rec_jax.runtime.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -63,8 +64,8 @@ def test_there_and_back_is_the_same_bytes(source, tmp_path):
     convert(orbax, back, "bfloat16", False)
     assert_same_bytes(back, source)
     names = {file.name for file in source.iterdir()} - {"weights.bin"}
-    assert {file.name for file in back.iterdir()} == names
-    assert {file.name for file in orbax.iterdir()} == names - {"model.safetensors"} | {"params"}
+    assert {file.name for file in back.iterdir()} == names | {made.RECORD}
+    assert {file.name for file in orbax.iterdir()} == names - {"model.safetensors"} | {"params", made.RECORD}
     for folder in (orbax, back):
         for name, text in COMPANIONS.items():
             assert (folder / name).read_text() == text
@@ -129,6 +130,26 @@ def test_an_existing_target_needs_overwrite(source, tmp_path):
     assert [file.name for file in (tmp_path / "target").iterdir()] == ["mine"]
     convert(source, tmp_path / "target", "bfloat16", True)
     assert weights.is_orbax(tmp_path / "target") and not (tmp_path / "target" / "mine").exists()
+
+
+def test_the_same_command_again_finds_its_target_and_another_one_is_refused(source, tmp_path, capsys):
+    target = tmp_path / "target"
+    convert(source, target, "bfloat16", False)
+    (tmp_path / ".target.abcd1234.tmp").mkdir()  # as one leaves it that was killed after its last rename
+    capsys.readouterr()
+    convert(source, target, "bfloat16", False)
+    said = capsys.readouterr().out
+    assert said == f"{target} is there already, made from the same files with the same settings\n"
+    assert {file.name for file in tmp_path.iterdir()} == {"source", "target"}
+    with pytest.raises(UserError, match="already exists"):
+        convert(source, target, "float32", False)
+    (target / "README.md").unlink()
+    with pytest.raises(UserError, match="already exists"):
+        convert(source, target, "bfloat16", False)
+    convert(source, target, "bfloat16", True)
+    (source / "README.md").write_text("Another.\n")
+    with pytest.raises(UserError, match="already exists"):
+        convert(source, target, "bfloat16", False)
 
 
 @pytest.mark.slow

@@ -99,7 +99,7 @@ def test_a_run_that_stops_after_parsing_goes_on(amazon, tmp_path, monkeypatch):
 
 
 def test_nothing_is_left_to_clear_once_the_data_are_there(amazon, tmp_path, monkeypatch):
-    """What was parsed goes before the folder appears, a scratch folder at the next start, which refuses."""
+    """What was parsed goes before the folder appears, a scratch folder at the next start."""
     config, workdir = config_of(amazon), tmp_path / "data"
 
     def killed(*_):
@@ -112,9 +112,40 @@ def test_nothing_is_left_to_clear_once_the_data_are_there(amazon, tmp_path, monk
     assert {path.name for path in tmp_path.iterdir()} == {"amazon"}
     prepare.main(config, workdir, False)
     (tmp_path / ".data.abcd1234.tmp").mkdir()
-    with pytest.raises(UserError, match="already exists"):
-        prepare.main(config, workdir, False)
+    prepare.main(config, workdir, False)
     assert {path.name for path in tmp_path.iterdir()} == {"amazon", "data"}
+
+
+def test_the_same_command_again_finds_its_data_and_another_one_is_refused(amazon, tmp_path, capsys):
+    workdir = tmp_path / "data"
+    prepare.main(config_of(amazon), workdir, False)
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in workdir.iterdir()}
+    capsys.readouterr()
+    prepare.main(config_of(amazon, workers=5), workdir, False)
+    assert capsys.readouterr().out == (
+        f"{workdir} is there already, made from the same files with the same settings\n"
+    )
+
+    def refused(**settings) -> None:
+        with pytest.raises(UserError, match="already exists: choose another folder or add --overwrite"):
+            prepare.main(config_of(amazon, **settings), workdir, False)
+
+    refused(candidates=11)
+    refused(seed=1)
+    raw = amazon / "Books.jsonl.gz"
+    times = raw.stat().st_atime_ns, raw.stat().st_mtime_ns
+    os.utime(raw, ns=(times[0], times[1] + 1))
+    refused()
+    os.utime(raw, ns=times)
+    prepare.main(config_of(amazon), workdir, False)
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in workdir.iterdir()} == before
+    with open(workdir / "rating.npy", "ab") as file:
+        file.write(b"\0")
+    refused()
+    prepare.main(config_of(amazon), workdir, True)
+    assert {path: path.read_bytes() for path in workdir.iterdir()} == {
+        p: data for p, (_, data) in before.items()
+    }
 
 
 @pytest.mark.parametrize("late", [False, True])

@@ -7,7 +7,7 @@ from r2rec_jax.chains.graph import build_graph
 from r2rec_jax.data.generate import generate
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.data.protocol import split
-from r2rec_jax.pipeline.pretrain import PretrainRows
+from r2rec_jax.pipeline.pretrain import Documents, PretrainRows
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.corpus import Corpus, Document
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
@@ -33,7 +33,7 @@ def chat(corpus, tmp_path_factory) -> Chat:
 
 @pytest.fixture(scope="module")
 def rows(corpus, chat) -> PretrainRows:
-    return PretrainRows(corpus, chat, rows=80, seed=3, curriculum=CURRICULUM)
+    return PretrainRows(Documents(corpus, chat), chat.begin, rows=80, seed=3, curriculum=CURRICULUM)
 
 
 class Scripted:
@@ -52,7 +52,8 @@ def test_the_mask_covers_exactly_the_text_to_learn(chat):
     whole = Document("", "Ann enjoyed A.")
     talk = Document("Order the best 1.", "Order: A", reasoning="A is a favourite.")
     length = 150
-    row = PretrainRows(Scripted([plain, whole, talk]), chat, rows=1, seed=0, curriculum=((1, length, 4),))[0]
+    text = Documents(Scripted([plain, whole, talk]), chat)
+    row = PretrainRows(text, chat.begin, rows=1, seed=0, curriculum=((1, length, 4),))[0]
     expected = []
     for document in itertools.cycle([plain, whole, talk]):
         if document.reasoning is None:
@@ -78,7 +79,8 @@ def test_the_mask_covers_exactly_the_text_to_learn(chat):
 def test_a_document_that_does_not_fit_is_left_out_whole(chat):
     short, long = Document("", "Ann"), Document("", "Ann enjoyed A. " * 40)
     source = Scripted([short, long])
-    row = PretrainRows(source, chat, rows=1, seed=0, curriculum=((1, 20, 4),))[0]
+    text = Documents(source, chat)
+    row = PretrainRows(text, chat.begin, rows=1, seed=0, curriculum=((1, 20, 4),))[0]
     assert chat.decode(row["response"].tolist()).replace("<｜end▁of▁sentence｜>", "|") == "Ann|Ann|Ann|"
     assert len(source.asked) == 6  # three that did not fit end the row
 
@@ -94,13 +96,13 @@ def test_rows_fit_the_curriculum(rows):
 @pytest.mark.parametrize(("k", "options"), [(0, 3), (20, 3), (21, 8), (79, 8)])
 def test_options_follow_the_curriculum(chat, k, options):
     source = Scripted([Document("", "Ann enjoyed A.")])
-    _ = PretrainRows(source, chat, rows=80, seed=0, curriculum=CURRICULUM)[k]
+    _ = PretrainRows(Documents(source, chat), chat.begin, rows=80, seed=0, curriculum=CURRICULUM)[k]
     assert set(source.asked) == {options}
 
 
 def test_a_row_depends_on_seed_and_place_alone(corpus, chat, rows):
-    again = PretrainRows(corpus, chat, rows=80, seed=3, curriculum=CURRICULUM)
-    other = PretrainRows(corpus, chat, rows=80, seed=4, curriculum=CURRICULUM)
+    again = PretrainRows(Documents(corpus, chat), chat.begin, rows=80, seed=3, curriculum=CURRICULUM)
+    other = PretrainRows(Documents(corpus, chat), chat.begin, rows=80, seed=4, curriculum=CURRICULUM)
     backwards = {k: again[k] for k in (70, 30, 5)}
     for k, row in backwards.items():
         for name in ("prompt", "response", "mask"):

@@ -15,6 +15,7 @@ import pytest
 from jax._src import xla_bridge
 from ml_collections import ConfigDict
 
+from r2rec_jax.chaos.process import Orphans, Running, segments
 from r2rec_jax.data import prepared
 from r2rec_jax.model.completion import CompletionBatch
 from r2rec_jax.pipeline.batches import batches, collate
@@ -210,6 +211,37 @@ def test_workers_end_with_a_parent_that_was_killed(tmp_path):
     while any(_runs(pid) for pid in workers):
         assert time.monotonic() < until
         time.sleep(0.1)
+
+
+READS = """
+import time
+from tests.pipeline.test_workers import reader
+if __name__ == "__main__":
+    iterator = reader(1)
+    next(iterator)
+    print("ready", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("alone", [True, False])
+def test_no_shared_memory_outlives_a_run_that_was_killed(tmp_path, alone):
+    """Python's own cleaner is of the run's process group, and dies with it."""
+    (tmp_path / "reads.py").write_text(READS)
+    command = [sys.executable, str(tmp_path / "reads.py")]
+    with Running(command, tmp_path, tmp_path / "log", {}) as running:
+        while "ready" not in running.said():
+            assert running.code is None, running.said()
+            time.sleep(0.05)
+        while not [path for path in segments(running.mark) if not path.name.startswith("sem.")]:
+            time.sleep(0.05)  # a batch is on its way
+        running.kill(alone)
+    orphans = Orphans(limit_s=10.0)
+    orphans.expect(running.mark)
+    orphans.settle()
+    assert (orphans.count, orphans.segments) == (0, 0)
+    assert running.said() == "ready\n"
 
 
 def _runs(pid: str) -> bool:

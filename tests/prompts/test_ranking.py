@@ -8,7 +8,7 @@ from r2rec_jax.chains.sampler import Chain, Link, sample_chains
 from r2rec_jax.data.interactions import Catalog
 from r2rec_jax.prompts.ranking import RankingRecord, make_record, ranking_prompt, shown_titles
 from r2rec_jax.prompts.rating import rating_prompt
-from r2rec_jax.prompts.wording import ANSWERS, BOOKS, COMPACT, MOVIES, PRODUCTS, WORDINGS, wording
+from r2rec_jax.prompts.wording import ANSWERS, BOOKS, COMPACT, MINI, MOVIES, PRODUCTS, WORDINGS, wording
 from r2rec_jax.runtime.errors import UserError
 
 FILMS = Catalog(
@@ -94,6 +94,18 @@ def test_a_prompt_of_rated_history_for_one_place_reads_so():
     )
     compact = ranking_prompt(record, FILMS, COMPACT, **asked)
     assert "lawyer.\nKai gave Heat a 4, Emma a 2.5.\nCandidates: Ran, Fargo, Shine.\n" in compact
+
+
+def test_the_mini_prompt_reads_so():
+    record = dataclasses.replace(RECORD, history=[(1, 2.0), (0, 4.0), (2, 3.5)])
+    assert ranking_prompt(record, FILMS, MINI, answer="titles", places=1) == (
+        "Kai: female, 25-34, lawyer.\n"
+        "Kai saw low Emma (1996) Heat (1995) low Big (1988).\n"
+        "Kai is fond of Heat (1995) Big (1988).\n"
+        "4 Heat (1995) 5 Jo 2 Emma (1996) 3.5\n"
+        "Candidates: Ran (1985) Fargo (1996) Shine.\n"
+        "Best?"
+    )
 
 
 @pytest.mark.parametrize("words", [MOVIES, BOOKS, PRODUCTS], ids=["movies", "books", "products"])

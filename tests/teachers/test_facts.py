@@ -159,6 +159,20 @@ def test_a_title_of_the_catalogue_that_the_prompt_does_not_show():
     assert [(fact.kind, fact.supported) for fact in then.facts] == [("who", False)]
 
 
+def test_a_rating_of_the_history_counts_only_where_the_prompt_tells_it():
+    record = dataclasses.replace(RECORD, likes=[], history=[(4, 5.0), (5, 2.0)])
+    told = {
+        name: FactChecker(FILMS, WORDINGS[name]).check(asked(record), line)[0].facts
+        for name, line in (("movies", "The viewer gave Aliens a 2."), ("mini", "Kai gave Aliens (1986) a 2."))
+    }
+    for name, known in (("movies", True), ("mini", False)):
+        assert [(fact.kind, fact.supported) for fact in told[name]] == [
+            ("title", True),
+            ("who", True),
+            ("rating", known),
+        ]
+
+
 def test_an_empty_reasoning_states_nothing():
     assert FactChecker(FILMS, MOVIES).check(asked(RECORD), "") == []
 

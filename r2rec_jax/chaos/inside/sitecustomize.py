@@ -1,10 +1,11 @@
-"""Kills the process that it is in just before a change of a file.
+"""Kills the process that it is in just before a change of a file, and signs its shared memory.
 
 Python imports a module of this name at its start; r2rec_jax/chaos/process.py puts this folder on the path.
 Audit events tell what is about to change below R2REC_CHAOS_FOLDER: files opened for writing, renamed and
 removed, folders made and removed. Before number R2REC_CHAOS_AT, from 1, it kills the process, and its whole
 group where R2REC_CHAOS_GROUP is 1. The file R2REC_CHAOS_NOTE tells which change that was, or at the end how
-many there were.
+many there were. Names of shared memory and semaphores begin with R2REC_CHAOS_RUN, so that what a run leaves
+can be told from that of others on the machine.
 """
 
 import atexit
@@ -12,6 +13,7 @@ import itertools
 import os
 import signal
 import sys
+from multiprocessing import process, shared_memory
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 FOLDER_AT = {"os.rename": 2, "os.remove": 1, "os.rmdir": 1, "os.mkdir": 2}  # where an event has its dir_fd
@@ -52,6 +54,14 @@ def begin() -> None:
     atexit.register(lambda: tell(str(last)))
 
 
-# What the command starts is left alone: it changes none of its files.
+def sign(run: str) -> None:
+    """Eight characters: some systems allow no more than 14."""
+    shared_memory._SHM_NAME_PREFIX = f"/{run[:8]}_"
+    process.current_process()._config["semprefix"] = f"/{run[:8]}"
+
+
+if run := os.environ.get("R2REC_CHAOS_RUN"):
+    sign(run)
+# What the command starts is left alone else: it changes none of its files.
 if os.environ.get("R2REC_CHAOS_PARENT") == str(os.getppid()):
     begin()

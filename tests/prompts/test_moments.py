@@ -1,0 +1,118 @@
+"""Against the log itself: what a moment shows was there before it, and nothing of what came after."""
+
+import numpy as np
+import pytest
+
+from configs.base import base, mini
+from r2rec_jax.chains.graph import build_graph
+from r2rec_jax.data.generate import generate
+from r2rec_jax.data.prepared import Dataset
+from r2rec_jax.data.protocol import split
+from r2rec_jax.prompts.moments import LEAST, Moments
+from r2rec_jax.runtime.errors import UserError
+
+OPTIONS = 6
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    log, catalog = generate(seed=2, users=80, items=60, ratings_per_user=20)
+    return Dataset("d", log, catalog, split(log, seed=0, sizes={"evaluation": 20}))
+
+
+@pytest.fixture(scope="module")
+def moments(dataset) -> Moments:
+    return Moments(dataset, build_graph(dataset), mini(base()).prompt)
+
+
+@pytest.fixture(scope="module")
+def records(moments):
+    rng = np.random.default_rng(0)
+    shown = {"options": OPTIONS, "history": 8, "likes": 5, "chains": 3}
+    return [moments.record(moments.moment(rng), rng, **shown) for _ in range(400)]
+
+
+@pytest.fixture(scope="module")
+def pasts(dataset) -> list[dict[int, tuple[int, float]]]:
+    """Of every user {item: (place in its history, rating)}, the truth and what follows left out."""
+    log, found = dataset.interactions, [{} for _ in range(dataset.interactions.n_users)]
+    for row, (user, item, rating) in enumerate(
+        zip(log.user.tolist(), log.item.tolist(), log.rating.tolist(), strict=True)
+    ):
+        if row < dataset.split.cutoff[user]:
+            found[user][item] = (len(found[user]), rating)
+    return found
+
+
+def test_all_that_a_record_shows_of_its_user_lies_before_its_moment(records, pasts, dataset):
+    for record in records:
+        past = pasts[record.user]
+        now, rating = past[record.truth]  # a KeyError here would be a truth of the split
+        assert rating > dataset.split.like_above and now >= LEAST
+        shown = [item for item, _ in record.history] + record.likes
+        shown += [item for chain in record.chains for item in (chain.i0, chain.i1)]
+        assert all(past[item][0] < now for item in shown)
+
+
+def test_the_history_and_the_likes_are_the_latest(records, pasts):
+    for record in records:
+        order = sorted(pasts[record.user].items(), key=lambda pair: pair[1][0])
+        before = [
+            (item, rating) for item, (place, rating) in order if place < pasts[record.user][record.truth][0]
+        ]
+        assert record.history == before[len(before) - len(record.history) :]
+        assert record.likes == [item for item, rating in before if rating > 3][-5:]
+
+
+def test_candidates_are_the_truth_and_items_never_rated(records, dataset):
+    log = dataset.interactions
+    for record in records:
+        ever = set(log.item[log.offsets[record.user] : log.offsets[record.user + 1]].tolist())
+        others = set(record.candidates.tolist()) - {record.truth}
+        assert len(others) == OPTIONS - 1 and ever.isdisjoint(others)
+    places = [record.candidates.tolist().index(record.truth) for record in records]
+    assert np.bincount(places, minlength=OPTIONS).min() > 40  # of 400, 67 each
+
+
+def test_chains_are_loops_of_the_log_with_different_companions(records, pasts):
+    chains = [(record, chain) for record in records for chain in record.chains]
+    assert len(chains) > 100
+    for record, chain in chains:
+        own, peer = pasts[chain.user], pasts[chain.peer]
+        assert chain.user == record.user != chain.peer and chain.i0 != chain.i1
+        assert (own[chain.i0][1], own[chain.i1][1]) == (chain.r00, chain.r01)
+        assert (peer[chain.i0][1], peer[chain.i1][1]) == (chain.r10, chain.r11)
+    for record in records:
+        assert len({chain.peer for chain in record.chains}) == len(record.chains) <= 3
+
+
+def test_windows_are_stretches_of_history_and_cover_it(moments, pasts):
+    rng, shown = np.random.default_rng(1), set()
+    for _ in range(3000):
+        window = moments.window(rng, 8)
+        order = sorted(pasts[window.user].items(), key=lambda pair: pair[1][0])
+        order = [(item, rating) for item, (_, rating) in order]
+        first = order.index(window.rated[0])
+        assert 1 <= len(window.rated) <= 8 and order[first : first + len(window.rated)] == window.rated
+        shown |= {(window.user, item) for item, _ in window.rated}
+    assert len(shown) > 0.98 * sum(map(len, pasts))
+
+
+def test_chains_of_several_companions_are_refused(dataset):
+    config = mini(base()).prompt
+    config.chain_length = 2
+    with pytest.raises(UserError, match="leave it at 1"):
+        Moments(dataset, build_graph(dataset), config)
+
+
+def test_the_next_moment_is_the_first_that_is_far_enough(moments, pasts, dataset):
+    log, rng = dataset.interactions, np.random.default_rng(3)
+    for _ in range(200):
+        row = moments.moment(rng)
+        user, least = int(log.user[row]), int(rng.integers(1, 6))
+        place = pasts[user][int(log.item[row])][0]
+        later = [now for now, rating in pasts[user].values() if rating > 3 and now >= place + least]
+        found = moments.next_moment(row, least)
+        assert (found is None) == (not later)
+        if later:
+            assert pasts[user][int(log.item[found])][0] == min(later) and log.user[found] == user
