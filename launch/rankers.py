@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable, Iterator, Set
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
@@ -69,6 +70,34 @@ def count_runs(config: ConfigDict, name: str, section: ConfigDict) -> int:
     return 1
 
 
+def make_policies(
+    config: ConfigDict, sections: dict[str, FrozenConfigDict], mesh: jax.sharding.Mesh, dataset: Dataset
+) -> Callable[[str], tuple[Llama, dict]]:
+    """Of a system's name its model and variables. The base is loaded once for all, if any asks for it.
+
+    The function raises UserError as `make_rankers` does.
+    """
+    optimizer = make_optimizer(config, steps=1)
+
+    @functools.cache
+    def plain() -> Policy:
+        return load_policy(config, mesh, config.seed)
+
+    @functools.cache
+    def hybrid() -> Policy:
+        check_items(config, dataset)
+        return with_items(plain(), config.model.item_table, mesh, config.seed)
+
+    def adapted(name: str) -> tuple[Llama, dict]:
+        policy = hybrid() if sections[name].item_tokens else plain()
+        trainable, adapter = policy.trainable, config.systems[name].adapter
+        if adapter:
+            trainable = restore_trainable(adapter, trainable, optimizer, config.restore, config)
+        return policy.model, {**policy.frozen, **trainable}
+
+    return adapted
+
+
 def make_rankers(
     config: ConfigDict,
     sections: dict[str, FrozenConfigDict],
@@ -82,17 +111,8 @@ def make_rankers(
     Raises UserError for missing keys, checkpoints or item vectors, and settings that cannot be.
     """
     mesh = make_mesh(**config.mesh)
-    optimizer = make_optimizer(config, steps=1)
     sampling = SamplingConfig(**config.rollout, slots=config.evaluate.batch_size)
-
-    @functools.cache
-    def plain() -> Policy:
-        return load_policy(config, mesh, config.seed)
-
-    @functools.cache
-    def hybrid() -> Policy:
-        check_items(config, dataset)
-        return with_items(plain(), config.model.item_table, mesh, config.seed)
+    adapted = make_policies(config, sections, mesh, dataset)
 
     @functools.cache  # systems that ask alike share one, and what it has compiled
     def ranker(model: Llama, mode: str, runs: int, samples: int) -> PolicyRanker:
@@ -106,13 +126,6 @@ def make_rankers(
     @functools.cache
     def prompts(section: FrozenConfigDict) -> list[Prompt]:
         return [source(section)[k] for k in range(len(users))]
-
-    def adapted(name: str) -> tuple[Llama, dict]:
-        policy = hybrid() if sections[name].item_tokens else plain()
-        trainable, adapter = policy.trainable, config.systems[name].adapter
-        if adapter:
-            trainable = restore_trainable(adapter, trainable, optimizer, config.restore, config)
-        return policy.model, {**policy.frozen, **trainable}
 
     def of(name: str) -> Rank:
         c, section = config.systems[name], sections[name]

@@ -54,6 +54,19 @@ class Chain:
     def items(self) -> tuple[int, ...]:
         return (self.i0, self.i1, *(link.item for link in self.more))
 
+    @property
+    def edges(self) -> list[tuple[int, int, float]]:
+        """(who, item, rating) in the order of the loop: every peer rated the item before it and the one
+        after it, the user closes the loop at both ends."""
+        edges = [
+            (self.user, self.i0, self.r00),
+            (self.peer, self.i0, self.r10),
+            (self.peer, self.i1, self.r11),
+        ]
+        for link in self.more:
+            edges += [(link.peer, edges[-1][1], link.rating), (link.peer, link.item, link.next_rating)]
+        return [*edges, (self.user, self.items[-1], self.r01)]
+
 
 def sample_chains(
     graph: Graph,

@@ -147,15 +147,10 @@ def _as_shown(
 
 
 def _hops(chain: Chain, dataset: Dataset, words: Wording, names: dict[int, str]) -> list[Hop]:
-    # Every peer rated the item before it and the item after it; the user closes the loop at both ends.
-    edges = [(USER, chain.i0, chain.r00), (names[chain.peer], chain.i0, chain.r10)]
-    edges.append((names[chain.peer], chain.i1, chain.r11))
-    item = chain.i1
-    for link in chain.more:
-        edges += [(names[link.peer], item, link.rating), (names[link.peer], link.item, link.next_rating)]
-        item = link.item
-    edges.append((USER, item, chain.r01))
-    return [Hop(rater, words.title(dataset.catalog, item), f"{rating:g}") for rater, item, rating in edges]
+    return [
+        Hop(names.get(who, USER), words.title(dataset.catalog, item), f"{rating:g}")
+        for who, item, rating in chain.edges
+    ]
 
 
 def _shown(record: RankingRecord) -> list[int]:

@@ -24,6 +24,14 @@ FILLS = 8  # prompts of a block for each slot
 WIDTH = 64  # accelerators like lengths that are a multiple of it
 
 
+@dataclasses.dataclass(frozen=True)
+class Thought:
+    """A reasoning's tokens without its end, and whether it was cut off."""
+
+    tokens: list[int]
+    truncated: bool
+
+
 class PolicyRanker:
     """Ranks users by one model in one mode. Adapters come and go; each shape compiles once.
 
@@ -89,39 +97,24 @@ class PolicyRanker:
         return rank_users(self.engine, variables, asked, self.chat, config, seed=seed, samples=samples)
 
     def _by_likelihood(self, variables, asked, config, seed) -> Iterator[tuple[int, list[Judged]]]:
-        chat = self.chat
-        thoughts = self._reasonings(variables, asked, config, seed)
-        opening = [*([chat.end_think] if config.reasoning else []), *chat.encode(OPENING)]
-        close = [chat.end] if config.places == 1 else chat.encode(JOINER)
-        # What ends a name counts too: else 1 would be as likely as it and all numbers that begin with it.
-        named = [[[*name, *close] for name in spelt(chat, one.titles, config.answer)] for one in asked]
-        longer = len(opening) + (self.max_tokens if config.reasoning else 0)
-        widest = {-(-(width + longer) // WIDTH) * WIDTH for width in config.buckets}
-        score_BC = continuation_logprobs(
-            self.model,
-            variables,
-            [np.array([*asked[k].tokens, *said, *opening], np.int32) for k, said, _ in thoughts],
-            [[np.array(tokens, np.int32) for tokens in named[k]] for k, _, _ in thoughts],
-            buckets=tuple(sorted({*config.buckets, *widest})),
-            batch_size=self.rows,
-            mesh=self.mesh,
-        )
+        thoughts = self.reason(variables, asked, config, seed)
         samples = len(thoughts) // len(asked)
+        prompts = [prompt for prompt in asked for _ in range(samples)]
+        score_BC = self.score(variables, prompts, [thought.tokens for thought in thoughts], config)
         for k, prompt in enumerate(asked):
             rows = range(k * samples, (k + 1) * samples)
-            check_numbers(score_BC[rows], prompt)
             read = []
             for row in rows:
-                _, said, cut = thoughts[row]
-                reasoning = chat.decode(said)
+                reasoning, cut = self.chat.decode(thoughts[row].tokens), thoughts[row].truncated
                 read.append(judge_scores(prompt, score_BC[row], config, reasoning=reasoning, truncated=cut))
             yield k, read
 
-    def _reasonings(self, variables, asked, config, seed) -> list[tuple[int, list[int], bool]]:
-        """(k, a reasoning's tokens without its end, whether it was cut off), a prompt's samples together."""
+    def reason(self, variables: dict, asked: list[Prompt], config: ConfigDict, seed: int) -> list[Thought]:
+        """The reasonings that the model writes, of a ranker by likelihood: runs x samples a prompt, those of
+        a prompt together; empty ones without `config.reasoning`."""
         samples = self.runs * self.samples
         if not config.reasoning:
-            return [(k, [], False) for k in range(len(asked)) for _ in range(samples)]
+            return [Thought([], False)] * len(asked) * samples
         rows = [prompt.tokens for prompt in asked]
         ended = generate(self.engine, variables, rows, ids(asked), config.buckets, seed=seed, samples=samples)
         found = []
@@ -133,8 +126,37 @@ class PolicyRanker:
                     said, cut = said[: said.index(self.chat.end)], False
                 elif not cut:
                     said.pop()
-                found.append((k, said, bool(cut)))
+                found.append(Thought(said, bool(cut)))
         return found
+
+    def score(
+        self, variables: dict, prompts: list[Prompt], reasonings: list[list[int]], config: ConfigDict
+    ) -> np.ndarray:
+        """log p that the answer names each candidate first, after each prompt and its reasoning, any of up to
+        `sampling.max_tokens` tokens: float64 [B, C], in nats.
+
+        Raises UserError where the model gives no numbers.
+        """
+        chat = self.chat
+        opening = [*([chat.end_think] if config.reasoning else []), *chat.encode(OPENING)]
+        close = [chat.end] if config.places == 1 else chat.encode(JOINER)
+        # What ends a name counts too: else 1 would be as likely as it and all numbers that begin with it.
+        named = [[[*name, *close] for name in spelt(chat, one.titles, config.answer)] for one in prompts]
+        longer = len(opening) + (self.max_tokens if config.reasoning else 0)
+        widest = {-(-(width + longer) // WIDTH) * WIDTH for width in config.buckets}
+        pairs = zip(prompts, reasonings, strict=True)
+        score_BC = continuation_logprobs(
+            self.model,
+            variables,
+            [np.array([*prompt.tokens, *said, *opening], np.int32) for prompt, said in pairs],
+            [[np.array(tokens, np.int32) for tokens in names] for names in named],
+            buckets=tuple(sorted({*config.buckets, *widest})),
+            batch_size=self.rows,
+            mesh=self.mesh,
+        )
+        for prompt, score_C in zip(prompts, score_BC, strict=True):
+            check_numbers(score_C, prompt)
+        return score_BC
 
 
 def blocks(prompts: list[Prompt], buckets: tuple[int, ...], size: int) -> list[list[int]]:

@@ -15,9 +15,10 @@ from r2rec_jax.data.interactions import Catalog
 from r2rec_jax.prompts.answer import ORDER, RATING, parse_ranking, rank_of
 from r2rec_jax.prompts.chat import Chat, plain
 from r2rec_jax.prompts.ranking import peer_names, shown_titles
-from r2rec_jax.prompts.wording import Wording, clean
-from r2rec_jax.teachers.mentions import Names, Words, ratings
+from r2rec_jax.prompts.wording import Wording
+from r2rec_jax.teachers.mentions import Words, ratings
 from r2rec_jax.teachers.question import Question
+from r2rec_jax.teachers.statements import Statement, read_statements
 
 # Why a trace was refused, and what a teacher is told of it before it tries again.
 REASONS = {
@@ -62,14 +63,6 @@ class Trace:
 
     reasoning: str
     answer: str | None
-
-
-@dataclasses.dataclass(frozen=True)
-class _Statement:
-    text: str  # without titles, and without genres and traits that hold digits
-    items: set[int]
-    people: set[str]
-    ratings: list[float]
 
 
 def read_trace(text: str, task: str) -> Trace:
@@ -123,7 +116,7 @@ class Validator:
             return "reasoning_unasked" if lines else None
         if any(line.startswith((ORDER, RATING)) for line in lines):
             return "answer_early"
-        statements = self._read(question, lines)
+        statements = read_statements(question, lines, self.catalog, self.wording, self._people)
         told = set().union(*(s.people for s in statements))
         names = peer_names(question.chains, self.wording)
         if told - set(names.values()):
@@ -135,28 +128,7 @@ class Validator:
             return _early_rating(statements) or _walk(chain, names, statements, hidden=True)
         return self._early_candidate(question, statements) or _told_chains(question, names, statements)
 
-    def _read(self, question: Question, lines: list[str]) -> list[_Statement]:
-        record, catalog = question.record, self.catalog
-        shown = {item for chain in question.chains for item in chain.items}
-        if question.task == "ranking":
-            shown |= set(record.likes)
-        peers = {peer for chain in question.chains for peer in chain.peers}
-        everyone = [record.demographics, *(catalog.demographics[peer] for peer in peers)]
-        facts = [clean(value) for person in everyone for value in person.values()]
-        candidates = set(record.candidates.tolist())
-        facts += [clean(genre) for item in shown | candidates for genre in catalog.genres[item]]
-        numbered = Words(fact for fact in facts if len(fact) > 1 and any(c.isdigit() for c in fact))
-        names = Names(sorted(shown | candidates), catalog, self.wording)
-        statements = []
-        for line in lines:
-            mentions, text = names.read(line)
-            # An edition of a candidate that the prompt shows under the very same name is no candidate.
-            items = set().union(*(mention & shown or mention for mention in mentions))
-            text = numbered.blank(text)
-            statements.append(_Statement(text, items, self._people.found(text), ratings(text)))
-        return statements
-
-    def _early_candidate(self, question: Question, statements: list[_Statement]) -> str | None:
+    def _early_candidate(self, question: Question, statements: list[Statement]) -> str | None:
         candidates = question.record.candidates.tolist()
         named = {item for s in statements for item in s.items if item in candidates}
         numbers = {int(number) for s in statements for number in _CANDIDATE.findall(s.text)}
@@ -166,13 +138,13 @@ class Validator:
         return "candidate_early" if named else None
 
 
-def _early_rating(statements: list[_Statement]) -> str | None:
+def _early_rating(statements: list[Statement]) -> str | None:
     """A number after a word that predicts: the answer, or a wrong one, before its place."""
     predicted = (said for s in statements for said in _PREDICTION.findall(s.text))
     return "answer_early" if any(ratings(said) for said in predicted) else None
 
 
-def _told_chains(question: Question, names: dict[int, str], statements: list[_Statement]) -> str | None:
+def _told_chains(question: Question, names: dict[int, str], statements: list[Statement]) -> str | None:
     """Every person mentioned must belong to a chain that is told well; there must be one if the prompt
     shows any, and a like where it shows none."""
     told = set().union(*(s.people for s in statements))
@@ -211,7 +183,7 @@ def _hops(chain: Chain, names: dict[int, str]) -> list[_Hop]:
     return hops
 
 
-def _walk(chain: Chain, names: dict[int, str], statements: list[_Statement], *, hidden: bool) -> str | None:
+def _walk(chain: Chain, names: dict[int, str], statements: list[Statement], *, hidden: bool) -> str | None:
     """The first fault of the statements about one chain.
 
     With r01 `hidden` (a rating question) the chain is all there is to tell, up to the last hop before
@@ -241,7 +213,7 @@ def _walk(chain: Chain, names: dict[int, str], statements: list[_Statement], *, 
     return None
 
 
-def _find(hops: list[_Hop], statements: list[_Statement], hidden: bool) -> list[int] | str:
+def _find(hops: list[_Hop], statements: list[Statement], hidden: bool) -> list[int] | str:
     """Where each hop is told, in order, or why they are not; a tail of hops may be left out unless
     `hidden`."""
     rated = [(k, s) for k, s in enumerate(statements) if s.ratings]

@@ -20,6 +20,7 @@ PRESETS = {
     "sft": (None, "quickstart", "mini"),
     "grpo": (None, "quickstart", "mini"),
     "eval": (None, "quickstart", "mini", "compared"),
+    "faithful": (None, "quickstart", "mini"),
     "baselines": (None, "quickstart", "mini"),
     "tallrec": (None, "quickstart"),
     "llara": (None, "quickstart"),

@@ -1,0 +1,25 @@
+"""Are the reasons real? What a policy's ranking and its statements have to do with its prompt.
+
+    python -m launch.faithful --config=configs/faithful.py:quickstart --workdir=runs/quickstart/faithful
+
+Needs what configs/eval.py needs, and its policies. Of any other run name its adapters, e.g.
+--config.systems.r2rec.adapter=runs/mine/grpo, or list systems of your own in a config file; each ranks by
+likelihood, and may have a prompt of its own. A user costs a dozen reasonings a run, where launch.eval asks
+for one.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import eval as evaluation
+from configs.base import preset_of, system
+
+
+def get_config(preset: str | None = None) -> ConfigDict:
+    preset = preset_of(preset, ("quickstart", "mini"))
+    c = evaluation.get_config(preset or None)
+    run = preset or "ml1m"
+    c.systems = ConfigDict({"r2rec": system(f"runs/{run}/grpo", mode="likelihood")})
+    c.users = {"quickstart": 800, "mini": 1000}.get(preset, 200)  # of the evaluation users, the first ones
+    c.evaluate.runs = 1  # reasonings of a prompt
+    del c.reward, c.evaluate.replies  # nothing is paid, no server asked
+    return c

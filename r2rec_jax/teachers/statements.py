@@ -1,0 +1,52 @@
+"""The lines of a trace as statements: which items, people and ratings each mentions."""
+
+import dataclasses
+
+from r2rec_jax.data.interactions import Catalog
+from r2rec_jax.prompts.wording import Wording, clean
+from r2rec_jax.teachers.mentions import Names, Words, ratings
+from r2rec_jax.teachers.question import Question
+
+
+@dataclasses.dataclass(frozen=True)
+class Statement:
+    """mentions: of each title named, the items that may be meant."""
+
+    text: str  # without titles, and without genres and traits that hold digits
+    mentions: list[set[int]]
+    people: set[str]
+    ratings: list[float]
+
+    @property
+    def items(self) -> set[int]:
+        return set().union(*self.mentions)
+
+
+def read_statements(
+    question: Question, lines: list[str], catalog: Catalog, wording: Wording, people: Words
+) -> list[Statement]:
+    """A statement a line; items are those of the question's prompt, `people` are the wording's names."""
+    record, shown = question.record, shown_items(question)
+    peers = {peer for chain in question.chains for peer in chain.peers}
+    everyone = [record.demographics, *(catalog.demographics[peer] for peer in peers)]
+    facts = [clean(value) for person in everyone for value in person.values()]
+    candidates = set(record.candidates.tolist())
+    facts += [clean(genre) for item in shown | candidates for genre in catalog.genres[item]]
+    numbered = Words(fact for fact in facts if len(fact) > 1 and any(c.isdigit() for c in fact))
+    names = Names(sorted(shown | candidates), catalog, wording)
+    statements = []
+    for line in lines:
+        mentions, text = names.read(line)
+        # An edition of a candidate that the prompt shows under the very same name is no candidate.
+        mentions = [mention & shown or mention for mention in mentions]
+        text = numbered.blank(text)
+        statements.append(Statement(text, mentions, people.found(text), ratings(text)))
+    return statements
+
+
+def shown_items(question: Question) -> set[int]:
+    """What the prompt shows besides the candidates."""
+    shown = {item for chain in question.chains for item in chain.items}
+    if question.task == "ranking":
+        shown |= {*question.record.likes, *(item for item, _ in question.record.history)}
+    return shown
