@@ -1,5 +1,6 @@
 """What a command reads and must find: everything missing is named at once, with what makes it."""
 
+import functools
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -7,6 +8,8 @@ from ml_collections import ConfigDict
 from configs.base import MODEL_TINY
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.model.items import read_items
+from r2rec_jax.runtime import mirror
+from r2rec_jax.runtime.distributed import on_first
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.train.state import CHECKPOINTS
 
@@ -14,6 +17,7 @@ from r2rec_jax.train.state import CHECKPOINTS
 def require(config: ConfigDict, *kinds: str, adapters: dict[str, str] | None = None) -> None:
     """Checks the config's inputs of `kinds` ("model", "data", "traces", "items"), and training runs.
 
+    What is on an object store is fetched.
     `adapters` maps the workdir of a training run to the stage that makes it, "sft" or "grpo".
 
     Raises:
@@ -51,6 +55,10 @@ def require(config: ConfigDict, *kinds: str, adapters: dict[str, str] | None = N
         )
         for folder, stage in (adapters or {}).items()
     ]
+    for kind in kinds:
+        on_first(functools.partial(mirror.fetch, wanted[kind][0]))
+    for folder in adapters or {}:
+        on_first(functools.partial(mirror.fetch, folder, f"{CHECKPOINTS}/"))
     missing = [f"no {kind} at {path} (`{fix}`)" for kind, path, fix in found if not Path(path).exists()]
     if missing:
         raise UserError("; ".join(missing))
