@@ -177,6 +177,9 @@ def parse_plain(argv: list[str], takes: tuple[str, ...] = ("overwrite",)) -> lis
     for name in (*KEY_FLAGS, *machines.NAMES):
         if FLAGS[name].present and name not in takes:
             raise UserError(f"this command takes no --{name}; --help lists its flags")
+    values = [*arguments[1:], *(flag.value for flag in FLAGS.get_key_flags_for_module(argv[0]))]
+    if url := next(filter(is_url, values), None):
+        raise UserError(f"{shown(url, 200)}: {remote.REFUSAL}")
     return arguments
 
 

@@ -14,6 +14,8 @@ from ml_collections import ConfigDict
 from r2rec_jax.runtime.copies import copy_of, is_url, url_of
 from r2rec_jax.runtime.errors import UserError
 
+REFUSAL = "this command takes no object store; copy the folder from there"
+
 
 @contextlib.contextmanager
 def at_hand(
@@ -32,7 +34,7 @@ def at_hand(
     if fields or is_url(workdir):
         if not supported:
             name, url = next(iter(fields.items())) if fields else ("workdir", workdir)
-            raise UserError(f"--{name}={url}: this command takes no object store; copy the folder from there")
+            raise UserError(f"--{name}={url}: {REFUSAL}")
         config = config.copy_and_resolve_references()
         _replace(config)
     if not is_url(workdir):
@@ -48,8 +50,7 @@ def _published(copy: Path) -> Iterator[None]:
     # Not at the top: they import JAX and tensorstore, which take a second, and most runs need neither here.
     distributed = importlib.import_module("r2rec_jax.runtime.distributed")
     mirror = importlib.import_module("r2rec_jax.runtime.mirror")
-    hosts = {host for host, _ in distributed.gather([socket.gethostname(), str(copy)])}
-    if len(hosts) > 1:
+    if len(set(distributed.gather(socket.gethostname()))) > 1:
         raise UserError(
             f"--workdir={url_of(copy)}: processes of several machines need a folder that all of them see"
         )

@@ -160,7 +160,11 @@ class Published:
         self._url, self._folder = url, folder
         self._mirror = Mirror(url, folder)
         self._lease = Lease(Store(url), lost)
-        self._mirror.pull()
+        try:
+            self._mirror.pull()
+        except BaseException:
+            self._lease.close()
+            raise
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, daemon=True)
         self._thread.start()
