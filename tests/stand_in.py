@@ -57,7 +57,10 @@ class S3:
         return f"s3://{BUCKET}/{below}"
 
     def download(self, below: str, folder: Path) -> Path:
+        """All but the lease."""
         for name in self.names(f"{below}/"):
+            if name == f"{below}/.lease":
+                continue
             path = folder / name.removeprefix(f"{below}/")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(self.get(name))
@@ -77,7 +80,8 @@ def s3() -> Iterator[S3]:
 def gcs() -> Iterator[dict[str, str]]:
     """The environment of a process that finds a server of Google's protocol, which ends with the block.
 
-    It ignores conditions: what depends on one object being written by one writer is not seen here.
+    It ignores the conditions of a write, so two writers are not seen here. It ends on an empty object. It
+    lists the whole bucket, whatever folder is asked for.
     """
     port = _free_port()
     options = [f"--port={port}", "--host=127.0.0.1", "--in-memory", f"--default-bucket={BUCKET}"]

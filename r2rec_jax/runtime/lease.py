@@ -13,6 +13,7 @@ from r2rec_jax.runtime.errors import UserError, shown
 from r2rec_jax.runtime.store import ABSENT, Store, StoreError
 
 NAME = ".lease"
+FREE = b"free\n"
 RENEWED_S = 5.0
 # Who finds a lease that has not changed for that long takes it. Both clocks are the finder's own.
 LAPSED_S = 20.0
@@ -36,7 +37,7 @@ class Lease:
         self._token, self._count = secrets.token_hex(8), 0
         self._lock, self._ended = threading.Lock(), threading.Event()
         found = store.get(NAME)
-        if found.data:
+        if found.data not in (None, FREE):
             found = self._await_end(found)
         self._generation = found.generation or ABSENT
         self._renewed = time.monotonic()
@@ -57,7 +58,7 @@ class Lease:
         """Gives the lease back."""
         self._ended.set()
         self._thread.join()
-        self._write(b"")
+        self._write(FREE)
 
     def _line(self) -> bytes:
         self._count += 1
@@ -97,14 +98,14 @@ class Lease:
         while time.monotonic() < end:
             time.sleep(0.5)
             now = self._store.get(NAME)
-            if not now.data:
+            if now.data in (None, FREE):
                 return now
             if now.data != found.data:
                 raise self._in_use(now.data)
         return found
 
     def _in_use(self, line: bytes | None) -> UserError:
-        holder = f" ({_holder(line)})" if line else ""
+        holder = "" if line in (None, FREE) else f" ({_holder(line)})"
         return UserError(
             f"{self._store.url} is in use by another run{holder}: wait until it ends, or choose another "
             "folder"

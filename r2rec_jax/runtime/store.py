@@ -63,8 +63,7 @@ class Store:
         found = [name.decode(errors="replace") for name in self._ask(self._objects.list())]
         names = [name for name in found if not name.endswith("/") and not hidden(name)]
         for name in names:
-            plain = all(part not in ("", ".", "..") for part in name.split("/")) and name.isprintable()
-            if not plain or "\\" in name:
+            if not all(name.split("/")) or "\\" in name or not name.isprintable():
                 raise UserError(f"{self.url} holds an object {shown(name, 200)!r}, which is no file's name")
         return sorted(names)
 

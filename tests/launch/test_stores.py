@@ -15,9 +15,10 @@ from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.train.export import restore_adapter
 from tests.launch.processes import Run, run
 from tests.launch.road import ROOT, Road, command, lines, make_inputs, untimed
-from tests.stand_in import BUCKET, S3, s3
+from tests.stand_in import BUCKET, S3, gcs, s3
 
 STEPS, EVERY = 12, 3
+MANY, SELDOM = 200, 20  # enough for a kill to come between them
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +38,16 @@ def inputs(tmp_path_factory, server) -> Road:
 
 
 @pytest.fixture(scope="module")
-def local(inputs) -> Path:
-    return run(inputs.sft, Path(inputs.at("sft")), 1)
+def long(inputs):
+    """The config of a run that takes long enough."""
+    config = inputs.sft.copy_and_resolve_references()
+    config.train.update({"steps": MANY, "checkpoint_every": SELDOM})
+    return config
+
+
+@pytest.fixture(scope="module")
+def local(inputs, long) -> Path:
+    return run(long, Path(inputs.at("sft")), 1)
 
 
 def at_store(config):
@@ -128,6 +137,20 @@ def test_a_run_and_what_reads_it(server, inputs, machine, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, *trees)
 
 
+def test_a_run_on_googles(inputs, machine, monkeypatch, tmp_path):
+    train.main(inputs.sft, tmp_path / "local", False)
+    with gcs() as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        machine("one")
+        call(train.main, inputs.sft, f"gs://{BUCKET}/run")
+        machine("two")
+        with remote.at_hand(inputs.sft, f"gs://{BUCKET}/run", supported=True) as (_, fetched):
+            assert untimed(fetched) == untimed(tmp_path / "local")
+            trees = [restore_adapter(one)[2] for one in (fetched, tmp_path / "local")]
+    jax.tree.map(np.testing.assert_array_equal, *trees)
+
+
 @pytest.mark.slow
 def test_a_server_that_is_not_there_is_one_line(monkeypatch):
     with socket.socket() as closed:
@@ -154,11 +177,14 @@ def test_a_command_without_object_stores_says_so(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_elsewhere_as_if_nothing_had_happened(server, inputs, local, tmp_path):
-    folder, config = tmp_path / "sft", at_store(inputs.sft)
-    marker = f"sft/checkpoints/{2 * EVERY}/commit_success.txt"
+def test_a_killed_run_goes_on_elsewhere_as_if_nothing_had_happened(server, long, local, tmp_path):
+    folder, config = tmp_path / "sft", at_store(long)
+
+    def published() -> bool:
+        return any(name.endswith("commit_success.txt") for name in server.names("sft/"))
+
     with start(server, config, folder, "here") as first:
-        first.wait_for(lambda: marker in server.names("sft/"))
+        first.wait_for(published)
         first.processes[0].send_signal(signal.SIGKILL)
         first.wait()
     assert lines(server.download("sft", tmp_path / "killed"), "metrics.jsonl")
@@ -169,8 +195,8 @@ def test_a_killed_run_goes_on_elsewhere_as_if_nothing_had_happened(server, input
 
 
 @pytest.mark.slow
-def test_two_processes_write_one_workdir(server, inputs, local, tmp_path):
-    folder, config = tmp_path / "two", at_store(inputs.sft)
+def test_two_processes_write_one_workdir(server, long, local, tmp_path):
+    folder, config = tmp_path / "two", at_store(long)
     with start(server, config, folder, "here", processes=2) as both:
         assert both.wait() == [0, 0], both.ends()
     got = server.download("two", tmp_path / "downloaded")
