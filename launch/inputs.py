@@ -1,6 +1,5 @@
 """What a command reads and must find: everything missing is named at once, with what makes it."""
 
-import functools
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -9,7 +8,6 @@ from configs.base import MODEL_TINY
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.model.items import read_items
 from r2rec_jax.runtime import mirror
-from r2rec_jax.runtime.distributed import on_first
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.train.state import CHECKPOINTS
 
@@ -56,9 +54,9 @@ def require(config: ConfigDict, *kinds: str, adapters: dict[str, str] | None = N
         for folder, stage in (adapters or {}).items()
     ]
     for kind in kinds:
-        on_first(functools.partial(mirror.fetch, wanted[kind][0]))
+        mirror.fetch(wanted[kind][0])
     for folder in adapters or {}:
-        on_first(functools.partial(mirror.fetch, folder, f"{CHECKPOINTS}/"))
+        mirror.fetch(folder, f"{CHECKPOINTS}/")
     missing = [f"no {kind} at {path} (`{fix}`)" for kind, path, fix in found if not Path(path).exists()]
     if missing:
         raise UserError("; ".join(missing))

@@ -7,6 +7,7 @@ store can be read at any moment, and a run goes on from it on another machine as
 workdir.
 """
 
+import fcntl
 import json
 import os
 import re
@@ -144,12 +145,16 @@ def fetch(path: str | Path, below: str = "") -> None:
     """
     if (url := url_of(path)) is None:
         return
-    Mirror(url, Path(path)).pull(below)
-    if not Path(path).exists():  # no folder: a single file
-        parent, _, name = url.rpartition("/")
-        found = Store(parent).get(name)
-        if found.data is not None:
-            write_atomic(path, found.data)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Processes of one machine share the copy: the first fetches, the others wait and find it.
+    with open(path.with_name(f".{path.name}.lock"), "ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        Mirror(url, path).pull(below)
+        if not path.is_dir():  # a single file, or nothing
+            parent, _, name = url.rpartition("/")
+            found = Store(parent).get(name)
+            path.unlink(missing_ok=True) if found.data is None else write_atomic(path, found.data)
 
 
 class Published:
@@ -157,7 +162,7 @@ class Published:
 
     def __init__(self, url: str, folder: Path, lost: Callable[[str], None]):
         """Fetches the workdir. `lost`, and what is raised: as `Lease`."""
-        self._url, self._folder = url, folder
+        self._folder = folder
         self._mirror = Mirror(url, folder)
         self._lease = Lease(Store(url), lost)
         try:

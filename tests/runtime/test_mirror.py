@@ -181,6 +181,9 @@ def test_what_is_read_is_fetched_to_where_its_copy_is(server, url, tmp_path, mon
         fetch(path)
     assert (folder / "items.npy").read_bytes() == file.read_bytes() == b"items"
     assert not nothing.exists()
+    server.put(f"{url.removeprefix(f's3://{BUCKET}/')}/items.npy", b"others")
+    fetch(file)
+    assert file.read_bytes() == b"others"
     assert copies.named({"a": [str(folder / "x"), 1], "b": f"{file}: no"}) == {
         "a": [f"{url}/x", 1],
         "b": f"{url}/items.npy: no",
