@@ -48,7 +48,9 @@ UNREADABLE = (
 config_flags.DEFINE_config_file(
     "config", None, "config file, with a preset after a colon: configs/grpo.py:quickstart"
 )
-flags.DEFINE_string("workdir", None, "folder this run writes to; an earlier run in it is resumed")
+flags.DEFINE_string(
+    "workdir", None, "folder this run writes to, also gs:// or s3://; an earlier run in it is resumed"
+)
 flags.DEFINE_bool("overwrite", False, "clear what is there first: another run's workdir, an older result")
 
 

@@ -80,8 +80,8 @@ def s3() -> Iterator[S3]:
 def gcs() -> Iterator[dict[str, str]]:
     """The environment of a process that finds a server of Google's protocol, which ends with the block.
 
-    It ignores the conditions of a write, so two writers are not seen here. It ends on an empty object. It
-    lists the whole bucket, whatever folder is asked for.
+    It ignores the conditions of a write and tells no reader an object's generation, so two writers are not
+    seen here. It ends on an empty object. It lists the whole bucket, whatever folder is asked for.
     """
     port = _free_port()
     options = [f"--port={port}", "--host=127.0.0.1", "--in-memory", f"--default-bucket={BUCKET}"]
