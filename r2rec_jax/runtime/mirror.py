@@ -23,7 +23,7 @@ from r2rec_jax.runtime.copies import url_of
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.lease import Lease
 from r2rec_jax.runtime.paths import write_atomic
-from r2rec_jax.runtime.store import Store, StoreError, hidden
+from r2rec_jax.runtime.store import ABSENT, Store, StoreError, hidden
 
 MARKERS = ("commit_success.txt", "manifest.json")  # orbax's of a checkpoint, data/prepared.py's
 RECORD = "config.json"  # of a workdir (runtime/workdir.py): written anew where a run begins anew
@@ -48,14 +48,17 @@ class Mirror:
 
         Fetches what has changed since the last time alone.
         """
-        names = [name for name in self._store.names() if name.startswith(below)]
-        whole = {STEP.fullmatch(name)[1] for name in names if STEP.fullmatch(name) and _is_marker(name)}
-        torn = [name for name in names if (step := STEP.fullmatch(name)) and step[1] not in whole]
-        before = self._read_record()
+        found = {name for name in self._store.names() if name.startswith(below)}
+        torn = {
+            name for name in found if (step := STEP.fullmatch(name)) and step[1] + MARKERS[0] not in found
+        }
+        whole, before = found - torn, self._read_record()
         self._known = {name: ["", -1, -1] for name in torn}  # to be deleted, since no file is there
-        for name in _files(self._folder).keys() - (set(names) - set(torn)):
+        for name in _files(self._folder).keys() - whole:
             (self._folder / name).unlink(missing_ok=True)
-        self._each(lambda name: self._fetch(name, before.get(name)), sorted(set(names) - set(torn)))
+        if self._each(lambda name: self._fetch(name, before.get(name)), sorted(whole)):
+            self.pull(below)  # a run at work has deleted what was listed: there is something newer
+            return
         _drop_empty(self._folder)
         self._write_record()
 
@@ -97,15 +100,17 @@ class Mirror:
         """The markers of the copy."""
         return {name for name in _files(self._folder) if _is_marker(name)}
 
-    def _fetch(self, name: str, before: list | None) -> None:
+    def _fetch(self, name: str, before: list | None) -> str | None:
+        """Returns `name` if the object has gone meanwhile."""
         path = self._folder / name
         unchanged = before is not None and _facts(path) == before[1:]
         found = self._store.get(name, unless=bytes.fromhex(before[0]) if unchanged else b"")
+        if found.generation == ABSENT:
+            return name
         if found.data is not None:
             write_atomic(path, found.data)
-        elif not unchanged:
-            return  # deleted since it was listed, by a run at work
         self._known[name] = [found.generation.hex(), *_facts(path)]
+        return None
 
     def _put(self, name: str) -> str | None:
         """Returns `name` if the file has gone meanwhile."""
@@ -209,8 +214,9 @@ def _is_marker(name: str) -> bool:
     return name.rpartition("/")[2] in MARKERS
 
 
-def _markers_first(name: str) -> tuple[bool, str]:
-    return not _is_marker(name), name
+def _markers_first(name: str) -> tuple[bool, int, str]:
+    """An order in which the outermost comes first."""
+    return not _is_marker(name), name.count("/"), name
 
 
 def _step(name: str) -> int:

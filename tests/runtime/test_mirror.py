@@ -61,6 +61,7 @@ def train(folder: Path, seed: int, upto: int, kept: int = 2) -> None:
         where = folder / "checkpoints" / str(step)
         (where / "state").mkdir(parents=True)
         (where / "state" / "array").write_text(f"{seed} {step}")
+        (where / "state" / "commit_success.txt").write_text("whole")
         (where / "commit_success.txt").write_text("whole")
 
 
@@ -147,7 +148,8 @@ def test_a_checkpoint_half_there_is_not_taken_and_goes(server, url, tmp_path):
     below = url.removeprefix(f"s3://{BUCKET}/")
     train(tmp_path / "here", 0, 2)
     Mirror(url, tmp_path / "here").publish(Held())
-    server.put(f"{below}/checkpoints/3/state/array", b"half")
+    server.put(f"{below}/checkpoints/3/state/array", b"0 3")
+    server.put(f"{below}/checkpoints/3/state/commit_success.txt", b"whole")
     mirror = Mirror(url, tmp_path / "there")
     mirror.pull()
     assert newest(tmp_path / "there") == (0, 2)
@@ -189,3 +191,22 @@ def test_what_is_read_is_fetched_to_where_its_copy_is(server, url, tmp_path, mon
         "b": f"{url}/items.npy: no",
     }
     fetch(tmp_path / "no copy of anything")
+
+
+def test_a_checkpoint_deleted_while_it_is_fetched_is_not_half_taken(url, tmp_path, monkeypatch):
+    """By a run at work, which has written a newer one."""
+    here = tmp_path / "here"
+    train(here, 0, 2, kept=1)
+    run = Mirror(url, here)
+    run.publish(Held())
+    get = Store.get
+
+    def goes_on(store, name, **options):
+        monkeypatch.setattr(Store, "get", get)
+        train(here, 0, 3, kept=1)
+        run.publish(Held())
+        return get(store, name, **options)
+
+    monkeypatch.setattr(Store, "get", goes_on)
+    Mirror(url, tmp_path / "there").pull("checkpoints/")
+    assert set(files(tmp_path / "there")) == {name for name in files(here) if name.startswith("checkpoints/")}
