@@ -140,6 +140,7 @@ def test_a_run_and_what_reads_it(server, inputs, machine, tmp_path):
     same(inputs, server.download("trained", tmp_path / "again"), tmp_path / "local")
 
 
+@pytest.mark.slow
 def test_a_run_on_googles(inputs, machine, monkeypatch, tmp_path):
     train.main(inputs.sft, tmp_path / "local", False)
     with gcs() as environment:
