@@ -107,4 +107,4 @@ def _settled(config: ConfigDict) -> ConfigDict:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, stores=True)

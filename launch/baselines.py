@@ -78,4 +78,4 @@ def section(config: ConfigDict, name: str) -> ConfigDict:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, stores=True)

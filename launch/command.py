@@ -31,7 +31,8 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
-from launch import machines, stopping
+from launch import machines, remote, stopping
+from r2rec_jax.runtime.copies import is_url, named
 from r2rec_jax.runtime.errors import UserError, disk_fault, shown
 
 FLAGS = flags.FLAGS
@@ -47,7 +48,9 @@ UNREADABLE = (
 config_flags.DEFINE_config_file(
     "config", None, "config file, with a preset after a colon: configs/grpo.py:quickstart"
 )
-flags.DEFINE_string("workdir", None, "folder this run writes to; an earlier run in it is resumed")
+flags.DEFINE_string(
+    "workdir", None, "folder this run writes to, also gs:// or s3://; an earlier run in it is resumed"
+)
 flags.DEFINE_bool("overwrite", False, "clear what is there first: another run's workdir, an older result")
 
 
@@ -56,16 +59,21 @@ def run(
     needs_workdir: bool = True,
     resumes: bool = True,
     several_processes: bool = False,
+    stores: bool = False,
 ) -> None:
     """Parses the command line, calls `main(config, workdir, overwrite)` and exits.
 
     A command that can do without a workdir gets None where none is given. One that `resumes` goes on where it
-    was stopped. `several_processes`: it takes --distributed.
+    was stopped. `several_processes`: it takes --distributed. `stores`: its workdir and what
+    it reads may be on an object store.
     """
 
     def start(_: list[str]) -> None:
-        with machines.together(several_processes):
-            main(FLAGS.config, Path(FLAGS.workdir) if FLAGS.workdir else None, FLAGS.overwrite)
+        with (
+            machines.together(several_processes),
+            remote.at_hand(FLAGS.config, FLAGS.workdir, stores) as (config, workdir),
+        ):
+            main(config, workdir, FLAGS.overwrite)
 
     key_flags = (*KEY_FLAGS, *machines.NAMES) if several_processes else KEY_FLAGS
     _run(start, functools.partial(parse, needs_workdir=needs_workdir), key_flags, resumes)
@@ -92,7 +100,7 @@ def _run(
     try:
         app.run(start, flags_parser=parser)
     except UserError as error:
-        print("error:", shown(error), file=sys.stderr)
+        print("error:", shown(named(str(error))), file=sys.stderr)
         if disk_fault(error.__cause__):
             _end(2)
         sys.exit(2)
@@ -124,7 +132,7 @@ def _end(code: int) -> NoReturn:
 def _is_for_the_user(record: python_logging.LogRecord) -> bool:
     """Whether a record is logged, as one line: ours from info; orbax's, which logs through absl as well, from
     warnings up, and without the tracebacks of what it raises besides."""
-    record.msg, record.args = shown(record.getMessage()), None
+    record.msg, record.args = shown(named(record.getMessage())), None
     if record.pathname.startswith(OWN_CODE):
         return True
     return record.levelno >= python_logging.WARNING and not (record.exc_info and "/orbax/" in record.pathname)
@@ -152,8 +160,10 @@ def parse(argv: list[str], needs_workdir: bool = True) -> list[str]:
         raise UserError(f"unexpected argument {extra[0]!r}: flags are written --name=value")
     if needs_workdir and not FLAGS.workdir:
         raise UserError("--workdir is missing: pass the folder to write to, e.g. --workdir=runs/a")
-    if "://" in (FLAGS.workdir or ""):
-        raise UserError(f"--workdir={FLAGS.workdir} is no folder: mount the store as one and name that")
+    if "://" in (FLAGS.workdir or "") and not is_url(FLAGS.workdir):
+        raise UserError(
+            f"--workdir={FLAGS.workdir} is no folder: name one, or gs://BUCKET/NAME or s3://BUCKET/NAME"
+        )
     return argv[:1]
 
 
@@ -169,6 +179,9 @@ def parse_plain(argv: list[str], takes: tuple[str, ...] = ("overwrite",)) -> lis
     for name in (*KEY_FLAGS, *machines.NAMES):
         if FLAGS[name].present and name not in takes:
             raise UserError(f"this command takes no --{name}; --help lists its flags")
+    values = [*arguments[1:], *(flag.value for flag in FLAGS.get_key_flags_for_module(argv[0]))]
+    if url := next(filter(is_url, values), None):
+        raise UserError(f"{shown(url, 200)}: {remote.REFUSAL}")
     return arguments
 
 

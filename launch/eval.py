@@ -143,4 +143,4 @@ def table(systems: dict[str, dict]) -> str:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, stores=True)

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 from configs.base import MODEL_TINY
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.model.items import read_items
+from r2rec_jax.runtime import mirror
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.train.state import CHECKPOINTS
 
@@ -14,6 +15,7 @@ from r2rec_jax.train.state import CHECKPOINTS
 def require(config: ConfigDict, *kinds: str, adapters: dict[str, str] | None = None) -> None:
     """Checks the config's inputs of `kinds` ("model", "data", "traces", "items"), and training runs.
 
+    What is on an object store is fetched.
     `adapters` maps the workdir of a training run to the stage that makes it, "sft" or "grpo".
 
     Raises:
@@ -54,6 +56,10 @@ def require(config: ConfigDict, *kinds: str, adapters: dict[str, str] | None = N
         )
         for folder, stage in (adapters or {}).items()
     ]
+    for kind in kinds:
+        mirror.fetch(wanted[kind][0])
+    for folder in adapters or {}:
+        mirror.fetch(folder, f"{CHECKPOINTS}/")
     missing = [f"no {kind} at {path} (`{fix}`)" for kind, path, fix in found if not Path(path).exists()]
     if missing:
         raise UserError("; ".join(missing))

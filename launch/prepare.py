@@ -97,4 +97,4 @@ def _edges(chain: Chain) -> list[Edge]:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, stores=True)
