@@ -2,7 +2,7 @@
 
 import contextlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from r2rec_jax.runtime import checksum
+from r2rec_jax.runtime.distributed import gather
 from r2rec_jax.runtime.drift import drift, first
 from r2rec_jax.runtime.errors import UserError, disk_fault
 
@@ -23,7 +24,8 @@ class Checkpointer:
 
     A step's folder takes its final name only once everything in it is written, so a run killed at
     any moment finds whole checkpoints alone. Checksums tell one that was damaged since. Use as a context
-    manager, or call `close`. Several processes of one run make the same calls.
+    manager, or call `close`. Several processes of one run make the same calls, and where one cannot read a
+    checkpoint, none does.
     """
 
     def __init__(self, folder: str | Path, keep: int = 2, read_only: bool = False):
@@ -38,6 +40,12 @@ class Checkpointer:
                 cleanup_tmp_directories=not read_only,
                 lightweight_initialize=True,  # else one damaged folder keeps all from being listed
             ),
+        )
+        # Reads alone: the manager would wait for the other processes, and one that finds damage never comes.
+        alone = jax.process_index()
+        self._reader = ocp.Checkpointer(
+            ocp.CompositeCheckpointHandler(),
+            multiprocessing_options=ocp.options.MultiprocessingOptions(alone, active_processes={alone}),
         )
 
     def save(self, step: int, state: Any, data: dict, best: int | None = None) -> None:
@@ -93,7 +101,7 @@ class Checkpointer:
           UserError: as `restore`, but for damage; or all of them are damaged: then nothing is renamed.
         """
         damaged: dict[int, str] = {}
-        for step in reversed(self._manager.all_steps()):
+        for step in sorted(set().union(*gather(list(self._manager.all_steps()))), reverse=True):
             try:
                 state, data = self.restore(step, abstract_state)
             except _Damaged as error:
@@ -127,22 +135,29 @@ class Checkpointer:
           UserError: there is no such checkpoint, it is damaged, or it holds another model's state or is of
             another version.
         """
-        where, described = self._folder / str(step), self._described(step)
-        data = self.data(step)
-        if described["leaves"] != checksum.leaves(abstract_state):
-            raise _other(where, described["leaves"], checksum.leaves(abstract_state), data, config)
-        abstract = jax.tree.map(_abstract, abstract_state)
-        state = self._read(step, state=ocp.args.StandardRestore(abstract))
-        if described["state"] != checksum.of_arrays(state):
-            raise _Damaged(where, "the checksum of its arrays differs")
+        where, abstract = self._folder / str(step), jax.tree.map(_abstract, abstract_state)
+        self.wait()  # it may be on its way
+
+        def read() -> tuple[int, Any, dict]:
+            described, data = self._described(step), self._data(step)
+            if described["leaves"] != checksum.leaves(abstract_state):
+                raise _other(where, described["leaves"], checksum.leaves(abstract_state), data, config)
+            return described["state"], self._read(step, state=ocp.args.StandardRestore(abstract)), data
+
+        wanted, state, data = _together(read)
+        found = checksum.of_arrays(state)
+
+        def compare() -> None:
+            if found != wanted:
+                raise _Damaged(where, "the checksum of its arrays differs")
+
+        _together(compare)
         return _rehome(state), data
 
     def data(self, step: int) -> dict:
         """The JSON of one step, without its state. Raises UserError as `restore` does."""
-        described, data = self._described(step), self._read(step, data=ocp.args.JsonRestore())
-        if described["data"] != checksum.of_json(data):
-            raise _Damaged(self._folder / str(step), "the checksum of its data differs")
-        return data
+        self.wait()
+        return _together(lambda: self._data(step))
 
     def wait(self) -> None:
         """Blocks until what was saved is on disk; raises what went wrong in the background, as `save`."""
@@ -151,6 +166,7 @@ class Checkpointer:
 
     def close(self) -> None:
         """Waits, then ends the background threads."""
+        self._reader.close()
         with self._writing():
             self._manager.close()
 
@@ -198,11 +214,17 @@ class Checkpointer:
             raise _of_version(where, described["format"])
         return described
 
+    def _data(self, step: int) -> dict:
+        described, data = self._described(step), self._read(step, data=ocp.args.JsonRestore())
+        if described["data"] != checksum.of_json(data):
+            raise _Damaged(self._folder / str(step), "the checksum of its data differs")
+        return data
+
     def _read(self, step: int, **item: ocp.args.CheckpointArgs) -> Any:
         """One item of a step."""
         where, (name,) = self._folder / str(step), item
         try:
-            return self._manager.restore(step, args=ocp.args.Composite(**item))[name]
+            return self._reader.restore(where, args=ocp.args.Composite(**item))[name]
         except Exception as error:  # orbax wraps what it meets in bare Exceptions
             if fault := disk_fault(error):
                 raise UserError(
@@ -228,9 +250,30 @@ class Checkpointer:
 class _Damaged(UserError):
     """A checkpoint that is not as it was written: the one before may be."""
 
-    def __init__(self, where: Path, cause: str):
+    def __init__(self, where: str | Path, cause: str):
+        self.facts = [str(where), cause]
         self.brief = f"checkpoint {where} is damaged ({cause})"
         super().__init__(f"{self.brief}: the command that trained it, run again, goes back to the one before")
+
+
+def _together[Found](read: Callable[[], Found]) -> Found:
+    """What `read` returns; where it raises a UserError in one process, all raise one, so that none goes on
+    alone: that one, or one of the same kind."""
+    found = refusal = None
+    try:
+        found = read()
+    except UserError as error:
+        refusal = error
+    damage = refusal.facts if isinstance(refusal, _Damaged) else None
+    told = [one for one in gather([str(refusal), damage] if refusal else None) if one]
+    others = [line for line, damage in told if not damage]  # worse than damage: no other step will do
+    if refusal and (not others or not damage):
+        raise refusal
+    if others:
+        raise UserError(others[0])
+    if told:
+        raise _Damaged(*told[0][1])
+    return found
 
 
 class _Kept(preservation_policy.PreservationPolicy):

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from r2rec_jax.runtime.checkpoint import Checkpointer
 from r2rec_jax.runtime.copies import named
+from r2rec_jax.runtime.distributed import gather
 from r2rec_jax.runtime.drift import drift, first
 from r2rec_jax.runtime.errors import UserError
 
@@ -68,7 +69,7 @@ def restore_trainable(
     if not folder.is_dir():
         raise UserError(f"no checkpoints in {workdir}: train into that --workdir first")
     with Checkpointer(folder, read_only=True) as checkpoints:  # the run may be at work
-        step = checkpoints.latest_step()
+        step = gather(checkpoints.latest_step())[0]  # one that is looked for later may find a newer one
         if step is None:
             raise UserError(f"no finished checkpoint in {folder}: train into that --workdir first")
         if which == "best":

@@ -134,7 +134,7 @@ def test_a_disk_that_cannot_be_read_is_no_damage(folder, monkeypatch):
         raise OSError(errno.EIO, "Input/output error", "some/file")
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint.ocp.CheckpointManager, "restore", refuse)
+        patch.setattr(checkpoint.ocp.Checkpointer, "restore", refuse)
         with pytest.raises(UserError, match=r"7 cannot be read .some/file: Input/output error"):
             resume(folder)
     assert sorted(path.name for path in folder.iterdir()) == ["3", "7"]

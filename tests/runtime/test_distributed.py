@@ -1,6 +1,8 @@
 """What processes of one run tell each other: two of them, on loopback."""
 
+import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 
 from r2rec_jax.runtime import distributed
+from r2rec_jax.runtime.checkpoint import Checkpointer
 from r2rec_jax.runtime.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -79,15 +82,43 @@ print("all held")
 """
 
 
-@pytest.mark.slow
-def test_two_processes(tmp_path):
+# Each process has a folder of its own: what one reads there, the other need not.
+RESUMES = """
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+
+from r2rec_jax.runtime import distributed, mesh
+from r2rec_jax.runtime.checkpoint import Checkpointer
+from r2rec_jax.runtime.errors import UserError
+
+index, address, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+distributed.join(address, 2, index)
+everyone = mesh.make_mesh(data=2, fsdp=2)
+like = mesh.to_devices({"w": jnp.zeros((8, 3))}, everyone)
+like["n"] = jax.device_put(0, mesh.replicated(everyone))
+for case in json.loads(sys.argv[4]):
+    try:
+        with Checkpointer(f"{folder}/{index}/{case}") as checkpoints:
+            step, state, data = checkpoints.resume(like)
+        found = step, data["step"], int(state["n"]), float(distributed.fetch(state["w"])[7, 2])
+    except UserError as error:
+        found = str(error).replace(f"{folder}/{index}", "").replace(f"{folder}/{1 - index}", "")
+    print("found", json.dumps([case, found]), flush=True)
+"""
+
+
+def pair(program: str, *arguments: str) -> list[str]:
+    """What two processes of `program INDEX ADDRESS ...` have said; both have to end well."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
-    pair = [
+    both = [
         subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(index), address, str(tmp_path)],
+            [sys.executable, "-c", program, str(index), address, *arguments],
             cwd=ROOT,
             env=os.environ | environment,
             stdout=subprocess.PIPE,
@@ -97,13 +128,62 @@ def test_two_processes(tmp_path):
         for index in range(2)
     ]
     try:
-        said = [process.communicate(timeout=120)[0] for process in pair]
+        said = [process.communicate(timeout=120)[0] for process in both]
     finally:
-        for process in pair:
+        for process in both:
             process.kill()
-    assert [process.returncode for process in pair] == [0, 0], "\n---\n".join(said)
+    assert [process.returncode for process in both] == [0, 0], "\n---\n".join(said)
+    return said
+
+
+@pytest.mark.slow
+def test_two_processes(tmp_path):
+    said = pair(PROGRAM, str(tmp_path))
     assert all("all held" in text for text in said)
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1, "from": 0.0}\n'
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def cut_arrays(step: Path) -> None:
+    for path in (step / "state").glob("**/d/*"):
+        cut(path)
+
+
+# By case: who sees something wrong, what, and the step that both go on from (or what both say).
+HARMS = {
+    "none": (None, None, 2),
+    "first, checksum": (0, lambda folder: cut(folder / "2" / "checksum" / "metadata"), 1),
+    "second, data": (1, lambda folder: cut(folder / "2" / "data" / "metadata"), 1),
+    "second, arrays": (1, lambda folder: cut_arrays(folder / "2"), 1),
+    "second, absent": (1, lambda folder: shutil.rmtree(folder / "2"), "no checkpoint at /{}/2: train first"),
+}
+
+
+@pytest.mark.slow
+def test_what_one_of_two_processes_cannot_read_neither_goes_on_from(tmp_path):
+    for case, (victim, harm, _) in HARMS.items():
+        for index in range(2):
+            with Checkpointer(tmp_path / str(index) / case) as checkpoints:
+                for step in (1, 2):
+                    state = {"w": jnp.full((8, 3), float(step)), "n": jnp.int32(step)}
+                    checkpoints.save(step, state, {"step": step})
+        if harm:
+            harm(tmp_path / str(victim) / case)
+    for index, text in enumerate(pair(RESUMES, str(tmp_path), json.dumps([*HARMS]))):
+        found = [json.loads(line.removeprefix("found ")) for line in text.splitlines() if "found [" in line]
+        assert [case for case, _ in found] == [*HARMS], (index, text)
+        for (case, outcome), (_, _, wanted) in zip(found, HARMS.values(), strict=True):
+            if isinstance(wanted, int):
+                assert outcome == [wanted] * 4, (index, case)
+            else:
+                assert outcome.startswith(wanted.format(case)), (index, case)
+    # The first process sets aside what either found damaged.
+    names = {case: {path.name for path in (tmp_path / "0" / case).iterdir()} for case in HARMS}
+    damaged = {case for case, found in names.items() if "damaged-2" in found}
+    assert damaged == {case for case, (_, _, wanted) in HARMS.items() if wanted == 1}
 
 
 def test_one_process_is_told_what_it_says():
