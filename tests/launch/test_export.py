@@ -55,7 +55,7 @@ def test_the_adapter_in_pefts_form(run, tmp_path, capsys):
     assert written["base_model_name_or_path"] == str(workdir.parent / "base")
     assert "rank 3" in capsys.readouterr().out
     with pytest.raises(UserError, match="--overwrite"):
-        export(workdir, tmp_path / "adapter", False, "bfloat16", False)
+        export(workdir, tmp_path / "adapter", True, "bfloat16", False)
 
 
 def test_the_adapter_merged_into_its_base(run, tmp_path):

@@ -101,7 +101,9 @@ def test_greedy_decoding_is_run_once_and_nobody_is_no_evaluation(road, tmp_path)
 
 
 def test_prepared_data_are_not_overwritten_unasked(road):
-    refused(prepare.main, road.data, Path(road.at("data")), "--overwrite")
+    config = road.data.copy_and_resolve_references()
+    config.data.candidates -= 1
+    refused(prepare.main, config, Path(road.at("data")), "--overwrite")
 
 
 @pytest.mark.parametrize(

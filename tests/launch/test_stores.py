@@ -13,7 +13,7 @@ from launch import eval as evaluation
 from launch import prepare, remote, train
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.lease import NAME
-from r2rec_jax.runtime.store import Store
+from r2rec_jax.runtime.store import Store, hidden
 from r2rec_jax.train.export import restore_adapter
 from tests.launch.processes import Run, run
 from tests.launch.road import ROOT, Road, command, lines, make_inputs, untimed
@@ -98,7 +98,7 @@ def test_data_are_prepared_on_the_store(server, inputs, machine, tmp_path):
     call(prepare.main, inputs.data, f"s3://{BUCKET}/prepared")
     got, wanted = server.download("prepared", tmp_path / "prepared"), Path(inputs.at("data"))
     assert {path.name: path.read_bytes() for path in got.iterdir()} == {
-        path.name: path.read_bytes() for path in wanted.iterdir()
+        path.name: path.read_bytes() for path in wanted.iterdir() if not hidden(path.name)
     }
     machine("another")
     with pytest.raises(UserError, match="already exists"):
