@@ -184,6 +184,7 @@ def mini(c: ConfigDict) -> ConfigDict:
     """R2Rec-mini: MovieLens-1M and a model that is trained on it from scratch (configs/pretrain_mini.py)."""
     c.data.folder = "runs/mini/data"
     c.data.sizes = ConfigDict({"sft": 2000, "grpo": 1000, "validation": 300, "evaluation": 1000})
+    c.data.workers = 0  # they would take the cores that train
     c.prompt.update({"wording": "mini", "answer": "titles", "places": 1, "history": 30, "chains": 3})
     c.prompt.buckets = (144,)
     c.model.update({"folder": "runs/mini/pretrain/model", "dtype": "float32", "remat": "none"})

@@ -18,7 +18,6 @@ from configs.base import base, mini, preset_of
 def get_config(preset: str | None = None) -> ConfigDict:
     c = mini(base())
     c.stage = "pretrain"
-    c.data.workers = 0
     c.corpus = ConfigDict({"kind": "moments"})
     # (fraction of the run, tokens a row, most candidates shown). Histories alone teach what goes with what,
     # at many items a row; copying from a list forms on short lists.

@@ -89,6 +89,7 @@ def pretrain(c: ConfigDict, workdir: Path) -> None:
             "trained: use data.ties=file, or one seed"
         )
     section = c.pretrain.copy_and_resolve_references()
+    section.update({name: c[name] for name in ("data", "prompt", "mesh")})
     section.data.folder = str(folder)
     stage(workdir, "pretrain", train.main, section)
 

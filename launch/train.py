@@ -83,9 +83,7 @@ def pretrain(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Dri
     on_first(lambda: claim(workdir, config, overwrite))
     chat = _own_tokenizer(workdir / "tokenizer", make_tokenizer)
     if (tokens := chat.tokenizer.get_vocab_size()) > policy.model.config.vocab_size:
-        raise UserError(
-            f"model.architecture.vocab_size is {policy.model.config.vocab_size}, the tokenizer has {tokens}"
-        )
+        raise UserError(f"the tokenizer has {tokens} tokens: make model.architecture.vocab_size as large")
     count = c.steps * c.batch_size
     rows = PretrainRows(text(chat), chat.begin, rows=count, seed=config.seed, curriculum=curriculum)
     widths = tuple(length for _, length, _ in curriculum)
@@ -131,9 +129,11 @@ def _moments(config: ConfigDict) -> tuple[Callable, Callable]:
     dataset, words = prepared.load(config.data.folder), wording(config.prompt.wording)
     moments = Moments(dataset, build_graph(dataset), config.prompt)
     narrate = functools.partial(narration, catalog=dataset.catalog, wording=words)
-    return lambda chat: Histories(moments, chat, words, narrate), lambda: title_tokenizer(
-        dataset.catalog, words
-    )
+
+    def make_tokenizer():
+        return title_tokenizer(dataset.catalog, words)
+
+    return lambda chat: Histories(moments, chat, words, narrate), make_tokenizer
 
 
 def sft(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive) -> None:
