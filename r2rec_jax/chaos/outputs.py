@@ -12,11 +12,14 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from r2rec_jax.runtime.made import RECORD
+
 # Seconds, speeds and memory: they differ between any two runs.
 MEASURED = re.compile(r"time/.*|memory/.*|.*_per_s|.*mfu.*|wall_s")
 ARRAYS = "_METADATA"  # in a folder of arrays as orbax writes it
-# When, where and by whom it was written: two of orbax's, and the lock of a workdir.
-STAMPS = ("_CHECKPOINT_METADATA", "commit_success.txt", ".lock")
+# When, where and by whom it was written: two of orbax's, the lock of a workdir, and what a folder was made
+# from, which has the sizes of the others.
+STAMPS = ("_CHECKPOINT_METADATA", "commit_success.txt", ".lock", RECORD)
 
 
 @dataclasses.dataclass(frozen=True)

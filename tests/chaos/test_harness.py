@@ -1,20 +1,37 @@
 """The harness on a run that resumes exactly, and on runs with a fault planted in them."""
 
 import json
-import os
 import sys
+import uuid
 from pathlib import Path
 
-import psutil
 import pytest
 
-from r2rec_jax.chaos import harness
+from r2rec_jax.chaos import harness, process
 from r2rec_jax.chaos.harness import Harness, Stage
-from r2rec_jax.chaos.process import MARK
 from r2rec_jax.chaos.table import table
 from r2rec_jax.runtime.errors import UserError
 
 FAKE = str(Path(__file__).parent / "fake.py")
+
+
+@pytest.fixture
+def marks(monkeypatch) -> list[str]:
+    """Of the runs that this test's harness starts; others may be at work on the machine."""
+    given, make = [], uuid.uuid4
+
+    def note():
+        given.append(make())
+        return given[-1]
+
+    monkeypatch.setattr(process.uuid, "uuid4", note)
+    return given
+
+
+def living(marks) -> list[int]:
+    found = process.marked({mark.hex for mark in marks})
+    assert len(found) == len(marks) > 1
+    return [pid for pids in found.values() for pid in pids]
 
 
 @pytest.fixture
@@ -55,28 +72,26 @@ def test_a_planted_fault_is_found(kill, fault, said):
     assert "NO" in table([trial]) and trial.difference in table([trial])
 
 
-def test_a_run_that_hangs_is_killed_and_told(kill, monkeypatch):
+def test_a_run_that_hangs_is_killed_and_told(kill, marks, monkeypatch):
     monkeypatch.setattr(harness, "HANGS_S", 4.0)
     trial = kill("hangs", kills=40)
     assert not trial.passed and "s, without a sign of life for " in trial.difference
-    assert not [one for one in psutil.process_iter(["environ"]) if MARK in (one.info["environ"] or {})]
+    assert not living(marks)
 
 
-def test_a_process_that_outlives_its_run_is_counted_and_killed(kill):
+def test_a_process_that_outlives_its_run_is_counted_and_killed(kill, marks):
     trial = kill("leaves a process", kills=3, orphan_s=0.3)
     assert trial.difference == "" and not trial.passed
     assert trial.orphans >= 3 and trial.orphan_s >= 0.3
-    assert not [one for one in psutil.process_iter(["environ"]) if MARK in (one.info["environ"] or {})]
+    assert not living(marks)
 
 
-def test_shared_memory_that_is_left_is_counted_and_removed(kill):
-    before = set(os.listdir("/dev/shm"))
+def test_shared_memory_that_is_left_is_counted_and_removed(kill, marks):
     trial = kill("leaves shared memory", kills=8, orphan_s=4.0)
     assert trial.difference == "" and not trial.passed and trial.orphans == 0
     # A run that is not killed, or killed alone, has a tracker that removes it.
     assert 0 < trial.segments <= 8 - trial.alone and f"  {trial.segments}  " in table([trial])
-    new = set(os.listdir("/dev/shm")) - before
-    assert not [name for name in new if not name.startswith(("psm_", "sem.mp-"))]  # others are at work
+    assert not [path for mark in marks for path in process.segments(mark.hex)]
 
 
 def test_a_stage_that_fails_unkilled_is_an_error(tmp_path):
