@@ -7,6 +7,7 @@ from r2rec_jax.runtime.errors import UserError
 
 MODEL_8B = "models/DeepSeek-R1-Distill-Llama-8B"
 MODEL_TINY = "models/tiny-llama"
+MODEL_MINI = "runs/mini/pretrain/model"
 
 
 def base() -> ConfigDict:
@@ -187,7 +188,7 @@ def mini(c: ConfigDict) -> ConfigDict:
     c.data.workers = 0  # they would take the cores that train
     c.prompt.update({"wording": "mini", "answer": "titles", "places": 1, "history": 30, "chains": 3})
     c.prompt.buckets = (144,)
-    c.model.update({"folder": "runs/mini/pretrain/model", "dtype": "float32", "remat": "none"})
+    c.model.update({"folder": MODEL_MINI, "dtype": "float32", "remat": "none"})
     c.annotate.update({"folder": "runs/mini/annotate", "tasks": ("ranking",), "max_tokens": 80})
     if "reward" in c:
         c.reward.workers = 0

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from configs.base import MODEL_TINY
+from configs.base import MODEL_MINI, MODEL_TINY
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.model.items import read_items
 from r2rec_jax.runtime import mirror
@@ -21,15 +21,16 @@ def require(config: ConfigDict, *kinds: str, adapters: dict[str, str] | None = N
     Raises:
       UserError: one line with every input that is not there and the command that provides it.
     """
-    preset = config.data.source
+    mini = config.prompt.wording == "mini"
+    preset = "mini" if mini else config.data.source
     category = f" --config.data.category={config.data.category}" if preset.startswith("amazon") else ""
     data_config = f"--config=configs/data.py:{preset}{category}"
-    stage_preset = ":quickstart" if preset == "generated" else ""
+    stage_preset = ":quickstart" if preset == "generated" else ":mini" if mini else ""
     fetch = f"hf download deepseek-ai/{Path(config.model.folder).name} --local-dir {config.model.folder}"
     if config.model.folder == MODEL_TINY:
         fetch = f"git checkout -- {MODEL_TINY}"
-    if config.prompt.wording == "mini":
-        own = Path(config.model.folder).parent
+    if config.model.folder == MODEL_MINI:
+        own = Path(MODEL_MINI).parent
         fetch = f"python -m launch.train --config=configs/pretrain_mini.py --workdir={own}"
     wanted = {
         "model": (config.model.folder, fetch),

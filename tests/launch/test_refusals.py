@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from configs import grpo
 from configs.base import system
 from launch import annotate, prepare, train
 from launch import eval as evaluation
@@ -98,6 +99,14 @@ def test_greedy_decoding_is_run_once_and_nobody_is_no_evaluation(road, tmp_path)
     prepare.main(data, tmp_path / "data", True)
     config.data.folder = str(tmp_path / "data")
     refused(evaluation.main, config, tmp_path / "none", "has no evaluation users")
+
+
+def test_the_mini_model_is_trained_not_fetched(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    named = ["no model at runs/mini/pretrain/model", "pretrain_mini.py --workdir=runs/mini/pretrain`"]
+    named += ["no data at runs/mini/data", "configs/data.py:mini --workdir=runs/mini/data`"]
+    named += ["no adapter at runs/mini/sft/checkpoints", "configs/sft.py:mini --workdir=runs/mini/sft`"]
+    refused(train.main, grpo.get_config("mini"), tmp_path / "none", *named)
 
 
 def test_prepared_data_are_not_overwritten_unasked(road):
