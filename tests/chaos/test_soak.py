@@ -1,5 +1,6 @@
 """What grows is found, what wanders is not."""
 
+import mmap
 import os
 
 import jax.numpy as jnp
@@ -58,7 +59,10 @@ def test_a_leak_of_files_arrays_and_memory_is_measured():
     leaked = []
 
     def leaking(state, batch, _):
-        leaked.append((os.open("/dev/null", os.O_RDONLY), jnp.ones(1000), np.ones(500_000)))
+        # Pages of its own: what malloc gives may have been the process's all along, as free memory.
+        pages = mmap.mmap(-1, 4_000_000)
+        np.frombuffer(pages, np.uint8)[:] = 1
+        leaked.append((os.open("/dev/null", os.O_RDONLY), jnp.ones(1000), pages))
         return state + 1, {}, batch
 
     meter = Meter(every=2)

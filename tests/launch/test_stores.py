@@ -1,6 +1,7 @@
 """Commands whose workdir and inputs are on an object store: a stand-in's server process."""
 
 import json
+import re
 import signal
 import socket
 from pathlib import Path
@@ -184,7 +185,8 @@ def test_a_killed_run_goes_on_elsewhere_as_if_nothing_had_happened(server, input
     folder, config = tmp_path / "sft", at_store(long)
 
     def published() -> bool:
-        return any(name.endswith("commit_success.txt") for name in server.names("sft/"))
+        # Of a whole checkpoint: parts of one have markers of their own, which come before it.
+        return any(re.fullmatch(r"sft/checkpoints/\d+/commit_success.txt", n) for n in server.names("sft/"))
 
     with start(server, config, folder, "here") as first:
         first.wait_for(published)
