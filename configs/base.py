@@ -48,7 +48,7 @@ def base() -> ConfigDict:
     c.prompt.chains = 5  # 0 is Table 2's "no interaction chain"
     c.prompt.chain_length = 1  # companions in a chain
     # Who they are: "uniform" as in the paper, "similar" (by agreement of ratings), or "candidate_aware"
-    # (raters of the candidates, all candidates alike).
+    # (raters of the candidates, all candidates alike); or "recent": through what the user rated last.
     c.prompt.chain_selection = "uniform"
     c.prompt.item_tokens = False  # after titles, of a model with model.item_table
     # Padded prompt lengths, tokens. What is longer loses chains, then likes, until the largest holds it.
@@ -184,10 +184,11 @@ def tiny(c: ConfigDict) -> ConfigDict:
 def mini(c: ConfigDict) -> ConfigDict:
     """R2Rec-mini: MovieLens-1M and a model that is trained on it from scratch (configs/pretrain_mini.py)."""
     c.data.folder = "runs/mini/data"
-    c.data.sizes = ConfigDict({"sft": 2000, "grpo": 1000, "validation": 300, "evaluation": 1000})
+    c.data.sizes = ConfigDict({"sft": 1000, "grpo": 3500, "validation": 300, "evaluation": 1000})
     c.data.workers = 0  # they would take the cores that train
-    c.prompt.update({"wording": "mini", "answer": "titles", "places": 1, "history": 30, "chains": 3})
-    c.prompt.buckets = (144,)
+    c.prompt.update({"wording": "mini", "answer": "titles", "places": 1, "chains": 3})
+    c.prompt.chain_selection = "recent"
+    c.prompt.buckets = (112,)
     c.model.update({"folder": MODEL_MINI, "dtype": "float32", "remat": "none"})
     c.annotate.update({"folder": "runs/mini/annotate", "tasks": ("ranking",), "max_tokens": 80})
     if "reward" in c:

@@ -45,9 +45,10 @@ def get_config(preset: str | None = None) -> ConfigDict:
         c.train.init = "runs/mini/sft"
         c.train.update({"batch_size": 32, "steps": 150, "checkpoint_every": 50, "evaluate_every": 25})
         c.evaluate.batch_size = 100
-        c.rollout.update({"max_tokens": 64, "chunk": 16})
+        # Constrained: rewarded for valid answers, it learns to copy some candidate, and to rank no longer.
+        c.rollout.update({"max_tokens": 64, "chunk": 16, "constrained": True})
         c.reward.step_needs_valid_answer = True
-        c.optimizer.learning_rate = 8e-4
+        c.optimizer.learning_rate = 6e-4
     if preset == "quickstart":
         tiny(c)
         c.train.init = "runs/quickstart/sft"

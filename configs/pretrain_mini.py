@@ -21,7 +21,7 @@ def get_config(preset: str | None = None) -> ConfigDict:
     c.corpus = ConfigDict({"kind": "moments"})
     # (fraction of the run, tokens a row, most candidates shown). Histories alone teach what goes with what,
     # at many items a row; copying from a list forms on short lists.
-    c.corpus.curriculum = ((0.5, 88, 0), (0.67, 152, 6), (1.0, 152, 20))
+    c.corpus.curriculum = ((0.3, 88, 0), (0.4, 120, 6), (1.0, 120, 20))
     c.model.folder = ""
     c.model.architecture = ConfigDict(
         {
@@ -43,7 +43,7 @@ def get_config(preset: str | None = None) -> ConfigDict:
     c.optimizer.final_fraction = 0.05
     c.optimizer.b2 = 0.98
     c.optimizer.weight_decay = 0.05
-    c.train.steps = 3_000
+    c.train.steps = 2_600
     c.train.batch_size = 128
     c.train.log_every = 20
     c.train.checkpoint_every = 250

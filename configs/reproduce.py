@@ -60,16 +60,25 @@ def get_config(preset: str | None = None) -> ConfigDict:
     c.compared = ConfigDict({name: compared[name] for name in COMPARED})
     c.grpo_alone = preset == "figure5"
     c.tables, c.seeds, c.policy_seeds = (), (), ()
-    c.variants = ConfigDict()  # other systems of a table, `adapter` being the stage that trains it
+    c.policy = system("grpo")  # the finished one; `adapter` here and below: the stage that trains it
+    c.variants = ConfigDict()  # other systems of a table
+    c.studies = ConfigDict()  # name -> fields of the prompt section in which a policy of SFT alone differs
     c.trained = ConfigDict()  # data set (evaluate/paper.py) -> workdir of its tables, for Table 3
     if preset in MINI:
         c.pretrain = pretrain_mini.get_config("gpu" if preset.endswith("gpu") else None)
         c.model.dtype = c.pretrain.model.dtype
         c.tables, c.seeds, c.policy_seeds = ("mini",), (0, 1, 2), (0, 1, 2)
-        c.variants["r2rec without rl"] = system("sft")
-        c.variants["r2rec without sft"] = system("grpo_alone")
-        c.variants["r2rec, no interaction chain"] = system("grpo", prompt={"chains": 0})
-        c.variants["r2rec, no reasoning chain"] = system("grpo", prompt={"reasoning": False})
+        c.policy.mode = "constrained"
+        c.variants["r2rec without rl"] = system("sft", mode="constrained")
+        c.variants["r2rec without sft"] = system("grpo_alone", mode="constrained")
+        c.studies.no_chains = {"chains": 0}
+        c.studies.no_reasoning = {"reasoning": False}
+        c.studies.uniform_chains = {"chain_selection": "uniform"}
+        c.studies.candidate_aware_chains = {"chain_selection": "candidate_aware"}
+        c.variants["r2rec, no interaction chain"] = system("grpo", mode="constrained", prompt={"chains": 0})
+        without = {"reasoning": False}
+        c.variants["r2rec, no reasoning chain"] = system("grpo", mode="constrained", prompt=without)
+        c.variants["r2rec, answers unconstrained"] = system("grpo")
         c.variants["r2rec, by likelihood"] = system("grpo", mode="likelihood")
     if preset.startswith("table"):
         name, _, variant = preset.partition("_")

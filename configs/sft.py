@@ -24,8 +24,8 @@ def get_config(preset: str | None = None) -> ConfigDict:
     preset = preset_of(preset, ("quickstart", "mini"))
     if preset == "mini":
         mini(c)
-        c.train.update({"batch_size": 32, "steps": 600, "response_buckets": (64,), "checkpoint_every": 100})
-        c.optimizer.learning_rate = 2e-3
+        c.train.update({"batch_size": 32, "steps": 200, "response_buckets": (64,), "checkpoint_every": 100})
+        c.optimizer.learning_rate = 1e-3
     if preset == "quickstart":
         tiny(c)
         c.train.update({"batch_size": 32, "steps": 100, "response_buckets": (80,), "checkpoint_every": 50})

@@ -14,8 +14,9 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from launch import command
+from r2rec_jax.chains.chain import Chain
 from r2rec_jax.chains.graph import build_graph
-from r2rec_jax.chains.sampler import Chain, sample_chains
+from r2rec_jax.chains.sampler import sample_chains
 from r2rec_jax.data import prepared
 from r2rec_jax.data.audit import Edge, audit, audit_chains
 from r2rec_jax.data.prepared import Dataset

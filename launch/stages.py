@@ -107,6 +107,17 @@ def train_without_sft(c: ConfigDict, run: Path) -> None:
     stage(run, "grpo_alone", train.main, bare)
 
 
+def train_study(c: ConfigDict, run: Path, name: str, prompt: ConfigDict) -> Path:
+    """Traces and SFT with fields of the prompt section changed; returns the workdir of that SFT."""
+    study = c.copy_and_resolve_references()
+    for section in (study, study.sft):
+        section.prompt.update(prompt)
+        section.annotate.folder = str(run / f"annotate_{name}")
+    stage(run, f"annotate_{name}", annotate.main, study)
+    stage(run, f"sft_{name}", train.main, study.sft)
+    return run / f"sft_{name}"
+
+
 def train_compared(c: ConfigDict, run: Path, name: str) -> None:
     """TALLRec or LLaRA."""
     stage(run, name, train.main, c[name])

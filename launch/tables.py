@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -45,10 +46,10 @@ def run(config: ConfigDict, workdir: Path) -> None:
         folder = workdir / f"seed{seed}"
         c = stages.settle(seeded(config, seed), folder)
         stages.prepare_data(c, folder)
-        if seed in config.seeds and wanted.intersection(CLASSICAL):
-            stages.stage(folder, "baselines", baselines.rank, c.baselines)
         if "pretrain" in config:
             stages.pretrain(c, workdir)
+        if seed in config.seeds and wanted.intersection(CLASSICAL):
+            stages.stage(folder, "baselines", baselines.rank, c.baselines)
         if seed in config.policy_seeds and not absent_weights(config):
             _policies(c, folder, wanted)
             _compared(c, folder, wanted)
@@ -56,11 +57,15 @@ def run(config: ConfigDict, workdir: Path) -> None:
 
 def _policies(c: ConfigDict, run: Path, wanted: set[str]) -> None:
     stages.train_policy(c, run)
-    stages.evaluate(c, run, "eval", {POLICY: system(str(run / "grpo"))})
+    stages.evaluate(c, run, "eval", _trained_in(run, {POLICY: c.policy}))
     if "r2rec without sft" in wanted:
         stages.train_without_sft(c, run)
     if c.variants:
         stages.evaluate(c, run, "eval_variants", _trained_in(run, c.variants))
+    for name, prompt in c.studies.items():
+        trained = stages.train_study(c, run, name, prompt)
+        asked = {study_row(name): system(str(trained), mode=c.policy.mode, prompt=prompt.to_dict())}
+        stages.evaluate(c, run, f"eval_{name}", asked)
     if "prompt only" in wanted:
         without = {
             "prompt only, no interaction chain": system(prompt={"chains": 0}),
@@ -76,7 +81,7 @@ def _policies(c: ConfigDict, run: Path, wanted: set[str]) -> None:
             stages.evaluate(c, run, f"eval_transfer{number}", {name: system(str(adapter))})
 
 
-def _trained_in(run: Path, systems: ConfigDict) -> dict[str, ConfigDict]:
+def _trained_in(run: Path, systems: Mapping[str, ConfigDict]) -> dict[str, ConfigDict]:
     """The systems with the folders of the stages that train their adapters."""
     found = {name: system.copy_and_resolve_references() for name, system in systems.items()}
     for one in found.values():
@@ -131,8 +136,12 @@ def rows_of(table: str, config: ConfigDict) -> tuple[str, ...]:
     if table not in TITLES:
         raise UserError(f"table {table!r} is unknown: use some of {', '.join(TITLES)}")
     if table == "mini":
-        return (*config.baselines.systems, *config.variants, POLICY)
+        return (*config.baselines.systems, *map(study_row, config.studies), *config.variants, POLICY)
     return TABLES[table] if table in TABLES else (*trained_elsewhere(config), POLICY)
+
+
+def study_row(name: str) -> str:
+    return f"r2rec without rl, {name.replace('_', ' ')}"
 
 
 def trained_elsewhere(config: ConfigDict) -> dict[str, str]:

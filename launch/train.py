@@ -19,6 +19,7 @@ from launch import command
 from launch.inputs import check_items, require
 from r2rec_jax.chains.graph import build_graph
 from r2rec_jax.data import prepared
+from r2rec_jax.data.interactions import Catalog
 from r2rec_jax.data.source import make_dataset
 from r2rec_jax.evaluate.metrics import summarise
 from r2rec_jax.evaluate.policy import rank_users, summary
@@ -127,6 +128,10 @@ def _moments(config: ConfigDict) -> tuple[Callable, Callable]:
     """The same for a prepared log."""
     require(config, "data")
     dataset, words = prepared.load(config.data.folder), wording(config.prompt.wording)
+    # In memory, where the tokenizer has a token for each title anyway: each is read thousands of times.
+    known = dataset.catalog
+    catalog = Catalog(list(known.title), np.asarray(known.year), list(known.genres), list(known.demographics))
+    dataset = dataclasses.replace(dataset, catalog=catalog)
     moments = Moments(dataset, build_graph(dataset), config.prompt)
     narrate = functools.partial(narration, catalog=dataset.catalog, wording=words)
 

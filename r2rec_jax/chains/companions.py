@@ -9,7 +9,7 @@ import numpy as np
 from r2rec_jax.chains.graph import MAX_SPAN, Graph
 from r2rec_jax.runtime.errors import UserError
 
-SELECTIONS = ("uniform", "similar", "candidate_aware")
+SELECTIONS = ("uniform", "similar", "candidate_aware")  # by weight of companions
 DOUBT = 5  # shared items by which a mean agreement is shrunk towards nothing
 
 
@@ -19,9 +19,9 @@ def companions(graph: Graph, user: int, clock: int = MAX_SPAN + 1) -> np.ndarray
     if popular is None:
         return np.empty(0, np.int32)
     # A companion is met outside the most popular item, which would be most of the work.
-    met = [_raters(graph, item, clock)[0] for item in items if item != popular]
+    met = [raters(graph, item, clock)[0] for item in items if item != popular]
     peers, shared = np.unique(np.concatenate(met), return_counts=True)
-    shared += np.isin(peers, _raters(graph, popular, clock)[0])
+    shared += np.isin(peers, raters(graph, popular, clock)[0])
     return peers[(shared >= 2) & (peers != user)]
 
 
@@ -56,7 +56,7 @@ def weights(
     if selection == "candidate_aware":
         total = np.zeros(len(peers))
         for item in np.sort(candidates):
-            rated = np.isin(peers, _raters(graph, item, clock)[0])
+            rated = np.isin(peers, raters(graph, item, clock)[0])
             total += rated / max(1, rated.sum())
         return total
     raise UserError(f"chain selection {selection!r}: use {', '.join(SELECTIONS)}")
@@ -68,8 +68,8 @@ def _agreement(graph: Graph, user: int, peers: np.ndarray, clock: int) -> np.nda
     row = slice(graph.user_offsets[user], graph.user_offsets[user + 1])
     met, difference = [], []
     for item, rating in zip(graph.user_items[row], graph.user_ratings[row], strict=True):
-        raters, ratings = _raters(graph, item, clock)
-        met.append(raters)
+        users, ratings = raters(graph, item, clock)
+        met.append(users)
         difference.append(np.abs(ratings - rating))
     met, difference = np.concatenate(met), np.concatenate(difference)
     place = np.minimum(np.searchsorted(peers, met), len(peers) - 1)
@@ -79,7 +79,7 @@ def _agreement(graph: Graph, user: int, peers: np.ndarray, clock: int) -> np.nda
     return np.maximum(np.bincount(place[known], agreement, len(peers)), 0) / (shared + DOUBT)
 
 
-def _raters(graph: Graph, item: int, clock: int) -> tuple[np.ndarray, np.ndarray]:
+def raters(graph: Graph, item: int, clock: int) -> tuple[np.ndarray, np.ndarray]:
     """Users int32[n], ascending, and their ratings float32[n], earlier than `clock`."""
     row = slice(graph.item_offsets[item], graph.item_offsets[item + 1])
     users, ratings = graph.item_users[row], graph.item_ratings[row]

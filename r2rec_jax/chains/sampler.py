@@ -1,71 +1,22 @@
-"""Closed interaction chains `u0 -r00- i0 -r10- u1 -r11- i1 -r01- u0`, and longer ones."""
+"""Draws the chains that a prompt shows."""
 
-import dataclasses
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 
 from r2rec_jax.chains import graph as sizes
+from r2rec_jax.chains.chain import Chain, Link
 from r2rec_jax.chains.companions import SELECTIONS, companions, most_rated, weights
 from r2rec_jax.chains.graph import MAX_SPAN, Graph
+from r2rec_jax.chains.recent import recent_chains
 from r2rec_jax.runtime.errors import UserError
 
+RECENT = "recent"
 ENUMERATE = 1 << 14  # edges around a user up to which listing its companions is soonest done
 PROPOSALS = 256  # at a time, instead of listing
 ROUNDS = 16  # of proposals, before listing after all
 TRIES = 256  # loops of several companions tried for each one wanted
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Link:
-    """What a further companion adds to a chain: its rating of the item before, itself, its rating of
-    the item after it, and that item."""
-
-    rating: float
-    peer: int
-    next_rating: float
-    item: int
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Chain:
-    """A loop through companions: `user` and `peer` both rated `i0`, `peer` and the next one `i1`, and
-    so on; `user` rated the last item. With one companion, the paper's chain, `more` is empty and both
-    rated both items.
-
-    r00 and r01 are the user's ratings of i0 and of the last item; r10, r11 the peer's of i0, i1.
-    """
-
-    user: int
-    r00: float
-    i0: int
-    r10: float
-    peer: int
-    r11: float
-    i1: int
-    r01: float
-    more: tuple[Link, ...] = ()
-
-    @property
-    def peers(self) -> tuple[int, ...]:
-        return (self.peer, *(link.peer for link in self.more))
-
-    @property
-    def items(self) -> tuple[int, ...]:
-        return (self.i0, self.i1, *(link.item for link in self.more))
-
-    @property
-    def edges(self) -> list[tuple[int, int, float]]:
-        """(who, item, rating) in the order of the loop: every peer rated the item before it and the one
-        after it, the user closes the loop at both ends."""
-        edges = [
-            (self.user, self.i0, self.r00),
-            (self.peer, self.i0, self.r10),
-            (self.peer, self.i1, self.r11),
-        ]
-        for link in self.more:
-            edges += [(link.peer, edges[-1][1], link.rating), (link.peer, link.item, link.next_rating)]
-        return [*edges, (self.user, self.items[-1], self.r01)]
 
 
 def sample_chains(
@@ -77,6 +28,7 @@ def sample_chains(
     length: int = 1,
     selection: str = "uniform",
     candidates: np.ndarray = (),
+    history: Sequence[int] = (),
     before: int | None = None,
 ) -> list[Chain]:
     """Draws `count` chains of `length` companions each.
@@ -92,21 +44,26 @@ def sample_chains(
 
     Args:
       selection: "uniform", or one that weighs companions (companions.weights). Drawing is then in
-        proportion to weight among those left; weightless ones come last.
+        proportion to weight among those left; weightless ones come last. Or "recent", loops of one companion
+        through the last items of `history` (recent_chains), the latest last.
       candidates: items to rank, in any order: for "candidate_aware", and to be shown in no chain.
+      history: the user's items, the oldest first.
       before: peers' ratings at or after this time (seconds) do not exist.
 
     Returns:
       Fewer than `count` chains, [], where no loop closes or was found.
 
     Raises:
-      UserError: an unknown `selection`, or `length` below 1.
+      UserError: an unknown `selection`, or `length` below 1, or other than 1 of recent chains.
     """
-    if selection not in SELECTIONS or length < 1:
-        raise UserError(
-            f"chains of {length} companions selected {selection!r}: at least 1, {', '.join(SELECTIONS)}"
-        )
+    if selection not in (*SELECTIONS, RECENT) or length < 1:
+        known = ", ".join((*SELECTIONS, RECENT))
+        raise UserError(f"chains of {length} companions selected {selection!r}: at least 1, {known}")
     clock = graph.clock(before)
+    if selection == RECENT:
+        if length > 1:
+            raise UserError(f"chains of {length} companions selected {RECENT!r}: these have one")
+        return recent_chains(graph, user, history, count, rng, clock)
     if selection == "uniform" and length == 1 and _is_wide(graph, user):
         chains = _propose(graph, user, count, int(rng.integers(1 << 63)), clock)
         if chains is not None:

@@ -8,8 +8,8 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
+from r2rec_jax.chains.chain import Chain
 from r2rec_jax.chains.graph import Graph
-from r2rec_jax.chains.sampler import Chain
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.prompts.chat import plain
 from r2rec_jax.prompts.ranking import RankingRecord, make_record, peer_names, ranking_prompt, shown_titles

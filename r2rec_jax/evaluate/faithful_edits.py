@@ -23,8 +23,8 @@ from collections.abc import Callable
 import numpy as np
 from ml_collections import ConfigDict
 
+from r2rec_jax.chains.chain import Chain
 from r2rec_jax.chains.graph import Graph
-from r2rec_jax.chains.sampler import Chain
 from r2rec_jax.data.interactions import Catalog
 from r2rec_jax.pipeline.prompts import Prompt, fit
 from r2rec_jax.prompts.chat import Chat

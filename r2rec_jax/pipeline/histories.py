@@ -7,31 +7,33 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from r2rec_jax.pipeline.pretrain import Weighed
+from r2rec_jax.prompts.answer import ORDER
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.moments import Moments
 from r2rec_jax.prompts.ranking import RankingRecord, rated_text, situation
 from r2rec_jax.prompts.wording import LIKED, Wording
 
-ITEM, ANSWER, NARRATED = (
-    1.0,
-    5.0,
-    0.5,
-)  # what tokens count: of histories, of a choice among candidates, of words
+# What tokens count: of histories, of a choice among candidates, of words.
+ITEM, ANSWER, NARRATED = 1.0, 12.0, 0.25
 PER_ITEM = 1.6  # tokens of a rated item: a title and, of some, a word for a low rating
 LEAST_ROOM = 24  # tokens of a row that are left empty rather than filled with a shorter stretch of history
-PROMPTS = 0.35  # share of rows that show as much as a prompt does
+WHOLE = 0.7  # share of prompts with all of the chains; the others have fewer
+BREAKS = 0.12  # share of the items of a stretch that are told as answers are
+KINDS = (0.25, 0.45, 0.3)  # of rows with options: stretches, prompts, histories with interruptions
 PARTS = (0.3, 0.3, 0.75, 0.3)  # share of interruptions with likes, with chains, with candidates, with words
+PAST = 30  # most items before the first interruption
 STRETCH = 8  # most items of a history between interruptions, until the next that was liked
 
 
 class Histories:
     """Rows in the words of prompts. Every item of a history is to be foretold.
 
-    Without options: stretches of history. With options: a history with interruptions, each of some of
-    these: likes, chains, candidates with what comes next among them, words of `narrate` about all that. A
-    model of stretches alone foretells from the last few tokens; this one has to look further back, and to
-    choose from a list. PROMPTS of the rows have one interruption, as in a prompt. To be asked, and to reason
-    and answer in form, is left to SFT. What has no room loses the oldest of its history.
+    Without options: stretches of history, in which some items stand where an answer would: a model foretells
+    an item best from the one right before it, and has to learn to do so from further back. With options there
+    are also prompts as a whole, words of `narrate` and the answer; and histories with interruptions, each of
+    some of these: likes, chains, candidates with what comes next among them, words. Here the model learns to
+    choose from a list. The turns of a conversation are left to SFT. What has no room loses the oldest of its
+    history.
     """
 
     def __init__(self, moments: Moments, chat: Chat, words: Wording, narrate: Callable[[RankingRecord], str]):
@@ -40,33 +42,34 @@ class Histories:
         self.demographics, self.config = moments.dataset.catalog.demographics, moments.config
         self._encode = functools.lru_cache(maxsize=None)(chat.encode)
         self._rated = functools.lru_cache(maxsize=None)(self._encode_rated)
+        opening, close = words.history.split("{history}")
+        self._saw, self._close = self._encode(opening), self._encode(close)
+        self._order = [chat.end_think, *self._encode(f"\n\n{ORDER}")]
 
     def __reduce__(self):
         return Histories, (self.moments, self.chat, self.words, self.narrate)
 
     def row(self, rng: np.random.Generator, length: int, options: int) -> Iterator[Weighed]:
-        if options:
-            yield (
-                self._prompt(rng, length, options)
-                if rng.random() < PROMPTS
-                else self._interrupted(rng, length, options)
-            )
-            return
-        while length >= LEAST_ROOM:
-            window = self.moments.window(rng, int(length / PER_ITEM))
-            said = self._past(window.user, window.rated, length - 1)
-            said.add([self.chat.end])
-            length -= len(said)
-            yield said
+        kind = rng.choice(len(KINDS), p=KINDS) if options else 0
+        if kind == 0:
+            while length >= LEAST_ROOM:
+                window = self.moments.window(rng, int(length / PER_ITEM))
+                said = self._past(window.user, window.rated, length - 1, rng)
+                said.add([self.chat.end])
+                length -= len(said)
+                yield said
+        else:
+            yield (self._prompt if kind == 1 else self._interrupted)(rng, length, options)
 
     def _prompt(self, rng: np.random.Generator, length: int, options: int) -> Weighed:
-        """What a prompt tells before it asks, and what its user saw next."""
+        """What a prompt tells before it asks, reasoning, and the answer."""
         c = self.config
-        chains, words = int(rng.integers(c.chains + 1)), rng.random() < 0.5
+        chains = c.chains if rng.random() < WHOLE else int(rng.integers(c.chains + 1))
         shown = {"likes": c.likes, "chains": chains, "history": c.history}
         record = self.moments.record(self.moments.moment(rng), rng, options=options, **shown)
-        rest = self._interruption(record, True, words)
-        rest.extend(self._next([(record.truth, LIKED)], ANSWER))
+        rest = self._interruption(record, True, True)
+        rest.add(self._order)
+        rest.add(self._rated(record.truth, LIKED), ANSWER)
         rest.add([self.chat.end])
         said = self._past(record.user, record.history, length - len(rest))
         said.extend(rest)
@@ -76,17 +79,19 @@ class Histories:
         """A history from its middle on, with as many interruptions as there is room for."""
         c, moments = self.config, self.moments
         row = moments.moment(rng)
-        said = self._past(
-            int(moments.user[row]), moments.before(row, int(rng.integers(1, c.history + 1))), length
-        )
+        before = moments.before(row, int(rng.integers(1, PAST + 1)))
+        said = self._past(int(moments.user[row]), before, length)
         while row is not None:
             likes, chains, candidates, words = (rng.random(len(PARTS)) < PARTS).tolist()
             shown = {"likes": likes * c.likes, "chains": chains * c.chains, "history": 0}
             record = moments.record(row, rng, options=int(rng.integers(2, options + 1)), **shown)
             part = self._interruption(record, candidates, words)
             after = moments.next_moment(row, int(rng.integers(1, STRETCH + 1)))
-            rated = [(record.truth, LIKED), *(moments.rated(row + 1, after) if after else [])]
-            part.extend(self._next(rated, ANSWER if candidates else ITEM))
+            part.add(self._order if candidates else self._saw)
+            part.add(self._rated(record.truth, LIKED), ANSWER if candidates else ITEM)
+            for one in moments.rated(row + 1, after) if after else []:
+                part.add(self._rated(*one), ITEM)
+            part.add(self._close)
             if len(said) + len(part) > length:
                 break
             said.extend(part)
@@ -105,39 +110,32 @@ class Histories:
             said.add(self.chat.encode(self.narrate(record) + "\n"), NARRATED)
         return said
 
-    def _next(self, rated: list[tuple[int, float]], first: float) -> Weighed:
-        """How a history goes on, its first item counting `first`."""
-        opening, close = self._frame()
-        said = Weighed()
-        said.add(opening)
-        for place, one in enumerate(rated):
-            said.add(self._rated(*one), ITEM if place else first)
-        said.add(close)
-        return said
+    def _past(
+        self, user: int, history: list[tuple[int, float]], room: int, rng: np.random.Generator | None = None
+    ) -> Weighed:
+        """Who the user is and a history, from the user marker on, within `room` tokens.
 
-    def _past(self, user: int, history: list[tuple[int, float]], room: int) -> Weighed:
-        """Who the user is and a history, from the user marker on, within `room` tokens."""
-        opening, close = self._frame()
-        said, rated = Weighed(), []
-        said.add(
-            [self.chat.user, *self._encode(self.words.traits(self.demographics[user], self.words.about))]
-        )
-        room -= len(said) + len(opening) + len(close)
+        With `rng`, some of its items are told as answers are.
+        """
+        said, rated = Weighed(), Weighed()
+        who = self._encode(self.words.traits(self.demographics[user], self.words.about))
+        said.add([self.chat.user, *who])
+        room -= len(said) + len(self._saw) + len(self._close)
         for one in reversed(history):
-            room -= len(piece := self._rated(*one))
+            piece = Weighed()
+            if rng is not None and rng.random() < BREAKS:
+                piece.add([*self._close, *self._order])
+            piece.add(self._rated(*one), ITEM)
+            room -= len(piece)
             if room < 0:
                 break
-            rated = [*piece, *rated]
-        if rated:
-            said.add(opening)
-            said.add(rated, ITEM)
-            said.add(close)
+            piece.extend(rated)
+            rated = piece
+        if rated.tokens:
+            said.add(self._saw)
+            said.extend(rated)
+            said.add(self._close)
         return said
-
-    def _frame(self) -> tuple[list[int], list[int]]:
-        """What stands before and after the items of a history."""
-        opening, close = self.words.history.split("{history}")
-        return self._encode(opening), self._encode(close)
 
     def _encode_rated(self, item: int, rating: float) -> list[int]:
         return self.chat.encode(rated_text(item, rating, self.moments.dataset.catalog, self.words))

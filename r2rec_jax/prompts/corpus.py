@@ -15,8 +15,9 @@ import itertools
 
 import numpy as np
 
+from r2rec_jax.chains.chain import Chain
 from r2rec_jax.chains.graph import Graph
-from r2rec_jax.chains.sampler import Chain, sample_chains
+from r2rec_jax.chains.sampler import sample_chains
 from r2rec_jax.data.interactions import Catalog, Interactions
 
 NAMES = (

@@ -11,15 +11,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from r2rec_jax.chains.graph import Graph
-from r2rec_jax.chains.proposals import propose_companions
-from r2rec_jax.chains.sampler import Chain
+from r2rec_jax.chains.recent import recent_chains
+from r2rec_jax.chains.sampler import RECENT
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.prompts.ranking import RankingRecord
 from r2rec_jax.runtime.errors import UserError
 
-PROPOSALS = (
-    800  # of chains for each user; a moment shows some of those that were accepted and lie in its past
-)
 LEAST = 5  # rated items before a moment of which a ranking is asked
 
 
@@ -37,11 +34,14 @@ class Moments:
     def __init__(self, dataset: Dataset, graph: Graph, config: ConfigDict):
         """`config` is a config's `prompt` section: how much a record shows.
 
-        Raises UserError for chains of several companions.
+        Raises UserError for other chains than those through the latest items.
         """
-        if config.chain_length != 1:
-            raise UserError("prompt.chain_length: pretraining shows chains of one companion: leave it at 1")
-        self.dataset, self.config = dataset, config
+        if (config.chain_selection, config.chain_length) != (RECENT, 1):
+            raise UserError(
+                f"prompt.chain_selection={config.chain_selection!r}, chain_length={config.chain_length}: "
+                f"pretraining shows chains of selection {RECENT!r} and length 1"
+            )
+        self.dataset, self.graph, self.config = dataset, graph, config
         log = dataset.interactions
         self.user, self.item, self.rating = map(np.asarray, (log.user, log.item, log.rating))
         self.offsets, self.cutoff = np.asarray(log.offsets), np.asarray(dataset.split.cutoff)
@@ -51,7 +51,6 @@ class Moments:
         self.asked = self.liked[self.liked >= self.offsets[self.user[self.liked]] + LEAST]
         self.known_items = np.unique(self.item[seen])
         self.popularity = np.diff(graph.item_offsets)
-        self.pool = _Pool(graph, self.user, self.item, rows[seen])
 
     def window(self, rng: np.random.Generator, width: int) -> Window:
         """Up to `width` items in a row, of users as often as they rated."""
@@ -78,7 +77,7 @@ class Moments:
     def record(
         self, row: int, rng: np.random.Generator, *, options: int, history: int, likes: int, chains: int
     ) -> RankingRecord:
-        """The query of a moment, among `options` candidates, with up to so many items and chains."""
+        """The query of a moment, with up to so many candidates, items and chains."""
         user, truth = int(self.user[row]), int(self.item[row])
         start = int(self.offsets[user])
         liked = self.liked[np.searchsorted(self.liked, start) : np.searchsorted(self.liked, row)]
@@ -87,7 +86,7 @@ class Moments:
             user=user,
             demographics=self.dataset.catalog.demographics[user],
             likes=self.item[liked[max(0, len(liked) - likes) :]].tolist(),
-            chains=self.pool.draw(user, row, chains, rng),
+            chains=recent_chains(self.graph, user, self.item[start:row], chains, rng),
             candidates=candidates.astype(np.int32),
             popularity=self.popularity[candidates],
             truth=truth,
@@ -99,40 +98,14 @@ class Moments:
         return list(zip(self.item[start:stop].tolist(), self.rating[start:stop].tolist(), strict=True))
 
     def _unrated(self, user: int, count: int, rng) -> np.ndarray:
-        """Distinct items that the user has rated at no time, as the protocol's candidates are."""
-        rated = set(self.item[self.offsets[user] : self.offsets[user + 1]].tolist())
-        drawn = {}
-        while len(drawn) < count:
+        """Distinct items that the user has rated at no time, as the protocol's candidates are; fewer where
+        hardly any are left."""
+        own = self.item[self.offsets[user] : self.offsets[user + 1]]
+        if 2 * len(own) > len(self.known_items):
+            return rng.permutation(np.setdiff1d(self.known_items, own))[:count]
+        rated, drawn = set(own.tolist()), {}
+        while len(drawn) < min(count, len(self.known_items) - len(own)):
             for item in self.known_items[rng.integers(len(self.known_items), size=count)].tolist():
                 if item not in rated:
                     drawn[item] = None
-        return np.array(list(drawn)[:count])
-
-
-class _Pool:
-    """Chains of one companion (formula 1) of every user, and from which row of the log on each is past."""
-
-    def __init__(self, graph: Graph, user: np.ndarray, item: np.ndarray, seen: np.ndarray):
-        """`seen`: the rows of the log, columns `user` and `item`, that the graph holds."""
-        asked = np.repeat(np.arange(graph.n_users, dtype=np.int32), PROPOSALS)
-        peers, places = propose_companions(graph, asked, key=0)
-        accepted = np.flatnonzero(peers >= 0)
-        self.first = np.searchsorted(asked[accepted], np.arange(graph.n_users + 1))
-        self.peers, self.places = peers[accepted], places[accepted]
-        self.items, self.ratings = graph.user_items, graph.user_ratings
-        # The graph has a user's rows by item, the log by time.
-        row_of_edge = seen[np.lexsort((item[seen], user[seen]))]
-        self.past_from = row_of_edge[self.places[:, [0, 3]]].max(axis=1)
-
-    def draw(self, user: int, row: int, count: int, rng) -> list[Chain]:
-        """Up to `count` chains through items that `user` rated before `row`, with different companions."""
-        of_user = slice(*self.first[user : user + 2])
-        past = self.first[user] + np.flatnonzero(self.past_from[of_user] < row)
-        drawn = {int(self.peers[k]): k for k in rng.permutation(past)[: 2 * count].tolist()}
-        return [self._chain(user, k) for k in list(drawn.values())[:count]]
-
-    def _chain(self, user: int, k: int) -> Chain:
-        (i0, _, i1, _), (r00, r10, r11, r01) = (
-            values[self.places[k]].tolist() for values in (self.items, self.ratings)
-        )
-        return Chain(user, r00, i0, r10, int(self.peers[k]), r11, i1, r01)
+        return np.array(list(drawn)[:count], self.item.dtype)

@@ -5,8 +5,9 @@ import functools
 
 import numpy as np
 
+from r2rec_jax.chains.chain import Chain
 from r2rec_jax.chains.graph import Graph
-from r2rec_jax.chains.sampler import Chain, sample_chains
+from r2rec_jax.chains.sampler import sample_chains
 from r2rec_jax.data.interactions import Catalog
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.prompts.chat import item_token
@@ -67,6 +68,7 @@ def make_record(
         length=length,
         selection=selection,
         candidates=candidates,
+        history=dataset.interactions.item[dataset.history(user)],
         before=dataset.truth_time(user) if before_target_time else None,
     )
     liked = dataset.recent_likes(user, likes).tolist()

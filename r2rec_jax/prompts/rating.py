@@ -1,6 +1,6 @@
 """The interaction-of-thought question: what did the user rate the chain's last item?"""
 
-from r2rec_jax.chains.sampler import Chain
+from r2rec_jax.chains.chain import Chain
 from r2rec_jax.data.interactions import Catalog
 from r2rec_jax.prompts.ranking import chain_facts, link_facts, peer_names
 from r2rec_jax.prompts.wording import Wording

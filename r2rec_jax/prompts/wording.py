@@ -76,6 +76,7 @@ class Wording:
     taste_chains: str  # {likes} {genre}: where chains speak for a genre and likes do not; '' for `taste`
     taste_open: str  # where nothing speaks for a genre; '' for `taste`
     taste_unknown: str  # when no like has a genre
+    recap: str  # {history}, each as there, of chains, else of likes: instead of a taste; '' for a taste
 
     rating_hops: tuple[str, ...]  # r00; r10 and {agreement}; r11
     agreement: tuple[str, str, str]  # r10 against r00: equal, one apart, further apart
@@ -241,6 +242,7 @@ MOVIES = Wording(
         "viewer to one kind, so another kind can fit too."
     ),
     taste_unknown="What is closest to the films liked most recently should fit best.",
+    recap="",
     rating_hops=(
         "The viewer gave {i0}{i0_genres} a {r00}.",
         "{peer} gave the same film a {r10}, so {agreement}.",
@@ -337,6 +339,7 @@ COMPACT = Wording(
     taste_chains="",
     taste_open="",
     taste_unknown="Kai is fond of more like it.",
+    recap="",
     rating_hops=(
         "Kai gave {i0} a {r00}.",
         "{peer} gave it a {r10}, {agreement}.",
@@ -367,6 +370,8 @@ MINI = dataclasses.replace(
     rated=" {title}",
     rated_low=" low {title}",
     history="Kai saw{history}.\n",
+    recap="Kai saw{history}.",
+    told=(4,),
     chain="{r00} {i0} {r10} {peer} {r11} {i1}{links} {r01}",
     candidate={"titles": " {title}", "numbers": " {number} {title}"},
     candidate_joiner="",

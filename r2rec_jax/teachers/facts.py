@@ -6,10 +6,11 @@ no fact of the prompt and is not checked.
 
 import dataclasses
 import functools
+import itertools
 import re
 
 from r2rec_jax.data.interactions import Catalog
-from r2rec_jax.prompts.ranking import peer_names
+from r2rec_jax.prompts.ranking import peer_names, rated_text
 from r2rec_jax.prompts.wording import LIKED, Wording, clean
 from r2rec_jax.teachers.mentions import Names, Words
 from r2rec_jax.teachers.question import Question
@@ -62,6 +63,8 @@ class FactChecker:
         self.catalog, self.wording = catalog, wording
         self._people = Words(wording.peers)
         self._own = _words_of(wording)
+        opening, _, close = wording.recap.partition("{history}")
+        self._recap = re.compile(f"{re.escape(opening)}(.*){re.escape(close)}") if wording.recap else None
         self._genres = Words({clean(genre) for genres in catalog.genres for genre in genres} - {""})
 
     def check(self, question: Question, reasoning: str) -> list[Checked]:
@@ -71,7 +74,7 @@ class FactChecker:
         prompt, last, found = _Prompt.of(question, self.wording), set(), []
         for line, statement in zip(lines, statements, strict=True):
             statement, strange = self._unshown(statement)
-            facts = [] if strange else self._facts(statement, prompt, last)
+            facts = [] if strange else self._facts(line, statement, prompt, last)
             if statement.mentions:
                 # Of several titles, or in words that could not be read, nobody knows what "it" would be.
                 last = statement.mentions[0] if len(statement.mentions) == 1 and not strange else set()
@@ -100,9 +103,13 @@ class FactChecker:
     def _names_in(self, text: str) -> list[str]:
         return [word for word in self._rest(text) if word[0].isupper()]
 
-    def _facts(self, s: Statement, prompt: "_Prompt", last: set[int]) -> list[Fact]:
+    def _facts(self, line: str, s: Statement, prompt: "_Prompt", last: set[int]) -> list[Fact]:
         shown = [bool(mention & prompt.items) for mention in s.mentions]
         facts = [Fact("title", one) for one in shown]
+        if self._recap and (recap := self._recap.fullmatch(line)) and not self._rest(s.text):
+            for mention in itertools.compress(s.mentions, shown):
+                facts += prompt.recapped(mention, self._is_low(mention, recap[1]))
+            return facts
         facts += [Fact("title", False)] * len(_YEAR.findall(s.text))  # a title's year, but not its own
         facts += [Fact("who", False) for person in s.people - prompt.people]
         own_words, about = not self._rest(s.text), s.mentions or ([last] if last and s.ratings else [])
@@ -117,6 +124,10 @@ class FactChecker:
             told = self._genres.found(s.text)
             facts += [Fact("genre", self._is(genre, mention)) for mention in about for genre in sorted(told)]
         return facts
+
+    def _is_low(self, mention: set[int], history: str) -> bool:
+        """Whether a history tells an item as one that was rated low."""
+        return any(rated_text(item, LIKED - 1, self.catalog, self.wording) in history for item in mention)
 
     def _is(self, genre: str, mention: set[int]) -> bool:
         return any(genre in map(clean, self.catalog.genres[item]) for item in mention)
@@ -154,6 +165,14 @@ class _Prompt:
             return [Fact("who", False)] if person is None or person in self.people else []
         return [Fact("who", True), Fact("rating", any(rating in one for one in told))]
 
+    def recapped(self, mention: set[int], low: bool) -> list[Fact]:
+        """Of an item told as rated by the user, low or not; likes that no chain shows were rated well."""
+        told = [self.ratings[None, item] for item in mention if (None, item) in self.ratings]
+        if not told:
+            return [Fact("who", False)]
+        right = any(low == (rating < LIKED) for one in told for rating in one or {LIKED})
+        return [Fact("who", True), Fact("rating", right)]
+
     def likes(self, mention: set[int]) -> bool:
         return bool(mention & self.liked)
 
@@ -163,4 +182,5 @@ def _words_of(wording: Wording) -> set[str]:
     w = wording
     templates = [*w.hops, *w.link_hops, *w.guide, w.like_hop, w.taste_like, w.taste, w.taste_chains]
     templates += [w.taste_open, w.taste_unknown, *w.agreement, w.genres, w.year, *w.listing]
+    templates += [w.recap, w.rated, w.rated_low] if w.recap else []
     return {word.casefold() for text in templates for word in _WORD.findall(_FIELD.sub(" ", text))}

@@ -6,7 +6,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from r2rec_jax.chains.sampler import Chain
+from r2rec_jax.chains.chain import Chain
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.pipeline.prompts import RankingPrompts, fit, open_turn
 from r2rec_jax.prompts.chat import Chat

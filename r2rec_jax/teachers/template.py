@@ -9,10 +9,10 @@ from collections import Counter
 
 from ml_collections import ConfigDict
 
-from r2rec_jax.chains.sampler import Chain
+from r2rec_jax.chains.chain import Chain
 from r2rec_jax.data.interactions import Catalog
 from r2rec_jax.prompts.answer import ORDER, RATING
-from r2rec_jax.prompts.ranking import RankingRecord, chain_facts, link_facts, peer_names
+from r2rec_jax.prompts.ranking import RankingRecord, chain_facts, link_facts, peer_names, rated_text
 from r2rec_jax.prompts.rating import hidden_facts
 from r2rec_jax.prompts.wording import LIKED, Wording, clean
 from r2rec_jax.teachers.ask import Ask, Receive, Reply
@@ -49,8 +49,9 @@ def ranking_trace(
     """(reasoning, answer text) for a ranking prompt.
 
     The reasoning, one statement a line: hops along the chain that speaks most for the truth (likes where
-    there is no chain), then the taste they show; '' without `reasoning`. The answer has the truth first,
-    then the candidates that share most genres with the likes, popular ones first.
+    there is no chain), then the taste they show. In a wording with a recap: along the last chain, then that,
+    which the truth has no part in. '' without `reasoning`. The answer has the truth first, then the
+    candidates that share most genres with the likes, popular ones first.
     """
     text = _ranking(record, catalog, wording, places, answer)
     return narration(record, catalog, wording) if reasoning else "", text
@@ -61,7 +62,8 @@ def narration(record: RankingRecord, catalog: Catalog, wording: Wording) -> str:
     # By user alone, so that the number of statements tells nothing.
     count = wording.told[record.user % len(wording.told)]
     hops = _chain_hops if record.chains else _like_hops
-    return "\n".join([*hops(record, catalog, wording, count), _taste(record, catalog, wording)])
+    conclude = _recap if wording.recap else _taste
+    return "\n".join([*hops(record, catalog, wording, count), conclude(record, catalog, wording)])
 
 
 def rating_trace(
@@ -90,7 +92,10 @@ def _agreement(chain: Chain, wording: Wording) -> str:
 
 
 def _chain_hops(record: RankingRecord, catalog: Catalog, wording: Wording, count: int) -> list[str]:
-    chain = max(record.chains, key=lambda chain: _support(chain, record.truth, catalog))
+    if wording.recap:
+        chain = record.chains[-1]
+    else:
+        chain = max(record.chains, key=lambda chain: _support(chain, record.truth, catalog))
     names = peer_names(record.chains, wording)
     facts = chain_facts(chain, catalog, wording, names) | {"agreement": _agreement(chain, wording)}
     steps = [hop.format(**facts) for hop in wording.hops[:count]]
@@ -123,6 +128,14 @@ def _like_hops(record: RankingRecord, catalog: Catalog, wording: Wording, count:
         wording.like_hop.format(title=wording.title(catalog, item), genres=wording.genre_note(catalog, item))
         for item in record.likes[::-1][:count]
     ]
+
+
+def _recap(record: RankingRecord, catalog: Catalog, wording: Wording) -> str:
+    """What the chains show of the user's own ratings, in their order; the likes where there is no chain."""
+    own = dict(pair for chain in record.chains for pair in _own_ratings(chain))
+    rated = own or dict.fromkeys(record.likes, LIKED)
+    told = (rated_text(item, rating, catalog, wording) for item, rating in rated.items())
+    return wording.recap.format(history=wording.like_joiner.join(told)) if rated else wording.taste_unknown
 
 
 def _taste(record: RankingRecord, catalog: Catalog, wording: Wording) -> str:

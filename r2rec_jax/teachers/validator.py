@@ -10,7 +10,7 @@ import re
 
 from ml_collections import ConfigDict
 
-from r2rec_jax.chains.sampler import Chain
+from r2rec_jax.chains.chain import Chain
 from r2rec_jax.data.interactions import Catalog
 from r2rec_jax.prompts.answer import ORDER, RATING, parse_ranking, rank_of
 from r2rec_jax.prompts.chat import Chat, plain

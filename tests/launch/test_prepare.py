@@ -12,8 +12,8 @@ import pytest
 
 from configs import data
 from launch import prepare
+from r2rec_jax.chains.chain import Chain
 from r2rec_jax.chains.graph import build_graph
-from r2rec_jax.chains.sampler import Chain
 from r2rec_jax.data import prepared
 from r2rec_jax.data.audit import audit
 from r2rec_jax.runtime.errors import UserError

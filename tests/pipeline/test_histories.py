@@ -12,7 +12,7 @@ from r2rec_jax.chains.graph import build_graph
 from r2rec_jax.data.generate import generate
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.data.protocol import split
-from r2rec_jax.pipeline.histories import ANSWER, ITEM, LEAST_ROOM, NARRATED, Histories
+from r2rec_jax.pipeline.histories import ANSWER, BREAKS, ITEM, LEAST_ROOM, NARRATED, Histories
 from r2rec_jax.pipeline.pretrain import PretrainRows
 from r2rec_jax.prompts.chat import MARKERS, Chat
 from r2rec_jax.prompts.moments import Moments
@@ -67,33 +67,38 @@ def documents(tokens: list[int], chat: Chat) -> list[str]:
 
 
 def seen(text: str) -> list[str]:
-    """The stretches of history that a document tells."""
-    return re.findall(r"^Kai saw(.*)\.$", text, re.MULTILINE)
+    """The stretches of history that a document tells, also where an answer would."""
+    return re.findall(r"^(?:Kai saw|Order:)(.*?)\.?$", text, re.MULTILINE)
 
 
 def test_stretches_are_of_the_log_and_learnt_item_by_item(histories, chat, rated):
     titles = {title.removeprefix(" low") for text in rated for title in re.findall(r" .*?\)", text)}
+    breaks = items = 0
     for tokens, weights in rows_of(histories, chat, length=60, options=0):
         learnt = {chat.text([token]) for token, weight in zip(tokens, weights, strict=True) if weight}
         assert learnt <= titles | {" low"} and set(weights) == {0.0, ITEM}
         for text in documents(tokens, chat):
-            (stretch,) = seen(text)
-            assert any(stretch in whole for whole in rated)
+            assert any("".join(seen(text)) in whole for whole in rated)
+            assert text.count("\n") == 2 + 3 * text.count(".\n</think>\n\nOrder:")
+            breaks, items = breaks + text.count("Order:"), items + text.count(")")
         assert 60 - LEAST_ROOM < len(tokens) <= 60  # filled with stretches
+    assert breaks / items == pytest.approx(BREAKS, abs=0.02)
 
 
 def test_interruptions_leave_the_history_as_it_was(histories, chat, rated):
     """Taken out, what is left is a stretch of the log; the first item after candidates is one of them."""
     choices = told = 0
-    for tokens, weights in rows_of(histories, chat, length=150, options=6):
-        (text,) = documents(tokens, chat)
-        assert any("".join(seen(text)) in whole for whole in rated)
-        asked = re.findall(r"^Candidates:(.*)\.\n(?:Jo gave it a 4\.\n)?Kai saw(.*)\.$", text, re.MULTILINE)
+    for tokens, weights in rows_of(histories, chat, length=150, options=6, count=100):
+        texts = documents(tokens, chat)
+        assert all(any("".join(seen(text)) in whole for whole in rated) for text in texts)
+        text = "\n".join(texts)
+        form = r"^Candidates:(.*)\.\n(?:Jo gave it a 4\.\n)?</think>\n\nOrder:(.*)$"
+        asked = re.findall(form, text, re.MULTILINE)
         answers = [chat.text([t]) for t, weight in zip(tokens, weights, strict=True) if weight == ANSWER]
         assert len(answers) == len(asked)
         for (options, after), answer in zip(asked, answers, strict=True):
             assert after.startswith(answer) and options.count(answer) == 1
-        words = [token for token, weight in zip(tokens, weights, strict=True) if weight == NARRATED]
+        words = [t for t, weight in zip(tokens, weights, strict=True) if weight == NARRATED]
         assert chat.text(words) == text.count(TOLD) * f"{TOLD}\n"
         choices, told = choices + len(asked), told + text.count(TOLD)
         assert len(tokens) <= 150
@@ -103,8 +108,9 @@ def test_interruptions_leave_the_history_as_it_was(histories, chat, rated):
 def test_pieces_are_the_tokens_of_the_text_as_a_whole(histories, chat):
     for options in (0, 6):
         for tokens, _ in rows_of(histories, chat, length=150, options=options, count=20):
-            again = [token for text in documents(tokens, chat) for token in chat.encode(text)]
-            assert again == [token for token in tokens if token not in (chat.user, chat.end)]
+            texts = [part for text in documents(tokens, chat) for part in text.split(MARKERS["end_think"])]
+            again = [token for text in texts for token in chat.encode(text)]
+            assert again == [t for t in tokens if t not in (chat.user, chat.end, chat.end_think)]
 
 
 def test_what_has_no_room_loses_the_oldest(histories, chat, rated):

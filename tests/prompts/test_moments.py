@@ -74,7 +74,7 @@ def test_candidates_are_the_truth_and_items_never_rated(records, dataset):
     assert np.bincount(places, minlength=OPTIONS).min() > 40  # of 400, 67 each
 
 
-def test_chains_are_loops_of_the_log_with_different_companions(records, pasts):
+def test_chains_are_loops_of_the_log_through_the_latest_items(records, pasts):
     chains = [(record, chain) for record in records for chain in record.chains]
     assert len(chains) > 100
     for record, chain in chains:
@@ -82,8 +82,23 @@ def test_chains_are_loops_of_the_log_with_different_companions(records, pasts):
         assert chain.user == record.user != chain.peer and chain.i0 != chain.i1
         assert (own[chain.i0][1], own[chain.i1][1]) == (chain.r00, chain.r01)
         assert (peer[chain.i0][1], peer[chain.i1][1]) == (chain.r10, chain.r11)
+    shown = 0
     for record in records:
-        assert len({chain.peer for chain in record.chains}) == len(record.chains) <= 3
+        seen = [item for item, _ in record.history]
+        pairs = [(seen.index(chain.i0), seen.index(chain.i1)) for chain in record.chains]
+        assert all(second == first + 1 for first, second in pairs) and pairs == sorted(pairs)
+        shown += len(pairs) == 3 and pairs == [(len(seen) - k, len(seen) - k + 1) for k in (6, 4, 2)]
+    assert shown > 300  # some pairs were rated by nobody else
+
+
+def test_candidates_are_what_is_left_of_a_small_catalogue(moments, dataset):
+    """Asked for more than there are, of users who rated nearly everything."""
+    log, rng = dataset.interactions, np.random.default_rng(5)
+    for user in range(log.n_users):
+        ever = set(log.item[log.offsets[user] : log.offsets[user + 1]].tolist())
+        left = set(moments.known_items.tolist()) - ever
+        drawn = moments._unrated(user, 1000, rng).tolist()
+        assert sorted(drawn) == sorted(left)
 
 
 def test_windows_are_stretches_of_history_and_cover_it(moments, pasts):
@@ -98,10 +113,11 @@ def test_windows_are_stretches_of_history_and_cover_it(moments, pasts):
     assert len(shown) > 0.98 * sum(map(len, pasts))
 
 
-def test_chains_of_several_companions_are_refused(dataset):
+@pytest.mark.parametrize("field", [{"chain_length": 2}, {"chain_selection": "uniform"}])
+def test_other_chains_are_refused(dataset, field):
     config = mini(base()).prompt
-    config.chain_length = 2
-    with pytest.raises(UserError, match="leave it at 1"):
+    config.update(field)
+    with pytest.raises(UserError, match="pretraining shows chains of selection 'recent' and length 1"):
         Moments(dataset, build_graph(dataset), config)
 
 

@@ -4,7 +4,8 @@ import re
 import numpy as np
 import pytest
 
-from r2rec_jax.chains.sampler import Chain, Link, sample_chains
+from r2rec_jax.chains.chain import Chain, Link
+from r2rec_jax.chains.sampler import sample_chains
 from r2rec_jax.data.interactions import Catalog
 from r2rec_jax.prompts.ranking import RankingRecord, make_record, ranking_prompt, shown_titles
 from r2rec_jax.prompts.rating import rating_prompt

@@ -45,7 +45,24 @@ def test_what_the_template_states_is_supported(name, queries, dataset):
             concludes = any(re.match(guide, one.text) for guide in guides)
             assert one.verdict == ("unchecked" if concludes else "supported"), one
             seen.update(fact.kind for fact in one.facts)
-    assert set(seen) == set(KINDS) and min(seen.values()) > 100
+    told = set(KINDS) - (set() if words.genres or not words.recap else {"genre"})
+    assert set(seen) == told and min(seen.values()) > 100
+
+
+def test_a_recap_made_false_is_caught(queries, dataset):
+    """What is a candidate told as rated; and each rating turned, low for well rated and back."""
+    words, catalog = WORDINGS["mini"], dataset.catalog
+    checker, caught = FactChecker(catalog, words), collections.Counter()
+    for record in queries:
+        *before, recap = ranking_trace(record, catalog, words, 3, "titles")[0].split("\n")
+        candidate = words.title(catalog, int(record.candidates[0]))
+        for low, title in re.findall(r" (low )?(\w+ \(\d{4}\))", recap):
+            turned = recap.replace(f" {low}{title}", f" {title}" if low else f" low {title}")
+            for kind, changed in (("who", recap.replace(title, candidate)), ("rating", turned)):
+                one = checker.check(asked(record), "\n".join([*before, changed]))[-1]
+                assert kind in {fact.kind for fact in one.facts if not fact.supported}, changed
+                caught[kind] += 1
+    assert min(caught["who"], caught["rating"]) > 100
 
 
 @pytest.mark.parametrize("name", ["movies", "compact"])

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from r2rec_jax.chains.sampler import Chain
+from r2rec_jax.chains.chain import Chain
 from r2rec_jax.prompts.answer import count_statements, parse_ranking, rank_of
 from r2rec_jax.prompts.ranking import shown_titles
 from r2rec_jax.prompts.wording import ANSWERS, COMPACT, MOVIES, WORDINGS

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from r2rec_jax.chains.sampler import Chain, Link
+from r2rec_jax.chains.chain import Chain, Link
 from r2rec_jax.data.interactions import Catalog
 from r2rec_jax.prompts.ranking import RankingRecord
 from r2rec_jax.prompts.wording import MOVIES, WORDINGS
