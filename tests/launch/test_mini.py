@@ -31,8 +31,9 @@ def config(**changes):
     for section in (c.grpo, c.eval):
         section.evaluate.batch_size = 10
         section.rollout.update({"max_tokens": 8, "chunk": 4})
-    for name in set(c.variants) - {"r2rec without rl", "r2rec, by likelihood"}:
-        del c.variants[name]
+    for kind, kept in ((c.variants, "r2rec without rl, r2rec, by likelihood"), (c.studies, "uniform_chains")):
+        for name in set(kind) - set(kept.split(", ")):
+            del kind[name]
     c.seeds = c.policy_seeds = (0,)
     c.update(changes)
     return c
@@ -50,8 +51,23 @@ def done(tmp_path_factory) -> Path:
 
 def test_the_table_has_every_system(done):
     rows = {row["system"]: row for row in json.loads((done / "mini.json").read_text())["rows"]}
-    assert list(rows) == ["popularity", "r2rec without rl", "r2rec, by likelihood", "r2rec"]
+    studied = "r2rec without rl, uniform chains"
+    assert list(rows) == ["popularity", studied, "r2rec without rl", "r2rec, by likelihood", "r2rec"]
+    assert rows["r2rec"]["valid_rate"] == 1.0  # its answers are constrained
     assert all(0 <= row["hr@1"] <= 1 and row["users"] == 10 for row in rows.values())
+
+
+def test_a_study_trains_and_asks_with_prompts_of_its_own(done):
+    """Uniform chains are others than the latest, and nothing else in the prompts differs."""
+    asked = [
+        json.loads((done / "seed0" / f"annotate{name}" / "traces.jsonl").read_text().splitlines()[0])
+        for name in ("", "_uniform_chains")
+    ]
+    prompts = [trace["prompt"].splitlines() for trace in asked]
+    same = [one == other for one, other in zip(*prompts, strict=True)]
+    assert same[:2] == [True, True] and same[-2:] == [True, True] and not all(same)
+    used = json.loads((done / "seed0" / "sft_uniform_chains" / "config.json").read_text())
+    assert used["prompt"]["chain_selection"] == "uniform"
 
 
 def test_the_model_is_what_the_tokenizer_needs(done):
