@@ -180,7 +180,7 @@ REFUSED = {
 def test_an_answer_that_never_was_is_lost_and_the_next_is_asked_for(serve, ask, how):
     server, start = serve([LOST[how]]), time.monotonic()
     replies = ask(server)
-    assert time.monotonic() - start < LIMIT_S + 2.0
+    assert time.monotonic() - start < 8.0  # an endless one goes on for ten seconds
     assert replies["0"] is None and replies["1"].text == "Fine." and len(server.prompts) == 2
 
 
