@@ -182,15 +182,18 @@ def tiny(c: ConfigDict) -> ConfigDict:
 
 
 def mini(c: ConfigDict) -> ConfigDict:
-    """R2Rec-mini: MovieLens-1M and a model that is trained on it from scratch (configs/pretrain_mini.py)."""
-    c.data.folder = "runs/mini/data"
+    """R2Rec-mini: MovieLens-1M and a model that is trained on it from scratch (configs/pretrain_mini.py).
+
+    Folders are those of the first seed of configs/reproduce.py:ml1m_mini in runs/mini.
+    """
+    c.data.folder = "runs/mini/seed0/data"
     c.data.sizes = ConfigDict({"sft": 1000, "grpo": 3500, "validation": 300, "evaluation": 1000})
     c.data.workers = 0  # they would take the cores that train
     c.prompt.update({"wording": "mini", "answer": "titles", "places": 1, "chains": 3})
     c.prompt.chain_selection = "recent"
     c.prompt.buckets = (112,)
     c.model.update({"folder": MODEL_MINI, "dtype": "float32", "remat": "none"})
-    c.annotate.update({"folder": "runs/mini/annotate", "tasks": ("ranking",), "max_tokens": 80})
+    c.annotate.update({"folder": "runs/mini/seed0/annotate", "tasks": ("ranking",), "max_tokens": 80})
     if "reward" in c:
         c.reward.workers = 0
     return c

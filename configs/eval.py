@@ -36,7 +36,7 @@ def get_config(preset: str | None = None) -> ConfigDict:
     preset = preset_of(preset, ("quickstart", "mini", "compared"))
     if preset == "mini":
         mini(c)
-        c.systems.sft.adapter, c.systems["sft+grpo"].adapter = "runs/mini/sft", "runs/mini/grpo"
+        c.systems.sft.adapter, c.systems["sft+grpo"].adapter = "runs/mini/seed0/sft", "runs/mini/seed0/grpo"
         for asked in c.systems.values():
             asked.mode = "constrained"
         c.evaluate.update({"batch_size": 100, "runs": 1})

@@ -17,7 +17,7 @@ from configs.base import preset_of, system
 def get_config(preset: str | None = None) -> ConfigDict:
     preset = preset_of(preset, ("quickstart", "mini"))
     c = evaluation.get_config(preset or None)
-    run = preset or "ml1m"
+    run = {"": "ml1m", "mini": "mini/seed0"}.get(preset, preset)
     c.systems = ConfigDict({"r2rec": system(f"runs/{run}/grpo", mode="likelihood")})
     c.users = {"quickstart": 800, "mini": 1000}.get(preset, 200)  # of the evaluation users, the first ones
     c.evaluate.runs = 1  # reasonings of a prompt

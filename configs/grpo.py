@@ -42,7 +42,7 @@ def get_config(preset: str | None = None) -> ConfigDict:
     preset = preset_of(preset, ("quickstart", "mini"))
     if preset == "mini":
         mini(c)
-        c.train.init = "runs/mini/sft"
+        c.train.init = "runs/mini/seed0/sft"
         c.train.update({"batch_size": 32, "steps": 150, "checkpoint_every": 50, "evaluate_every": 25})
         c.evaluate.batch_size = 100
         # Constrained: rewarded for valid answers, it learns to copy some candidate, and to rank no longer.

@@ -104,8 +104,11 @@ def test_greedy_decoding_is_run_once_and_nobody_is_no_evaluation(road, tmp_path)
 def test_the_mini_model_is_trained_not_fetched(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     named = ["no model at runs/mini/pretrain/model", "pretrain_mini.py --workdir=runs/mini/pretrain`"]
-    named += ["no data at runs/mini/data", "configs/data.py:mini --workdir=runs/mini/data`"]
-    named += ["no adapter at runs/mini/sft/checkpoints", "configs/sft.py:mini --workdir=runs/mini/sft`"]
+    named += ["no data at runs/mini/seed0/data", "configs/data.py:mini --workdir=runs/mini/seed0/data`"]
+    named += [
+        "no adapter at runs/mini/seed0/sft/checkpoints",
+        "configs/sft.py:mini --workdir=runs/mini/seed0/sft`",
+    ]
     refused(train.main, grpo.get_config("mini"), tmp_path / "none", *named)
 
 
