@@ -31,9 +31,10 @@ def config(**changes):
     for section in (c.grpo, c.eval):
         section.evaluate.batch_size = 10
         section.rollout.update({"max_tokens": 8, "chunk": 4})
-    for kind, kept in ((c.variants, "r2rec without rl, r2rec, by likelihood"), (c.studies, "uniform_chains")):
-        for name in set(kind) - set(kept.split(", ")):
-            del kind[name]
+    for name in set(c.variants) - {"r2rec without rl", "r2rec, by likelihood"}:
+        del c.variants[name]
+    for name in set(c.studies) - {"uniform_chains"}:
+        del c.studies[name]
     c.seeds = c.policy_seeds = (0,)
     c.update(changes)
     return c
