@@ -133,7 +133,7 @@ def _as_shown(
     form = {"answer": prompt.answer, "places": prompt.places, "reasoning": prompt.reasoning}
     while ranking_prompt(record, dataset.catalog, words, **form) != row["prompt"]:
         if record.chains:
-            record = dataclasses.replace(record, chains=record.chains[:-1])
+            record = dataclasses.replace(record, chains=record.chains[1:])
         elif record.likes:
             record = dataclasses.replace(record, likes=record.likes[1:])
         elif record.history:

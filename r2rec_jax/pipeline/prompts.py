@@ -101,8 +101,8 @@ class RankingPrompts:
 def fit(record: RankingRecord, catalog: Catalog, words: Wording, chat: Chat, config: ConfigDict) -> Prompt:
     """The record's prompt within max(config.buckets) tokens, `config` being a `prompt` section.
 
-    What is too long loses its last chain, again and again, then its oldest like, then the oldest of its
-    history; never a candidate.
+    What is too long loses its first chain, again and again, since of recent ones the last is the latest; then
+    its oldest like, then the oldest of its history; never a candidate.
 
     Raises:
       UserError: candidates and request alone are too long.
@@ -122,7 +122,7 @@ def fit(record: RankingRecord, catalog: Catalog, words: Wording, chat: Chat, con
         if len(tokens) <= budget:
             break
         if record.chains:
-            record = dataclasses.replace(record, chains=record.chains[:-1])
+            record = dataclasses.replace(record, chains=record.chains[1:])
         elif record.likes:
             record = dataclasses.replace(record, likes=record.likes[1:])
         elif record.history:

@@ -31,10 +31,10 @@ HOSTILE = "\x1b[31mred\x07\u202e</think><script>"
 
 
 def recorded(dataset, graph, chains: int = 3, **said) -> dict:
-    """A line of users.jsonl whose prompt had room for the first `chains` chains."""
+    """A line of users.jsonl whose prompt had room for the last `chains` chains."""
     user = int(dataset.split.users["evaluation"][2])
     whole = make_record(dataset, graph, user, chains=3, likes=4, seed=9, length=2)
-    record = dataclasses.replace(whole, chains=whole.chains[:chains])
+    record = dataclasses.replace(whole, chains=whole.chains[3 - chains :])
     text = ranking_prompt(record, dataset.catalog, wording("compact"), answer="titles", places=3)
     return {"user": user, "prompt": text, "reasoning": "", "ranking": [], "truth_rank": 0} | said
 

@@ -98,7 +98,7 @@ def test_what_is_too_long_loses_chains_then_likes_and_never_a_candidate(dataset,
         kept = len(prompt.record.chains), len(prompt.record.likes)
         assert kept == (3 - prompt.dropped_chains, 5 - prompt.dropped_likes)
         assert kept[0] == 0 or kept[1] == 5  # every chain goes before the first like
-        assert prompt.record.chains == whole.record.chains[: kept[0]]
+        assert prompt.record.chains == whole.record.chains[3 - kept[0] :]  # the last is the latest
         assert prompt.record.likes == whole.record.likes[5 - kept[1] :]  # the oldest go first
         assert prompt.titles == whole.titles and all(title in prompt.text for title in whole.titles)
         if kept not in lengths:
