@@ -24,7 +24,7 @@ def config(**changes):
     c.baselines.systems = ("popularity",)
     c.pretrain.model.architecture.update(MODEL)
     c.pretrain.corpus.curriculum = ((0.5, 48, 0), (1.0, 144, 20))
-    c.pretrain.train.update({"steps": 4, "batch_size": 4, "log_every": 1})
+    c.pretrain.train.update({"steps": 16, "batch_size": 4, "log_every": 1})
     c.sft.train.update({"steps": 2, "batch_size": 4})
     c.grpo.train.update({"steps": 1, "batch_size": 2, "evaluate_every": 1})
     c.grpo.grpo.group = 2
@@ -80,9 +80,11 @@ def test_the_model_is_what_the_tokenizer_needs(done):
 
 def test_pretraining_learns(done):
     losses = [row["train/loss"] for row in lines(done / "pretrain", "metrics.jsonl")]
-    assert len(losses) == 4 and np.isfinite(losses).all()
+    assert len(losses) == 16 and np.isfinite(losses).all()
     # A model that knows nothing: every token of the vocabulary alike.
-    assert losses[0] == pytest.approx(np.log(MODEL["vocab_size"]), rel=0.1) and losses[1] < losses[0]
+    assert losses[0] == pytest.approx(np.log(MODEL["vocab_size"]), rel=0.1)
+    # Histories alone, in the first half: batches differ by .01, and the rate is warm by then.
+    assert max(losses[5:8]) < losses[0] - 0.05
 
 
 def test_a_model_that_has_seen_the_truths_of_a_seed_is_refused(done):
