@@ -189,9 +189,9 @@ def mini(c: ConfigDict) -> ConfigDict:
     c.data.folder = "runs/mini/seed0/data"
     c.data.sizes = ConfigDict({"sft": 1000, "grpo": 3500, "validation": 300, "evaluation": 1000})
     c.data.workers = 0  # they would take the cores that train
-    c.prompt.update({"wording": "mini", "answer": "titles", "places": 1, "chains": 3})
+    c.prompt.update({"wording": "mini", "answer": "titles", "places": 1})
     c.prompt.chain_selection = "recent"
-    c.prompt.buckets = (112,)
+    c.prompt.buckets = (96,)
     c.model.update({"folder": MODEL_MINI, "dtype": "float32", "remat": "none"})
     c.annotate.update({"folder": "runs/mini/seed0/annotate", "tasks": ("ranking",), "max_tokens": 80})
     if "reward" in c:

@@ -38,7 +38,7 @@ def get_config(preset: str | None = None) -> ConfigDict:
         mini(c)
         c.systems.sft.adapter, c.systems["sft+grpo"].adapter = "runs/mini/seed0/sft", "runs/mini/seed0/grpo"
         for asked in c.systems.values():
-            asked.mode = "constrained"
+            asked.mode = "likelihood"
         c.evaluate.update({"batch_size": 100, "runs": 1})
         c.rollout.update({"max_tokens": 64, "chunk": 16, "temperature": 0.0, "top_p": 1.0})
         c.reward.step_needs_valid_answer = True

@@ -43,7 +43,7 @@ def get_config(preset: str | None = None) -> ConfigDict:
     if preset == "mini":
         mini(c)
         c.train.init = "runs/mini/seed0/sft"
-        c.train.update({"batch_size": 32, "steps": 150, "checkpoint_every": 50, "evaluate_every": 25})
+        c.train.update({"batch_size": 32, "steps": 109, "checkpoint_every": 50, "evaluate_every": 25})
         c.evaluate.batch_size = 100
         # Constrained: rewarded for valid answers, it learns to copy some candidate, and to rank no longer.
         c.rollout.update({"max_tokens": 64, "chunk": 16, "constrained": True})

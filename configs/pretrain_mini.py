@@ -19,21 +19,21 @@ def get_config(preset: str | None = None) -> ConfigDict:
     c = mini(base())
     c.stage = "pretrain"
     c.corpus = ConfigDict({"kind": "moments"})
-    # (fraction of the run, tokens a row, most candidates shown). Histories alone teach what goes with what,
-    # at many items a row; copying from a list forms on short lists.
-    c.corpus.curriculum = ((0.3, 88, 0), (0.4, 120, 6), (1.0, 120, 20))
+    # (fraction of the run, tokens a row, candidates shown). Histories alone first: many items a row teach
+    # what goes with what.
+    c.corpus.curriculum = ((0.35, 88, 0), (1.0, 136, 20))
     c.model.folder = ""
     c.model.architecture = ConfigDict(
         {
             "vocab_size": 4352,
-            "hidden_size": 96,
+            "hidden_size": 128,
             "intermediate_size": 256,
             "num_hidden_layers": 3,
             "num_attention_heads": 3,
             "num_key_value_heads": 3,
-            "head_dim": 32,
+            "head_dim": 64,
             "rms_norm_eps": 1e-5,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0},
             "max_position_embeddings": 2048,
             "tie_word_embeddings": True,
         }

@@ -68,18 +68,19 @@ def get_config(preset: str | None = None) -> ConfigDict:
         c.pretrain = pretrain_mini.get_config("gpu" if preset.endswith("gpu") else None)
         c.model.dtype = c.pretrain.model.dtype
         c.tables, c.seeds, c.policy_seeds = ("mini",), (0, 1, 2), (0, 1, 2)
-        c.policy.mode = "constrained"
-        c.variants["r2rec without rl"] = system("sft", mode="constrained")
-        c.variants["r2rec without sft"] = system("grpo_alone", mode="constrained")
+        c.policy.mode = "likelihood"
+        c.variants["r2rec without rl"] = system("sft", mode="likelihood")
+        c.variants["r2rec without sft"] = system("grpo_alone", mode="likelihood")
         c.studies.no_chains = {"chains": 0}
+        c.studies.two_chains = {"chains": 2}
         c.studies.no_reasoning = {"reasoning": False}
         c.studies.uniform_chains = {"chain_selection": "uniform"}
         c.studies.candidate_aware_chains = {"chain_selection": "candidate_aware"}
-        c.variants["r2rec, no interaction chain"] = system("grpo", mode="constrained", prompt={"chains": 0})
+        c.variants["r2rec, no interaction chain"] = system("grpo", mode="likelihood", prompt={"chains": 0})
         without = {"reasoning": False}
-        c.variants["r2rec, no reasoning chain"] = system("grpo", mode="constrained", prompt=without)
+        c.variants["r2rec, no reasoning chain"] = system("grpo", mode="likelihood", prompt=without)
+        c.variants["r2rec, answers constrained"] = system("grpo", mode="constrained")
         c.variants["r2rec, answers unconstrained"] = system("grpo")
-        c.variants["r2rec, by likelihood"] = system("grpo", mode="likelihood")
     if preset.startswith("table"):
         name, _, variant = preset.partition("_")
         c.tables = (name,)

@@ -11,7 +11,7 @@ from r2rec_jax.chains.sampler import sample_chains
 from r2rec_jax.data.interactions import Catalog
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.prompts.chat import item_token
-from r2rec_jax.prompts.wording import ANSWERS, LIKED, Wording
+from r2rec_jax.prompts.wording import ANSWERS, Wording
 from r2rec_jax.runtime.errors import UserError
 
 
@@ -172,9 +172,8 @@ def rated_text(
     item: int, rating: float, catalog: Catalog, wording: Wording, *, item_tokens: bool = False
 ) -> str:
     """One item of a history."""
-    template = wording.rated if rating >= LIKED else wording.rated_low
     facts = {"catalog": catalog, "wording": wording, "item_tokens": item_tokens}
-    return told(template, item, rating=f"{rating:g}", **facts)
+    return told(wording.rated, item, rating=f"{rating:g}", **facts)
 
 
 def shown_titles(record: RankingRecord, catalog: Catalog, wording: Wording) -> list[str]:

@@ -41,8 +41,7 @@ class Wording:
     likes: str  # {likes}
     dislikes: str  # {likes}: what the user rated low, each as `like`
     rated: str  # {title} {genres} {rating}
-    rated_low: str  # the same for what was rated below LIKED
-    history: str  # {history}, each as `rated` or `rated_low`, joined as likes are
+    history: str  # {history}, each as `rated`, joined as likes are
     chain: str  # a whole chain, and its {number}
     link: str  # a further companion: {peer}, peer_about, {rating}; {item}, item_genres, {next_rating}
     chains: str  # {chains}
@@ -76,7 +75,8 @@ class Wording:
     taste_chains: str  # {likes} {genre}: where chains speak for a genre and likes do not; '' for `taste`
     taste_open: str  # where nothing speaks for a genre; '' for `taste`
     taste_unknown: str  # when no like has a genre
-    recap: str  # {history}, each as there, of chains, else of likes: instead of a taste; '' for a taste
+    recap: str  # {history} of chains as `together`, else of likes: instead of a taste; '' for a taste
+    together: str  # {peer} {titles}: what a companion and the user both rated, of a recap
 
     rating_hops: tuple[str, ...]  # r00; r10 and {agreement}; r11
     agreement: tuple[str, str, str]  # r10 against r00: equal, one apart, further apart
@@ -134,7 +134,6 @@ MOVIES = Wording(
     likes="Films the viewer liked most recently, oldest first:\n{likes}\n\n",
     dislikes="Films the viewer rated most recently and did not like, oldest first:\n{likes}\n\n",
     rated="- {title}{genres}: {rating}",
-    rated_low="- {title}{genres}: {rating}",
     history=(
         "Films the viewer rated most recently, oldest first, with ratings from 1 (worst) to 5 (best):\n"
         "{history}\n\n"
@@ -243,6 +242,7 @@ MOVIES = Wording(
     ),
     taste_unknown="What is closest to the films liked most recently should fit best.",
     recap="",
+    together="",
     rating_hops=(
         "The viewer gave {i0}{i0_genres} a {r00}.",
         "{peer} gave the same film a {r10}, so {agreement}.",
@@ -302,7 +302,6 @@ COMPACT = Wording(
     likes="Kai is fond of {likes}.\n",
     dislikes="Kai is less fond of {likes}.\n",
     rated="{title} a {rating}",
-    rated_low="{title} a {rating}",
     history="Kai gave {history}.\n",
     chain="Kai {r00} {i0} {r10} {peer} {r11} {i1}{links} {r01} Kai",
     link=" {rating} {peer} {next_rating} {item}",
@@ -340,6 +339,7 @@ COMPACT = Wording(
     taste_open="",
     taste_unknown="Kai is fond of more like it.",
     recap="",
+    together="",
     rating_hops=(
         "Kai gave {i0} a {r00}.",
         "{peer} gave it a {r10}, {agreement}.",
@@ -358,7 +358,9 @@ COMPACT = Wording(
     ),
 )
 
-# For R2Rec-mini, whose tokenizer has a token for each title after a space: nothing stands between titles.
+# For R2Rec-mini, whose tokenizer has a token for each title after a space: nothing stands between titles. A
+# chain names the companion and both films first, then the ratings round the loop; its recap repeats the
+# names as they stood, which a small model learns soon.
 MINI = dataclasses.replace(
     COMPACT,
     year=" ({year})",
@@ -368,11 +370,12 @@ MINI = dataclasses.replace(
     likes="Kai is fond of{likes}.\n",
     dislikes="Kai is less fond of{likes}.\n",
     rated=" {title}",
-    rated_low=" low {title}",
     history="Kai saw{history}.\n",
     recap="Kai saw{history}.",
+    together=" with {peer}{titles}",
     told=(4,),
-    chain="{r00} {i0} {r10} {peer} {r11} {i1}{links} {r01}",
+    chain="{peer} {i0} {i1} {r00} {r10} {r11}{links} {r01}",
+    link=" {peer} {item} {rating} {next_rating}",
     candidate={"titles": " {title}", "numbers": " {number} {title}"},
     candidate_joiner="",
     candidates="Candidates:{candidates}.\n",

@@ -10,7 +10,7 @@ import itertools
 import re
 
 from r2rec_jax.data.interactions import Catalog
-from r2rec_jax.prompts.ranking import peer_names, rated_text
+from r2rec_jax.prompts.ranking import peer_names
 from r2rec_jax.prompts.wording import LIKED, Wording, clean
 from r2rec_jax.teachers.mentions import Names, Words
 from r2rec_jax.teachers.question import Question
@@ -65,6 +65,10 @@ class FactChecker:
         self._own = _words_of(wording)
         opening, _, close = wording.recap.partition("{history}")
         self._recap = re.compile(f"{re.escape(opening)}(.*){re.escape(close)}") if wording.recap else None
+        before, _, rest = wording.together.partition("{peer}")
+        after = rest.partition("{titles}")[0]
+        people = "|".join(map(re.escape, wording.peers))
+        self._together = re.compile(f"{re.escape(before)}({people}){re.escape(after)}(?!\\w)")
         self._genres = Words({clean(genre) for genres in catalog.genres for genre in genres} - {""})
 
     def check(self, question: Question, reasoning: str) -> list[Checked]:
@@ -107,9 +111,7 @@ class FactChecker:
         shown = [bool(mention & prompt.items) for mention in s.mentions]
         facts = [Fact("title", one) for one in shown]
         if self._recap and (recap := self._recap.fullmatch(line)) and not self._rest(s.text):
-            for mention in itertools.compress(s.mentions, shown):
-                facts += prompt.recapped(mention, self._is_low(mention, recap[1]))
-            return facts
+            return facts + self._recapped(recap[1], s, prompt)
         facts += [Fact("title", False)] * len(_YEAR.findall(s.text))  # a title's year, but not its own
         facts += [Fact("who", False) for person in s.people - prompt.people]
         own_words, about = not self._rest(s.text), s.mentions or ([last] if last and s.ratings else [])
@@ -125,9 +127,17 @@ class FactChecker:
             facts += [Fact("genre", self._is(genre, mention)) for mention in about for genre in sorted(told)]
         return facts
 
-    def _is_low(self, mention: set[int], history: str) -> bool:
-        """Whether a history tells an item as one that was rated low."""
-        return any(rated_text(item, LIKED - 1, self.catalog, self.wording) in history for item in mention)
+    def _recapped(self, history: str, s: Statement, prompt: "_Prompt") -> list[Fact]:
+        """Every item is one that the user rated or likes, and the companion named before it rated too."""
+        parts = self._together.split(history) if s.people else [history]
+        pairs = itertools.zip_longest([None, *parts[1::2]], parts[::2])
+        facts = []
+        for person, titles in pairs:
+            for mention in self._catalogue.read(titles)[0]:
+                own = any((None, item) in prompt.ratings for item in mention)
+                shared = person is None or any((person, item) in prompt.ratings for item in mention)
+                facts.append(Fact("who", own and shared))
+        return facts
 
     def _is(self, genre: str, mention: set[int]) -> bool:
         return any(genre in map(clean, self.catalog.genres[item]) for item in mention)
@@ -165,14 +175,6 @@ class _Prompt:
             return [Fact("who", False)] if person is None or person in self.people else []
         return [Fact("who", True), Fact("rating", any(rating in one for one in told))]
 
-    def recapped(self, mention: set[int], low: bool) -> list[Fact]:
-        """Of an item told as rated by the user, low or not; likes that no chain shows were rated well."""
-        told = [self.ratings[None, item] for item in mention if (None, item) in self.ratings]
-        if not told:
-            return [Fact("who", False)]
-        right = any(low == (rating < LIKED) for one in told for rating in one or {LIKED})
-        return [Fact("who", True), Fact("rating", right)]
-
     def likes(self, mention: set[int]) -> bool:
         return bool(mention & self.liked)
 
@@ -182,5 +184,5 @@ def _words_of(wording: Wording) -> set[str]:
     w = wording
     templates = [*w.hops, *w.link_hops, *w.guide, w.like_hop, w.taste_like, w.taste, w.taste_chains]
     templates += [w.taste_open, w.taste_unknown, *w.agreement, w.genres, w.year, *w.listing]
-    templates += [w.recap, w.rated, w.rated_low] if w.recap else []
+    templates += [w.recap, w.together] if w.recap else []
     return {word.casefold() for text in templates for word in _WORD.findall(_FIELD.sub(" ", text))}

@@ -12,10 +12,11 @@ from ml_collections import ConfigDict
 from r2rec_jax.chains.chain import Chain
 from r2rec_jax.data.interactions import Catalog
 from r2rec_jax.prompts.answer import ORDER, RATING
-from r2rec_jax.prompts.ranking import RankingRecord, chain_facts, link_facts, peer_names, rated_text
+from r2rec_jax.prompts.ranking import RankingRecord, chain_facts, link_facts, peer_names
 from r2rec_jax.prompts.rating import hidden_facts
 from r2rec_jax.prompts.wording import LIKED, Wording, clean
 from r2rec_jax.teachers.ask import Ask, Receive, Reply
+from r2rec_jax.teachers.recap import recap
 
 
 class TemplateTeacher:
@@ -62,7 +63,7 @@ def narration(record: RankingRecord, catalog: Catalog, wording: Wording) -> str:
     # By user alone, so that the number of statements tells nothing.
     count = wording.told[record.user % len(wording.told)]
     hops = _chain_hops if record.chains else _like_hops
-    conclude = _recap if wording.recap else _taste
+    conclude = recap if wording.recap else _taste
     return "\n".join([*hops(record, catalog, wording, count), conclude(record, catalog, wording)])
 
 
@@ -128,14 +129,6 @@ def _like_hops(record: RankingRecord, catalog: Catalog, wording: Wording, count:
         wording.like_hop.format(title=wording.title(catalog, item), genres=wording.genre_note(catalog, item))
         for item in record.likes[::-1][:count]
     ]
-
-
-def _recap(record: RankingRecord, catalog: Catalog, wording: Wording) -> str:
-    """What the chains show of the user's own ratings, in their order; the likes where there is no chain."""
-    own = dict(pair for chain in record.chains for pair in _own_ratings(chain))
-    rated = own or dict.fromkeys(record.likes, LIKED)
-    told = (rated_text(item, rating, catalog, wording) for item, rating in rated.items())
-    return wording.recap.format(history=wording.like_joiner.join(told)) if rated else wording.taste_unknown
 
 
 def _taste(record: RankingRecord, catalog: Catalog, wording: Wording) -> str:

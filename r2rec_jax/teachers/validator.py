@@ -18,6 +18,7 @@ from r2rec_jax.prompts.ranking import peer_names, shown_titles
 from r2rec_jax.prompts.wording import Wording
 from r2rec_jax.teachers.mentions import Words, ratings
 from r2rec_jax.teachers.question import Question
+from r2rec_jax.teachers.recap import recap
 from r2rec_jax.teachers.statements import Statement, read_statements
 
 # Why a trace was refused, and what a teacher is told of it before it tries again.
@@ -126,7 +127,10 @@ class Validator:
         if question.task == "rating":
             chain = question.chain
             return _early_rating(statements) or _walk(chain, names, statements, hidden=True)
-        return self._early_candidate(question, statements) or _told_chains(question, names, statements)
+        # A recap names companions whose chains are not told; word for word it is true.
+        true = recap(question.record, self.catalog, self.wording) if self.wording.recap else None
+        walked = [s for line, s in zip(lines, statements, strict=True) if line != true]
+        return self._early_candidate(question, statements) or _told_chains(question, names, walked)
 
     def _early_candidate(self, question: Question, statements: list[Statement]) -> str | None:
         candidates = question.record.candidates.tolist()

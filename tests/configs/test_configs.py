@@ -85,7 +85,7 @@ def test_stages_find_each_others_folders():
         grpo, evaluation = build("grpo", preset), build("eval", preset)
         assert evaluation.systems["sft"].adapter == grpo.train.init
         assert list(evaluation.systems) == ["base", "sft", "sft+grpo"]
-        assert evaluation.systems["base"] == system(mode="constrained" if preset == "mini" else "generate")
+        assert evaluation.systems["base"] == system(mode="likelihood" if preset == "mini" else "generate")
 
 
 def test_defaults_are_the_papers():

@@ -64,14 +64,14 @@ def test_the_history_and_the_likes_are_the_latest(records, pasts):
         assert record.likes == [item for item, rating in before if rating > 3][-5:]
 
 
-def test_candidates_are_the_truth_and_items_never_rated(records, dataset):
-    log = dataset.interactions
-    for record in records:
-        ever = set(log.item[log.offsets[record.user] : log.offsets[record.user + 1]].tolist())
-        others = set(record.candidates.tolist()) - {record.truth}
-        assert len(others) == OPTIONS - 1 and ever.isdisjoint(others)
-    places = [record.candidates.tolist().index(record.truth) for record in records]
-    assert np.bincount(places, minlength=OPTIONS).min() > 40  # of 400, 67 each
+def test_candidates_are_any_items_and_tell_nothing_of_the_truth(records, dataset, moments):
+    """As often as any other item the truth is among them."""
+    shown = np.concatenate([record.candidates for record in records])
+    assert all(len(record.candidates) == OPTIONS for record in records)
+    assert set(shown.tolist()) <= set(moments.known_items.tolist())
+    assert np.bincount(shown, minlength=dataset.interactions.n_items).max() < 80  # of 2,400, 40 each
+    found = np.mean([record.truth in record.candidates for record in records])
+    assert found == pytest.approx(1 - (1 - 1 / len(moments.known_items)) ** OPTIONS, abs=0.045)
 
 
 def test_chains_are_loops_of_the_log_through_the_latest_items(records, pasts):
@@ -89,16 +89,6 @@ def test_chains_are_loops_of_the_log_through_the_latest_items(records, pasts):
         assert all(second == first + 1 for first, second in pairs) and pairs == sorted(pairs)
         shown += len(pairs) == 3 and pairs == [(len(seen) - k, len(seen) - k + 1) for k in (6, 4, 2)]
     assert shown > 300  # some pairs were rated by nobody else
-
-
-def test_candidates_are_what_is_left_of_a_small_catalogue(moments, dataset):
-    """Asked for more than there are, of users who rated nearly everything."""
-    log, rng = dataset.interactions, np.random.default_rng(5)
-    for user in range(log.n_users):
-        ever = set(log.item[log.offsets[user] : log.offsets[user + 1]].tolist())
-        left = set(moments.known_items.tolist()) - ever
-        drawn = moments._unrated(user, 1000, rng).tolist()
-        assert sorted(drawn) == sorted(left)
 
 
 def test_windows_are_stretches_of_history_and_cover_it(moments, pasts):
@@ -119,16 +109,3 @@ def test_other_chains_are_refused(dataset, field):
     config.update(field)
     with pytest.raises(UserError, match="pretraining shows chains of selection 'recent' and length 1"):
         Moments(dataset, build_graph(dataset), config)
-
-
-def test_the_next_moment_is_the_first_that_is_far_enough(moments, pasts, dataset):
-    log, rng = dataset.interactions, np.random.default_rng(3)
-    for _ in range(200):
-        row = moments.moment(rng)
-        user, least = int(log.user[row]), int(rng.integers(1, 6))
-        place = pasts[user][int(log.item[row])][0]
-        later = [now for now, rating in pasts[user].values() if rating > 3 and now >= place + least]
-        found = moments.next_moment(row, least)
-        assert (found is None) == (not later)
-        if later:
-            assert pasts[user][int(log.item[found])][0] == min(later) and log.user[found] == user

@@ -101,9 +101,9 @@ def test_the_mini_prompt_reads_so():
     record = dataclasses.replace(RECORD, history=[(1, 2.0), (0, 4.0), (2, 3.5)])
     assert ranking_prompt(record, FILMS, MINI, answer="titles", places=1) == (
         "Kai: female, 25-34, lawyer.\n"
-        "Kai saw low Emma (1996) Heat (1995) low Big (1988).\n"
+        "Kai saw Emma (1996) Heat (1995) Big (1988).\n"
         "Kai is fond of Heat (1995) Big (1988).\n"
-        "4 Heat (1995) 5 Jo 2 Emma (1996) 3.5\n"
+        "Jo Heat (1995) Emma (1996) 4 5 2 3.5\n"
         "Candidates: Ran (1985) Fargo (1996) Shine.\n"
         "Best?"
     )

@@ -69,7 +69,7 @@ def test_titles_are_tokens_whatever_they_begin_with(titles):
 
 
 def test_a_prompt_is_words_and_titles(titles):
-    text = "Kai: under 18, K-12 student.\nKai saw low Heat (1995) Aliens (1986).\n4 Heat (1995) 5 Jo 3.5"
+    text = "Kai: under 18, K-12 student.\nKai saw Heat (1995) Aliens (1986).\n4 Heat (1995) 5 Jo 3.5"
     assert pieces(titles, text) == [
         "Kai:",
         " under 18",
@@ -78,7 +78,6 @@ def test_a_prompt_is_words_and_titles(titles):
         ".\n",
         "Kai",
         " saw",
-        " low",
         " Heat (1995)",
         " Aliens (1986)",
         ".\n",

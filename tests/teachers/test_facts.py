@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import itertools
 import re
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r2rec_jax.prompts.ranking import make_record
+from r2rec_jax.prompts.ranking import make_record, peer_names
 from r2rec_jax.prompts.wording import WORDINGS
 from r2rec_jax.teachers.facts import KINDS, FactChecker
 from r2rec_jax.teachers.question import Question
@@ -50,19 +51,32 @@ def test_what_the_template_states_is_supported(name, queries, dataset):
 
 
 def test_a_recap_made_false_is_caught(queries, dataset):
-    """What is a candidate told as rated; and each rating turned, low for well rated and back."""
+    """A candidate told as seen, and each companion told of what only another one rated."""
     words, catalog = WORDINGS["mini"], dataset.catalog
     checker, caught = FactChecker(catalog, words), collections.Counter()
+
+    def wrong(record, lines) -> bool:
+        one = checker.check(asked(record), "\n".join(lines))[-1]
+        return "who" in {fact.kind for fact in one.facts if not fact.supported}
+
     for record in queries:
         *before, recap = ranking_trace(record, catalog, words, 3, "titles")[0].split("\n")
         candidate = words.title(catalog, int(record.candidates[0]))
-        for low, title in re.findall(r" (low )?(\w+ \(\d{4}\))", recap):
-            turned = recap.replace(f" {low}{title}", f" {title}" if low else f" low {title}")
-            for kind, changed in (("who", recap.replace(title, candidate)), ("rating", turned)):
-                one = checker.check(asked(record), "\n".join([*before, changed]))[-1]
-                assert kind in {fact.kind for fact in one.facts if not fact.supported}, changed
-                caught[kind] += 1
-    assert min(caught["who"], caught["rating"]) > 100
+        for title in re.findall(r" (\w+ \(\d{4}\))", recap):
+            assert wrong(record, [*before, recap.replace(title, candidate)])
+            caught["candidate"] += 1
+        names = peer_names(record.chains, words)
+        rated = {
+            name: {item for chain in record.chains for who, item, _ in chain.edges if who == peer}
+            for peer, name in names.items()
+        }
+        for one, other in itertools.permutations(rated, 2):
+            told = re.search(f" with {one}((?: \\w+ \\(\\d{{4}}\\))+)", recap)
+            items = {k for k in rated[one] if words.title(catalog, k) in told[1]} if told else set()
+            if items - rated[other]:
+                assert wrong(record, [*before, recap.replace(told[0], f" with {other}{told[1]}")])
+                caught["companion"] += 1
+    assert min(caught["candidate"], caught["companion"]) > 100
 
 
 @pytest.mark.parametrize("name", ["movies", "compact"])
