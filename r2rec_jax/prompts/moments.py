@@ -5,9 +5,9 @@ the row holds is what a model is to foretell. No truth, nor anything that its us
 is in any of this text, be it as an item to foretell, in a history or in a chain.
 
 The candidates of a moment are any items, drawn whatever it holds, so a list tells nothing of what comes next.
-Where lists held the answer, a model of R2Rec-mini's size came to say any item of a list and knew less of which:
-20 of 3,700 titles are more than its hidden state holds beside what comes next (BUILD.md, R2Rec-mini). Its
-answers are constrained to the candidates instead (rollout/constrain.py).
+Where lists held the answer, a model of R2Rec-mini's size came to say any item of a list and knew less of
+which: 20 of 3,700 titles are more than its hidden state holds beside what comes next (BUILD.md, R2Rec-mini).
+Its answers are constrained to the candidates instead (rollout/constrain.py).
 """
 
 import dataclasses
