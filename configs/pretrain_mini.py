@@ -2,12 +2,13 @@
 
     python -m launch.train --config=configs/pretrain_mini.py --workdir=runs/pretrain_mini
 
-Needs data from launch.prepare with configs/data.py:mini. Histories first, one token a title; then with what
-a prompt shows in between, chains and candidates included (pipeline/histories.py).
+Needs data from launch.prepare with configs/data.py:mini. Histories first, one token a title; then also
+prompts with reasoning and answer (pipeline/histories.py). 27 minutes on two CPU cores that trained a
+SASRec besides.
 `configs/reproduce.py:ml1m_mini` has it as a stage. Resumable; ends with a Hugging Face folder in
 WORKDIR/model.
 
-`configs/pretrain_mini.py:gpu` is a larger model for a GPU, 40 times the parameters; it has never been run.
+`configs/pretrain_mini.py:gpu` is a larger model for a GPU, 25 times the parameters; it has never been run.
 """
 
 from ml_collections import ConfigDict

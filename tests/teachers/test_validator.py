@@ -257,3 +257,25 @@ def test_two_chains_that_share_a_film_may_both_be_told(judge):
     told += ["The viewer gave Heat a 4.", "Big (1988) is liked, with a 5."]
     assert judge(question, *told, *HOPS, OWN, ORDER) is None
     assert judge(question, *told[1:], *HOPS, OWN, ORDER) == "hop_order"
+
+
+def test_a_recap_counts_word_for_word_alone(chat):
+    """It names a companion whose chain is not told, which is a fault in any other statement."""
+    other = Chain(user=0, r00=2.0, i0=4, r10=3.0, peer=2, r11=3.0, i1=2, r01=5.0)
+    left = {"candidates": RECORD.candidates[[0, 1, 3]], "popularity": RECORD.popularity[[0, 1, 3]]}
+    record = dataclasses.replace(RECORD, chains=[other, CHAIN], **left)
+    validator = Validator(
+        FILMS, WORDINGS["mini"], chat, ConfigDict({"answer": "titles", "places": 1, "reasoning": True}), 1000
+    )
+    hops = ["Kai gave Heat (1995) a 4.", "Lea gave it a 5.", "Lea gave Big Chill, The (1983) a 2."]
+    recap = "Kai saw with Jo Ran (1985) Big (1988) with Lea Heat (1995) Big Chill, The (1983)."
+
+    def fault(*lines):
+        question = dataclasses.replace(RANKING, record=record)
+        return validator.fault(question, read_trace("\n".join([*lines, "Order: Alien (1979)"]), "ranking"))
+
+    assert fault(*hops, recap) is None
+    assert fault(*hops, recap.replace("Jo", "Max")) == "unknown_person"
+    for changed in (recap.replace("Ran (1985)", "Aliens (1986)"), recap.replace(" Big (1988)", "")):
+        assert fault(*hops, changed) == "hop_missing"
+    assert fault(recap) == "hop_missing"  # no chain is told
