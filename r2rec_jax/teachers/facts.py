@@ -6,7 +6,6 @@ no fact of the prompt and is not checked.
 
 import dataclasses
 import functools
-import itertools
 import re
 
 from r2rec_jax.data.interactions import Catalog
@@ -111,7 +110,7 @@ class FactChecker:
         shown = [bool(mention & prompt.items) for mention in s.mentions]
         facts = [Fact("title", one) for one in shown]
         if self._recap and (recap := self._recap.fullmatch(line)) and not self._rest(s.text):
-            return facts + self._recapped(recap[1], s, prompt)
+            return facts + self._recapped(recap[1], prompt)
         facts += [Fact("title", False)] * len(_YEAR.findall(s.text))  # a title's year, but not its own
         facts += [Fact("who", False) for person in s.people - prompt.people]
         own_words, about = not self._rest(s.text), s.mentions or ([last] if last and s.ratings else [])
@@ -127,12 +126,10 @@ class FactChecker:
             facts += [Fact("genre", self._is(genre, mention)) for mention in about for genre in sorted(told)]
         return facts
 
-    def _recapped(self, history: str, s: Statement, prompt: "_Prompt") -> list[Fact]:
+    def _recapped(self, history: str, prompt: "_Prompt") -> list[Fact]:
         """Every item is one that the user rated or likes, and the companion named before it rated too."""
-        parts = self._together.split(history) if s.people else [history]
-        pairs = itertools.zip_longest([None, *parts[1::2]], parts[::2])
-        facts = []
-        for person, titles in pairs:
+        parts, facts = self._together.split(history), []
+        for person, titles in zip([None, *parts[1::2]], parts[::2], strict=True):
             for mention in self._catalogue.read(titles)[0]:
                 own = any((None, item) in prompt.ratings for item in mention)
                 shared = person is None or any((person, item) in prompt.ratings for item in mention)

@@ -55,7 +55,7 @@ def test_the_table_has_every_system(done):
     studied = "r2rec without rl, uniform chains"
     ours = ["r2rec without rl", "r2rec, answers constrained", "r2rec"]
     assert list(rows) == ["popularity", studied, *ours]
-    assert rows["r2rec"]["valid_rate"] == rows["r2rec, answers constrained"]["valid_rate"] == 1.0
+    assert rows["r2rec, answers constrained"]["valid_rate"] == 1.0
     assert all(0 <= row["hr@1"] <= 1 and row["users"] == 10 for row in rows.values())
 
 
