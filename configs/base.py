@@ -134,6 +134,7 @@ def sampling(c: ConfigDict) -> ConfigDict:
     c.reward = ConfigDict()
     c.reward.step_weight = 1.0
     c.reward.rank_weight = 2.0
+    c.reward.facts_weight = 0.0  # ours: of the share of statements that the prompt supports; 0: not looked at
     c.reward.step_needs_valid_answer = False
     c.reward.statements = (3, 8)  # a suitable number of reasoning statements
     c.reward.extra = ()  # functions of your own, "module:function": How to add, in BUILD.md

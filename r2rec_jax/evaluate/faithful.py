@@ -20,12 +20,11 @@ def line_of(run: int, edited: Edited, trial: Trial, checker: FactChecker) -> dic
     """
     prompt = edited.prompt
     record = prompt.record
-    question = Question("ranking", prompt.text, record, None, prompt.dropped_chains, prompt.dropped_likes)
     truth = record.candidates.tolist().index(record.truth)
     alike = {kind: np.flatnonzero(alike).tolist() for kind, alike in edited.alike.items()}
     statements = [
         {"text": one.text, "facts": [[fact.kind, fact.supported] for fact in one.facts]}
-        for one in checker.check(question, trial.reasoning)
+        for one in checker.check(Question.of(prompt), trial.reasoning)
     ]
     return ({} if run else {"prompt": prompt.text, "truth": truth, "alike": alike}) | {
         "truth_rank": int(ranks(trial.score_C[OWN])[truth]),

@@ -7,13 +7,14 @@ no fact of the prompt and is not checked.
 import dataclasses
 import functools
 import re
+from collections.abc import Callable
 
 from r2rec_jax.data.interactions import Catalog
 from r2rec_jax.prompts.ranking import peer_names
 from r2rec_jax.prompts.wording import LIKED, Wording, clean
 from r2rec_jax.teachers.mentions import Names, Words
 from r2rec_jax.teachers.question import Question
-from r2rec_jax.teachers.statements import Statement, read_statements, shown_items
+from r2rec_jax.teachers.statements import Statement, StatementReader, shown_items
 from r2rec_jax.teachers.validator import read_trace
 
 # title: a title named is one that the prompt shows. who: the person named, else the user, rated the item
@@ -68,14 +69,15 @@ class FactChecker:
         after = rest.partition("{titles}")[0]
         people = "|".join(map(re.escape, wording.peers))
         self._together = re.compile(f"{re.escape(before)}({people}){re.escape(after)}(?!\\w)")
+        self._question = functools.lru_cache(maxsize=1)(self._read_question)  # often asked of many traces
         self._genres = Words({clean(genre) for genres in catalog.genres for genre in genres} - {""})
 
     def check(self, question: Question, reasoning: str) -> list[Checked]:
         """Each line of the reasoning. A statement may refer to the item of the one before ("it")."""
         lines = read_trace(reasoning, question.task).reasoning.splitlines()
-        statements = read_statements(question, lines, self.catalog, self.wording, self._people)
-        prompt, last, found = _Prompt.of(question, self.wording), set(), []
-        for line, statement in zip(lines, statements, strict=True):
+        read, prompt = self._question(question)
+        last, found = set(), []
+        for line, statement in zip(lines, read(lines), strict=True):
             statement, strange = self._unshown(statement)
             facts = [] if strange else self._facts(line, statement, prompt, last)
             if statement.mentions:
@@ -84,19 +86,24 @@ class FactChecker:
             found.append(Checked(line, tuple(facts)))
         return found
 
+    def _read_question(self, question: Question) -> tuple[StatementReader, "_Prompt"]:
+        reader = StatementReader(question, self.catalog, self.wording, self._people)
+        return reader, _Prompt.of(question, self.wording)
+
     def _unshown(self, statement: Statement) -> tuple[Statement, bool]:
         """The statement with mentions of what the prompt does not show, and whether other names are left."""
         if not self._names_in(statement.text):
             return statement, False
-        mentions, text = self._catalogue.read(statement.text)
+        mentions, text = self._catalogue(statement.text)
         text = _YEAR.sub(" ", text) if mentions else text
         read = dataclasses.replace(statement, mentions=statement.mentions + mentions, text=text)
         return read, bool(self._names_in(text))
 
     @functools.cached_property
-    def _catalogue(self) -> Names:
-        """Of every item: slow to make and to search where there are millions, and rarely asked for."""
-        return Names(list(range(len(self.catalog.title))), self.catalog, self.wording)
+    def _catalogue(self) -> Callable[[str], tuple[list[set[int]], str]]:
+        """`Names.read` of every item: slow to make and to search, and traces tell the same again."""
+        names = Names(list(range(len(self.catalog.title))), self.catalog, self.wording)
+        return functools.lru_cache(maxsize=4096)(names.read)
 
     def _rest(self, text: str) -> list[str]:
         """The words that are neither people, genres, nor the wording's own."""
@@ -130,7 +137,7 @@ class FactChecker:
         """Every item is one that the user rated or likes, and the companion named before it rated too."""
         parts, facts = self._together.split(history), []
         for person, titles in zip([None, *parts[1::2]], parts[::2], strict=True):
-            for mention in self._catalogue.read(titles)[0]:
+            for mention in self._catalogue(titles)[0]:
                 own = any((None, item) in prompt.ratings for item in mention)
                 shared = person is None or any((person, item) in prompt.ratings for item in mention)
                 facts.append(Fact("who", own and shared))

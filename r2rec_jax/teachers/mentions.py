@@ -53,10 +53,13 @@ class Names:
         """(what each mention may mean, the text with a blank in place of each mention)."""
         if self._pattern is None:
             return [], text
-        found = [
-            self._items.get(name) or self._items[name.casefold()] for name in self._pattern.findall(text)
-        ]
-        return found, self._pattern.sub(" ", text)
+        found = []
+
+        def blank(match: re.Match) -> str:
+            found.append(self._items.get(match[0]) or self._items[match[0].casefold()])
+            return " "
+
+        return found, self._pattern.sub(blank, text)
 
 
 class Words:

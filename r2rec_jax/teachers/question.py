@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from r2rec_jax.chains.chain import Chain
 from r2rec_jax.data.prepared import Dataset
-from r2rec_jax.pipeline.prompts import RankingPrompts, fit, open_turn
+from r2rec_jax.pipeline.prompts import Prompt, RankingPrompts, fit, open_turn
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.ranking import RankingRecord
 from r2rec_jax.prompts.rating import rating_prompt
@@ -29,6 +29,11 @@ class Question:
     chain: Chain | None
     dropped_chains: int
     dropped_likes: int
+
+    @classmethod
+    def of(cls, prompt: Prompt) -> "Question":
+        """The ranking question that a prompt asks."""
+        return cls("ranking", prompt.text, prompt.record, None, prompt.dropped_chains, prompt.dropped_likes)
 
     @property
     def key(self) -> tuple[int, str]:
@@ -57,9 +62,7 @@ def questions(dataset: Dataset, chat: Chat, config: ConfigDict) -> list[Question
     for k in tqdm(range(len(prompts)), desc="questions", unit="user", mininterval=1.0, delay=1.0):
         record = prompts.record(k)
         if "ranking" in tasks:
-            prompt = fit(record, dataset.catalog, words, chat, c)
-            dropped = prompt.dropped_chains, prompt.dropped_likes
-            asked.append(Question("ranking", prompt.text, prompt.record, None, *dropped))
+            asked.append(Question.of(fit(record, dataset.catalog, words, chat, c)))
         if "rating" in tasks and record.chains:
             rng = np.random.default_rng([config.seed, record.user, 1])
             chain = record.chains[rng.integers(len(record.chains))]

@@ -22,26 +22,30 @@ class Statement:
         return set().union(*self.mentions)
 
 
-def read_statements(
-    question: Question, lines: list[str], catalog: Catalog, wording: Wording, people: Words
-) -> list[Statement]:
-    """A statement a line; items are those of the question's prompt, `people` are the wording's names."""
-    record, shown = question.record, shown_items(question)
-    peers = {peer for chain in question.chains for peer in chain.peers}
-    everyone = [record.demographics, *(catalog.demographics[peer] for peer in peers)]
-    facts = [clean(value) for person in everyone for value in person.values()]
-    candidates = set(record.candidates.tolist())
-    facts += [clean(genre) for item in shown | candidates for genre in catalog.genres[item]]
-    numbered = Words(fact for fact in facts if len(fact) > 1 and any(c.isdigit() for c in fact))
-    names = Names(sorted(shown | candidates), catalog, wording)
-    statements = []
-    for line in lines:
-        mentions, text = names.read(line)
+class StatementReader:
+    """Reads the lines of any trace of one question; items are those of its prompt."""
+
+    def __init__(self, question: Question, catalog: Catalog, wording: Wording, people: Words):
+        """`people` are the wording's names."""
+        record, self._shown = question.record, shown_items(question)
+        peers = {peer for chain in question.chains for peer in chain.peers}
+        everyone = [record.demographics, *(catalog.demographics[peer] for peer in peers)]
+        facts = [clean(value) for person in everyone for value in person.values()]
+        named = self._shown | set(record.candidates.tolist())
+        facts += [clean(genre) for item in named for genre in catalog.genres[item]]
+        self._numbered = Words(fact for fact in facts if len(fact) > 1 and any(c.isdigit() for c in fact))
+        self._names, self._people = Names(sorted(named), catalog, wording), people
+
+    def __call__(self, lines: list[str]) -> list[Statement]:
+        """A statement a line."""
+        return [self._statement(line) for line in lines]
+
+    def _statement(self, line: str) -> Statement:
+        mentions, text = self._names.read(line)
         # An edition of a candidate that the prompt shows under the very same name is no candidate.
-        mentions = [mention & shown or mention for mention in mentions]
-        text = numbered.blank(text)
-        statements.append(Statement(text, mentions, people.found(text), ratings(text)))
-    return statements
+        mentions = [mention & self._shown or mention for mention in mentions]
+        text = self._numbered.blank(text)
+        return Statement(text, mentions, self._people.found(text), ratings(text))
 
 
 def shown_items(question: Question) -> set[int]:

@@ -19,7 +19,7 @@ from r2rec_jax.prompts.wording import Wording
 from r2rec_jax.teachers.mentions import Words, ratings
 from r2rec_jax.teachers.question import Question
 from r2rec_jax.teachers.recap import recap
-from r2rec_jax.teachers.statements import Statement, read_statements
+from r2rec_jax.teachers.statements import Statement, StatementReader
 
 # Why a trace was refused, and what a teacher is told of it before it tries again.
 REASONS = {
@@ -117,7 +117,7 @@ class Validator:
             return "reasoning_unasked" if lines else None
         if any(line.startswith((ORDER, RATING)) for line in lines):
             return "answer_early"
-        statements = read_statements(question, lines, self.catalog, self.wording, self._people)
+        statements = StatementReader(question, self.catalog, self.wording, self._people)(lines)
         told = set().union(*(s.people for s in statements))
         names = peer_names(question.chains, self.wording)
         if told - set(names.values()):

@@ -1,5 +1,6 @@
 """Rewards: plain functions of a prompt's record and a completion; named parts, summed with weights."""
 
+import functools
 import importlib
 import math
 from collections.abc import Callable
@@ -7,9 +8,13 @@ from collections.abc import Callable
 import numpy as np
 from ml_collections import ConfigDict
 
+from r2rec_jax.data import prepared
 from r2rec_jax.evaluate.judge import Judged
 from r2rec_jax.prompts.ranking import RankingRecord
+from r2rec_jax.prompts.wording import wording
 from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.teachers.facts import FactChecker
+from r2rec_jax.teachers.question import Question
 
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -35,20 +40,40 @@ def paper(_: RankingRecord, said: Judged, config: ConfigDict) -> dict[str, float
     With `step_needs_valid_answer`, statements that lead to no valid answer earn nothing: otherwise
     reasoning alone, without end or answer, is a way to be paid.
     """
-    pays = said.ranking.valid or not config.step_needs_valid_answer
     return {
-        "step": step_reward(said.statements, *config.statements) if pays else 0.0,
+        "step": step_reward(said.statements, *config.statements) if _pays(said, config) else 0.0,
         "rank": rank_reward(said.truth_rank),
     }
 
 
+def supported(checker: FactChecker) -> Reward:
+    """Ours: a part "facts", the share of statements that the prompt supports, of those that can be checked.
+
+    0 where none can be, or, with `step_needs_valid_answer`, where they lead to no valid answer.
+    """
+
+    question_of = functools.lru_cache(maxsize=1)(Question.of)  # a prompt's group comes one after the other
+
+    def facts(_: RankingRecord, said: Judged, config: ConfigDict) -> dict[str, float]:
+        checked = checker.check(question_of(said.prompt), said.reasoning) if _pays(said, config) else []
+        verdicts = [one.verdict == "supported" for one in checked if one.facts]
+        return {"facts": sum(verdicts) / len(verdicts) if verdicts else 0.0}
+
+    return facts
+
+
 def functions(config: ConfigDict) -> list[Reward]:
-    """The paper's function and those of `config.extra`, each named "module:function".
+    """Of a whole config: the paper's, `supported` where it has a weight, and those of `reward.extra`, each
+    named "module:function".
 
     Raises:
-      UserError: a name that nothing can be imported by.
+      UserError: a name that nothing can be imported by, or data.folder holds no data.
     """
-    return [paper, *map(_imported, config.extra)]
+    ours = [paper]
+    if config.reward.facts_weight:
+        catalog = prepared.load(config.data.folder).catalog
+        ours.append(supported(FactChecker(catalog, wording(config.prompt.wording))))
+    return [*ours, *map(_imported, config.reward.extra)]
 
 
 def reward(pay: list[Reward], said: Judged, config: ConfigDict) -> dict[str, float]:
@@ -77,6 +102,10 @@ def reward(pay: list[Reward], said: Judged, config: ConfigDict) -> dict[str, flo
 def total(parts: dict[str, float], config: ConfigDict) -> float:
     """The weighted sum: part X has the weight `config.X_weight`, 1 where there is no such field."""
     return sum(config.get(f"{name}_weight", 1.0) * value for name, value in parts.items())
+
+
+def _pays(said: Judged, config: ConfigDict) -> bool:
+    return said.ranking.valid or not config.step_needs_valid_answer
 
 
 def _imported(name: str) -> Reward:

@@ -60,7 +60,7 @@ class Scorer:
 
     def __init__(self, config: ConfigDict, chat: Chat):
         """`config` is a whole one. Raises UserError for a function that cannot be imported."""
-        self._payer = Payer(chat, config.prompt, config.reward)
+        self._payer = Payer(chat, config)
         self._config = config
         self._tasks: queue.SimpleQueue = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
@@ -69,7 +69,7 @@ class Scorer:
 
     def __enter__(self) -> "Scorer":
         c = self._config
-        setup = str(c.model.folder), c.prompt.to_dict(), c.reward.to_dict()
+        setup = {name: c[name].to_dict() for name in ("model", "data", "prompt", "reward")}
         for _ in range(c.reward.workers):
             # A thread a worker: all it does is wait for the process.
             thread = threading.Thread(target=self._work, args=(_Worker(setup), setup), daemon=True)
@@ -125,7 +125,7 @@ class Scorer:
             judged = dataclasses.replace(judged, prompt=item[0])
         return Scored(judged, parts, math.nan if fault else total(parts, self._config.reward), fault)
 
-    def _work(self, worker: "_Worker", setup: tuple) -> None:
+    def _work(self, worker: "_Worker", setup: dict) -> None:
         limit_s = self._config.reward.timeout_s
         while (task := self._tasks.get()) and not self._closed:
             item, future = task
@@ -155,9 +155,9 @@ def means(scored: list[Scored]) -> dict[str, float]:
 class Payer:
     """Reads and pays one completion at a time: what this process and the workers have in common."""
 
-    def __init__(self, chat: Chat, prompt: ConfigDict, reward: ConfigDict):
-        self._chat, self._prompt, self._reward = chat, prompt, reward
-        self._functions = functions(reward)
+    def __init__(self, chat: Chat, config: ConfigDict):
+        self._chat, self._prompt, self._reward = chat, config.prompt, config.reward
+        self._functions = functions(config)
 
     def read(self, item: tuple[Prompt, np.ndarray, bool]) -> Judged:
         return judge(*item, self._chat, self._prompt)
@@ -175,7 +175,7 @@ class Payer:
 class _Worker:
     """A process of its own, not a fork: it never sees this one's devices, locks or signals."""
 
-    def __init__(self, setup: tuple):
+    def __init__(self, setup: dict):
         self._connection, theirs = multiprocessing.Pipe()
         self._ready = False
         with theirs:
@@ -220,11 +220,11 @@ def serve(descriptor: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a scheduler sends it to all; the run decides
     with Connection(descriptor) as connection:
         try:
-            folder, prompt, reward_config = connection.recv()
-            pay = Payer(Chat(folder), ConfigDict(prompt), ConfigDict(reward_config))
+            config = ConfigDict(connection.recv())
+            pay = Payer(Chat(config.model.folder), config)
             connection.send(True)
             # By default the signal ends the process: one that hangs must not outlive a run that was killed.
-            limit_s = 2 * reward_config["timeout_s"] + 1
+            limit_s = 2 * config.reward.timeout_s + 1
             while True:
                 item = connection.recv()
                 signal.setitimer(signal.ITIMER_REAL, limit_s)

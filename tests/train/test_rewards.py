@@ -1,13 +1,17 @@
-"""PAPER.md formulas 5 to 7 by tables of values."""
+"""PAPER.md formulas 5 to 7 by tables of values; our part for facts by traces with known errors."""
 
 import math
 
+import numpy as np
 import pytest
 
 from configs import grpo
 from r2rec_jax.evaluate.judge import Judged
+from r2rec_jax.pipeline.prompts import Prompt
 from r2rec_jax.prompts.answer import Ranking
-from r2rec_jax.train.rewards import paper, rank_reward, step_reward, total
+from r2rec_jax.teachers.facts import FactChecker
+from r2rec_jax.train.rewards import paper, rank_reward, step_reward, supported, total
+from tests.teachers.test_validator import FILMS, MOVIES, RECORD
 
 REWARD = grpo.get_config().reward
 
@@ -70,3 +74,31 @@ def test_weights_scale_their_own_part():
     assert total(parts, config) == pytest.approx(5.0)
     config.step_weight, config.rank_weight = 0.0, 10.0
     assert total(parts, config) == pytest.approx(5.0)
+
+
+TRUE = ("The viewer gave Heat (1995) [Action] a 4.", "Person A gave the same film a 5.")
+FALSE = ("The viewer gave Heat (1995) [Action] a 1.", "The viewer gave Ran (1985) [Drama] a 4.")
+
+
+@pytest.mark.parametrize(
+    ("lines", "paid"),
+    [
+        (TRUE, 1),
+        ((TRUE[0], FALSE[0]), 1 / 2),
+        ((*TRUE, FALSE[1]), 2 / 3),
+        (FALSE, 0),
+        ((TRUE[0], "So what Person A likes is a fair guide.", FALSE[0]), 1 / 2),  # a conclusion is no fact
+        (("Hm.",), 0),
+        ((), 0),
+    ],
+)
+def test_facts_are_paid_by_the_share_that_the_prompt_supports(lines, paid):
+    facts, prompt = supported(FactChecker(FILMS, MOVIES)), Prompt(RECORD, "", np.zeros(0, np.int32), [])
+
+    def said(valid: bool) -> Judged:
+        return Judged(prompt, "\n".join(lines), None, Ranking([], valid), 0, len(lines), False)
+
+    config = REWARD.copy_and_resolve_references()
+    for config.step_needs_valid_answer, valid in ((False, False), (False, True), (True, True)):
+        assert facts(RECORD, said(valid), config) == {"facts": pytest.approx(paid)}
+    assert facts(RECORD, said(False), config) == {"facts": 0.0}
