@@ -135,7 +135,7 @@ def _places(finished: Finished) -> Curve:
 
 
 def _groups(finished: Finished) -> list[Groups]:
-    """By activity and popularity of two systems, and by length of reasoning of the policy."""
+    """By activity and popularity of two systems, by length of the policy's reasoning where lengths differ."""
     compared = _compared(finished)
     groups = [
         Groups(
@@ -153,14 +153,15 @@ def _groups(finished: Finished) -> list[Groups]:
         rows = finished.rows(POLICY)
         hit = np.array([row["truth_rank"] == 1 for row in rows], float)
         statements = np.array([row["statements"] for row in rows])
-        groups.append(
-            Groups(
-                "HR@1 by length of the reasoning",
-                "statements before the answer",
-                {about(POLICY).label: by_quartile(hit, statements, finished.seed)},
-                "Does more reasoning go with more success?",
+        if len(by_length := by_quartile(hit, statements, finished.seed)) > 1:
+            groups.append(
+                Groups(
+                    "HR@1 by length of the reasoning",
+                    "statements before the answer",
+                    {about(POLICY).label: by_length},
+                    "Does more reasoning go with more success?",
+                )
             )
-        )
     return groups
 
 

@@ -57,7 +57,11 @@ TRAINED_ON = "r2rec trained on "  # and a data set: evaluated on another one
 
 def about(name: str) -> System:
     """The system of SYSTEMS; one that is not there stands among ours under its own name."""
-    return SYSTEMS.get(name) or System(name.replace("r2rec", "R2Rec"), "ours")
+    if name in SYSTEMS:
+        return SYSTEMS[name]
+    base, *detail = name.split(", ", 1)
+    label = SYSTEMS[base].label if base in SYSTEMS else base.replace("r2rec", "R2Rec")
+    return System(", ".join([label, *detail]), "ours")
 
 
 def paper_of(name: str, dataset: str) -> Published | None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from r2rec_jax.evaluate.paper import DATASETS, dataset_name, published, published_transfer
-from r2rec_jax.evaluate.systems import SYSTEMS, TABLES
+from r2rec_jax.evaluate.systems import SYSTEMS, TABLES, about
 from r2rec_jax.evaluate.table import GROUPS, Row, SeedResult, Table, as_json, lead_of, measured_row, person_ci
 from r2rec_jax.evaluate.table_text import decimal, duration, lead_text, markdown
 from r2rec_jax.evaluate.table_text import text as aligned
@@ -121,3 +121,18 @@ def test_the_papers_numbers_and_their_misprints():
     assert sum(cell.misprint for cell in cells) == 13  # counted by hand in its tables
     # .502 + .5 x .114 = .559 at least, where .540 is printed.
     assert [cell.hr_1 for cell in transfers if cell.misprint] == [0.502]
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("sasrec", "SASRec, full softmax"),
+        ("prompt only, no reasoning chain", "Prompt only, no reasoning chain"),
+        ("r2rec without rl, two chains", "R2Rec without RL, two chains"),
+        ("r2rec, answers constrained, twice", "R2Rec, answers constrained, twice"),
+        ("r2rec trained on books", "R2Rec trained on books"),
+        ("mine", "mine"),
+    ],
+)
+def test_a_system_is_called_after_the_one_it_varies(name, label):
+    assert about(name).label == label
