@@ -78,8 +78,8 @@ def done(monkeypatch) -> list[tuple]:
         users, lines = dataset.split.users["evaluation"], UserLines(folder, dataset)
         for name, system in c.systems.items():
             done.append((name, Path(system.adapter).name, *sorted(system.prompt.items())))
-            for user in users:
-                lines.append(name, 0, user, 0, statements=3, reasoning="", ranking=[], prompt="")
+            for k, user in enumerate(users):
+                lines.append(name, 0, user, 0, statements=3 + k % 4, reasoning="", ranking=[], prompt="")
         rated = {"valid_rate": 0.5, "wall_s": 2.0}
         systems = {name: measure(dataset, users, lines.ranks(name, users), 0) | rated for name in c.systems}
         write_metrics(folder, dataset, len(users), c.seed, systems, {})
