@@ -48,7 +48,7 @@ def get_config(preset: str | None = None) -> ConfigDict:
         # Constrained: rewarded for valid answers, it learns to copy some candidate, and to rank no longer.
         c.rollout.update({"max_tokens": 64, "chunk": 16, "constrained": True})
         c.reward.step_needs_valid_answer = True
-        # Paid for ranking alone, it comes to copy what the chains say less exactly than SFT had taught it.
+        # Without, 2.9% of its greedy statements were not in the prompt, with it 1.8% (seed 0).
         c.reward.facts_weight = 1.0
         c.optimizer.learning_rate = 6e-4
     if preset == "quickstart":
