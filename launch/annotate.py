@@ -16,7 +16,7 @@ from launch.inputs import require
 from r2rec_jax.data import prepared
 from r2rec_jax.model.policy import load_policy
 from r2rec_jax.prompts.chat import Chat
-from r2rec_jax.prompts.wording import wording
+from r2rec_jax.prompts.wording import wording_of
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import make_mesh
 from r2rec_jax.runtime.workdir import claim
@@ -50,7 +50,8 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     adapter = c.teacher == "local" and c.local.init
     require(config, "data", "model", adapters={adapter: "sft"} if adapter else {})
     chat = Chat(config.model.folder)
-    dataset, words = prepared.load(config.data.folder), wording(config.prompt.wording)
+    dataset = prepared.load(config.data.folder)
+    words = wording_of(config.prompt.wording, dataset)
     asked = questions(dataset, chat, config)
     validator = Validator(dataset.catalog, words, chat, config.prompt, c.max_tokens)
     teacher = _teacher(config, chat, dataset.catalog, words)

@@ -33,7 +33,7 @@ from r2rec_jax.evaluate.results import UserLines
 from r2rec_jax.model.config import load_config
 from r2rec_jax.pipeline.prompts import RankingPrompts
 from r2rec_jax.prompts.chat import Chat
-from r2rec_jax.prompts.wording import wording
+from r2rec_jax.prompts.wording import wording_of
 from r2rec_jax.rollout.engine import SamplingConfig
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import make_mesh
@@ -71,7 +71,7 @@ def examine(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, dic
             model, variables = policies(name)
             ranker = PolicyRanker(model, chat, sampling, mesh, mode="likelihood", runs=runs[name], samples=1)
             edited = _edited(config, section, dataset, users, chat)
-            checker = FactChecker(dataset.catalog, wording(section.wording))
+            checker = FactChecker(dataset.catalog, wording_of(section.wording, dataset))
             done = (len(users) - len(missing)) * runs[name]
             bar = {"total": len(users) * runs[name], "initial": done, "unit": "user", "mininterval": 1.0}
             with tqdm(desc=f"faithful {name}", **bar) as progress:

@@ -39,7 +39,7 @@ from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.corpus import Corpus
 from r2rec_jax.prompts.moments import Moments
 from r2rec_jax.prompts.train_tokenizer import title_tokenizer, train_tokenizer
-from r2rec_jax.prompts.wording import wording
+from r2rec_jax.prompts.wording import wording_of
 from r2rec_jax.rollout.engine import Engine, SamplingConfig
 from r2rec_jax.runtime.distributed import fetch, on_first
 from r2rec_jax.runtime.errors import UserError
@@ -127,7 +127,8 @@ def _documents(config: ConfigDict) -> tuple[Callable, Callable]:
 def _moments(config: ConfigDict) -> tuple[Callable, Callable]:
     """The same for a prepared log."""
     require(config, "data")
-    dataset, words = prepared.load(config.data.folder), wording(config.prompt.wording)
+    dataset = prepared.load(config.data.folder)
+    words = wording_of(config.prompt.wording, dataset)
     # In memory, where the tokenizer has a token for each title anyway: each is read thousands of times.
     known = dataset.catalog
     catalog = Catalog(list(known.title), np.asarray(known.year), list(known.genres), list(known.demographics))
@@ -154,7 +155,7 @@ def tallrec(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Driv
     require(config, "model", "data")
     chat = Chat(config.model.folder)
     dataset = prepared.load(config.data.folder)
-    words, c = wording(config.prompt.wording), config.prompt
+    words, c = wording_of(config.prompt.wording, dataset), config.prompt
     users, questions = dataset.split.users["sft"], config.train.questions
     examples = liking_examples(dataset, users, words, chat, c, questions=questions, seed=config.seed)
     _imitate(config, workdir, overwrite, drive, examples)

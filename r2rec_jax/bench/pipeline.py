@@ -30,7 +30,7 @@ from r2rec_jax.plan import plan, programs
 from r2rec_jax.plan.devices import DEVICES
 from r2rec_jax.plan.programs import Shapes
 from r2rec_jax.prompts.chat import Chat
-from r2rec_jax.prompts.wording import wording
+from r2rec_jax.prompts.wording import wording_of
 from r2rec_jax.runtime.mesh import make_mesh
 from r2rec_jax.teachers.annotator import TRACES, annotate
 from r2rec_jax.teachers.journal import Journal
@@ -115,7 +115,7 @@ def make_setting(folder: Path, quick: bool) -> Setting:
 def sft_feed(setting: Setting, folder: Path) -> Feed:
     """The template teacher's traces, written to `folder`."""
     dataset, chat, config = setting.dataset, setting.chat, setting.sft
-    words, c = wording(config.prompt.wording), config.annotate
+    words, c = wording_of(config.prompt.wording, dataset), config.annotate
     teacher = TemplateTeacher(dataset.catalog, words, config.prompt)
     validator = Validator(dataset.catalog, words, chat, config.prompt, c.max_tokens)
     asked = questions(dataset, chat, config)

@@ -22,6 +22,7 @@ from r2rec_jax.data.interactions import Catalog, Interactions
 from r2rec_jax.data.mapped import Labels, Texts, Traits
 from r2rec_jax.data.negatives import Candidates, compact
 from r2rec_jax.data.protocol import SPLITS, Split
+from r2rec_jax.data.scale import FIVE_STARS, Scale
 from r2rec_jax.runtime import made
 from r2rec_jax.runtime.errors import UserError, shown
 from r2rec_jax.runtime.outside import open_array, parse_json
@@ -40,13 +41,14 @@ class Dataset:
     interactions: Interactions
     catalog: Catalog
     split: Split
+    scale: Scale = FIVE_STARS
     _folder: Path | None = dataclasses.field(default=None, init=False, repr=False)  # what `load` mapped
 
     def __reduce__(self):
         """To another process a loaded data set goes as its folder, which is mapped there again."""
         if self._folder is not None:
             return load, (self._folder,)
-        return Dataset, (self.name, self.interactions, self.catalog, self.split)
+        return Dataset, (self.name, self.interactions, self.catalog, self.split, self.scale)
 
     def history(self, user: int) -> slice:
         """Rows of `interactions` that may be seen for `user`, in time order: before the truth."""

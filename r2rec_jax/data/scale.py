@@ -3,10 +3,6 @@
 import dataclasses
 import math
 
-import numpy as np
-
-from r2rec_jax.runtime.errors import UserError
-
 STARS, COUNTS, NONE = "stars", "counts", "none"
 KINDS = (STARS, COUNTS, NONE)
 MOST_STEPS = 100  # of a rating scale; a log with more different whole numbers holds counts
@@ -16,9 +12,9 @@ MOST_STEPS = 100  # of a rating scale; a log with more different whole numbers h
 class Scale:
     """The values that a rating can have.
 
-    kind: "stars" for opinions, from `least` (worst) to `most` (best) in steps of `step`; "counts" for how often
-      something was played or bought, without an upper end; "none" where a row says only that something
-      happened: every rating is then 1.
+    kind: "stars" for opinions, from `least` (worst) to `most` (best) in steps of `step`; "counts" for how
+      often something was played or bought, without an upper end; "none" where a row says only that
+      something happened: every rating is then 1.
     """
 
     kind: str = STARS
@@ -51,6 +47,16 @@ class Scale:
         steps = math.floor((like_above - self.least) / self.step + 1e-6) + 1
         return self.least + max(0, steps) * self.step
 
+    def values(self) -> list[float]:
+        """Every value of a scale of stars, the least first; of the others none."""
+        if self.kind != STARS:
+            return []
+        return [self.least + k * self.step for k in range(round((self.most - self.least) / self.step) + 1)]
+
+    def turned(self, rating: float) -> float:
+        """The rating as far from the other end of the scale, 5 for 1; of a count or an event itself."""
+        return self.least + self.most - rating if self.kind == STARS else rating
+
     def holds(self, rating: float) -> bool:
         """Whether a rating can have this value."""
         if self.kind == COUNTS:
@@ -59,3 +65,6 @@ class Scale:
             return rating == 1
         steps = (rating - self.least) / self.step
         return self.least <= rating <= self.most and abs(steps - round(steps)) < 1e-4
+
+
+FIVE_STARS = Scale()

@@ -11,9 +11,11 @@ from ml_collections import ConfigDict
 from r2rec_jax.chains.chain import Chain
 from r2rec_jax.chains.graph import Graph
 from r2rec_jax.data.prepared import Dataset
+from r2rec_jax.data.scale import NONE, STARS
 from r2rec_jax.prompts.chat import plain
+from r2rec_jax.prompts.domains import DOMAINS
 from r2rec_jax.prompts.ranking import RankingRecord, make_record, peer_names, ranking_prompt, shown_titles
-from r2rec_jax.prompts.wording import Wording, clean, wording
+from r2rec_jax.prompts.wording import Wording, clean, wording_of
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.teachers.mentions import Names
 
@@ -46,7 +48,8 @@ class Case:
     where prompts show none. chains: hops in the order of the loop.
     candidates: titles in the order shown; `truth` is an index into them. ranking: the answer as parsed,
     best first, OFF_LIST where it names no candidate. hit_rank: rank of the truth in it, 0 for a miss.
-    genres: of the titles that have any, whether or not the prompt tells them.
+    genres: of the titles that have any, whether or not the prompt tells them. verb: what a person of a chain
+    did with an item, "rated" where the log has ratings.
     """
 
     user: int
@@ -60,6 +63,7 @@ class Case:
     hit_rank: int
     genres: dict[str, str] = dataclasses.field(default_factory=dict)
     history: list[Hop] = dataclasses.field(default_factory=list)
+    verb: str = "rated"
 
 
 def build_case(
@@ -78,7 +82,7 @@ def build_case(
     """
     if not _is_whole(row):
         raise UserError(f"the line of user {row['user']} is not what launch.eval writes: run it again")
-    words = wording(prompt.wording)
+    words = wording_of(prompt.wording, dataset)
     whole = make_record(
         dataset,
         graph,
@@ -108,8 +112,10 @@ def build_case(
             for item in _shown(record)
         },
         history=[
-            Hop(USER, words.title(dataset.catalog, item), f"{rating:g}") for item, rating in record.history
+            Hop(USER, words.title(dataset.catalog, item), _shown_rating(rating, words))
+            for item, rating in record.history
         ],
+        verb="rated" if words.scale.kind == STARS else DOMAINS.get(prompt.wording, DOMAINS["items"]).did,
     )
 
 
@@ -148,9 +154,13 @@ def _as_shown(
 
 def _hops(chain: Chain, dataset: Dataset, words: Wording, names: dict[int, str]) -> list[Hop]:
     return [
-        Hop(names.get(who, USER), words.title(dataset.catalog, item), f"{rating:g}")
+        Hop(names.get(who, USER), words.title(dataset.catalog, item), _shown_rating(rating, words))
         for who, item, rating in chain.edges
     ]
+
+
+def _shown_rating(rating: float, words: Wording) -> str:
+    return "" if words.scale.kind == NONE else words.rating(rating)
 
 
 def _shown(record: RankingRecord) -> list[int]:

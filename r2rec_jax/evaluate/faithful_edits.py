@@ -29,7 +29,7 @@ from r2rec_jax.data.interactions import Catalog
 from r2rec_jax.pipeline.prompts import Prompt, fit
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.ranking import RankingRecord, peer_names
-from r2rec_jax.prompts.wording import LIKED, Wording
+from r2rec_jax.prompts.wording import Wording
 
 TWINS = {  # each edit that takes something away, and the one that it is compared with
     "cut": "cut_elsewhere",
@@ -88,7 +88,7 @@ class Editor:
         another one come first."""
         pairs = []
         for k, chain in enumerate(record.chains):
-            if min(_last_ratings(chain)) < LIKED:
+            if min(_last_ratings(chain)) < self.wording.liked:
                 continue
             alike = self._of_genre(record, chain.items[-1])
             if 0 < alike.sum() < len(alike):
@@ -120,10 +120,11 @@ class Editor:
                 continue
             put(f"cut{suffix}", k, None)
             theirs, own = _last_ratings(chains[k])
-            if _turned(theirs) != theirs:
-                put(f"flipped{suffix}", k, _with_last(chains[k], theirs=_turned(theirs)))
-            if _turned(own) != own:
-                put(f"own_flipped{suffix}", k, _with_last(chains[k], own=_turned(own)))
+            turned = self.wording.scale.turned
+            if turned(theirs) != theirs:
+                put(f"flipped{suffix}", k, _with_last(chains[k], theirs=turned(theirs)))
+            if turned(own) != own:
+                put(f"own_flipped{suffix}", k, _with_last(chains[k], own=turned(own)))
         for name, item in zip(
             ("swapped", "swapped_alike"), self._new_items(record, target, rng), strict=True
         ):
@@ -184,11 +185,6 @@ def co_rated(graph: Graph, record: RankingRecord, item: int) -> np.ndarray:
 def _last_ratings(chain: Chain) -> tuple[float, float]:
     """(the last companion's, the user's) of the last item."""
     return chain.more[-1].next_rating if chain.more else chain.r11, chain.r01
-
-
-def _turned(rating: float) -> float:
-    """On the other side of 3: 5 for 1."""
-    return min(6 - rating, 5.0)
 
 
 def _with_last(

@@ -37,14 +37,13 @@ def case_text(case: Case, *, width: int, styled: bool) -> str:
         "Recently liked, oldest first", [line for title in case.likes for line in item(told(title))]
     )
     if case.history:
-        rated = "; ".join(f"{hop.title} {hop.rating}" for hop in case.history)
+        rated = "; ".join(f"{hop.title} {hop.rating}".strip() for hop in case.history)
         out += section("Recently rated, oldest first", item(rated))
     chains = []
     for k, chain in enumerate(case.chains, 1):
         chains += [style(f"  chain {k}", _QUIET)]
-        chains += [
-            line for hop in chain for line in item(f"{hop.rater} rated {told(hop.title)} {hop.rating}", "  ")
-        ]
+        for hop in chain:
+            chains += item(f"{hop.rater} {case.verb} {told(hop.title)} {hop.rating}".strip(), "  ")
     out += section("Interaction chains", chains)
     candidates = []
     for k, title in enumerate(case.candidates):

@@ -11,7 +11,7 @@ from r2rec_jax.prompts.answer import ORDER
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.moments import Moments
 from r2rec_jax.prompts.ranking import RankingRecord, rated_text, situation
-from r2rec_jax.prompts.wording import LIKED, Wording
+from r2rec_jax.prompts.wording import Wording
 
 ITEM, ANSWER, NARRATED = 1.0, 4.0, 1.0  # what tokens count: of histories, of an answer, of words
 LEAST_ROOM = 24  # tokens of a row that are left empty rather than filled with a shorter stretch of history
@@ -64,7 +64,7 @@ class Histories:
         rest.add(self.chat.encode(situation(bare, self.moments.dataset.catalog, self.words, answer="titles")))
         rest.add(self.chat.encode(self.narrate(record) + "\n"), NARRATED)
         rest.add(self._order)
-        rest.add(self._rated(record.truth, LIKED), ANSWER)
+        rest.add(self._rated(record.truth, self.words.liked), ANSWER)
         rest.add([self.chat.end])
         said = self._past(record.user, record.history, length - len(rest))
         said.extend(rest)
@@ -83,7 +83,7 @@ class Histories:
         room -= len(said) + len(self._saw) + len(self._close)
         for one in reversed(history):
             piece = Weighed()
-            if rng is not None and one[1] >= LIKED and rng.random() < BREAKS:
+            if rng is not None and one[1] >= self.words.liked and rng.random() < BREAKS:
                 piece.add([*self._close, *self._order])
             piece.add(self._rated(*one), ITEM)
             room -= len(piece)

@@ -11,7 +11,7 @@ from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.pipeline.batches import pad
 from r2rec_jax.prompts.chat import Chat, without_item_tokens
 from r2rec_jax.prompts.ranking import RankingRecord, make_record, ranking_prompt, shown_titles
-from r2rec_jax.prompts.wording import Wording, wording
+from r2rec_jax.prompts.wording import Wording, wording_of
 from r2rec_jax.runtime.errors import UserError
 
 
@@ -60,7 +60,7 @@ class RankingPrompts:
         if config.item_tokens and chat.first_item is None:
             raise UserError("prompt.item_tokens is for LLaRA, trained by configs/llara.py: leave it out here")
         self.graph = build_graph(dataset)
-        self.wording = wording(config.wording)
+        self.wording = wording_of(config.wording, dataset)
 
     def __getstate__(self) -> dict:
         return vars(self) | {"graph": None}  # sooner built anew in another process than sent there

@@ -173,7 +173,7 @@ def rated_text(
 ) -> str:
     """One item of a history."""
     facts = {"catalog": catalog, "wording": wording, "item_tokens": item_tokens}
-    return told(wording.rated, item, rating=f"{rating:g}", **facts)
+    return told(wording.rated, item, rating=wording.rating(rating), **facts)
 
 
 def shown_titles(record: RankingRecord, catalog: Catalog, wording: Wording) -> list[str]:
@@ -193,7 +193,7 @@ def peer_names(chains: list[Chain], wording: Wording) -> dict[int, str]:
 
 def chain_facts(chain: Chain, catalog: Catalog, wording: Wording, names: dict[int, str]) -> dict[str, str]:
     """What a template may tell of a chain besides its links; `names` are those of `peer_names`."""
-    facts = {name: f"{getattr(chain, name):g}" for name in ("r00", "r10", "r11", "r01")}
+    facts = {name: wording.rating(getattr(chain, name)) for name in ("r00", "r10", "r11", "r01")}
     for name, item in (("i0", chain.i0), ("i1", chain.i1), ("last", chain.items[-1])):
         facts[name] = wording.title(catalog, item)
         facts[f"{name}_genres"] = wording.genre_note(catalog, item)
@@ -209,10 +209,10 @@ def link_facts(
         {
             "peer": names[link.peer],
             "peer_about": wording.traits(catalog.demographics[link.peer], wording.peer_about),
-            "rating": f"{link.rating:g}",
+            "rating": wording.rating(link.rating),
             "item": wording.title(catalog, link.item),
             "item_genres": wording.genre_note(catalog, link.item),
-            "next_rating": f"{link.next_rating:g}",
+            "next_rating": wording.rating(link.next_rating),
         }
         for link in chain.more
     ]

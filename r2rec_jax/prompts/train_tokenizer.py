@@ -38,6 +38,7 @@ def title_tokenizer(catalog: Catalog, wording: Wording) -> Tokenizer:
     piece goes on after a line's end, and only titles, traits and genres go on after a space.
     """
     names = {*wording.peers, *map(str, range(1, 21)), *(f"{half / 2:g}" for half in range(1, 11))}
+    names |= set(map(wording.rating, wording.scale.values()))
     names |= {clean(genre) for genres in catalog.genres for genre in genres}
     names |= {clean(value) for traits in catalog.demographics for value in traits.values()}
     words = {word for text in (*_texts(wording), f"\n\n{ORDER}", " >") for word in _WORD.findall(text)}
@@ -66,4 +67,5 @@ def _texts(value) -> Iterator[str]:
             yield from _texts(part)
     elif dataclasses.is_dataclass(value):
         for field in dataclasses.fields(value):
-            yield from _texts(getattr(value, field.name))
+            if field.name != "scale":
+                yield from _texts(getattr(value, field.name))

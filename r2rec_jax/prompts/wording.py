@@ -1,21 +1,22 @@
 """Every human word of the prompts and of the template teacher, as data.
 
-A `Wording` is a set of `str.format` templates; prompts/ and
-teachers/ fill them. Supporting another domain means writing another instance here, not another branch
-there. Each part that may be unknown (year, genres, people, chains) has a template of its own, which
-vanishes with what it would have told.
+A `Wording` is a set of `str.format` templates; prompts/ and teachers/ fill them. `wording_of` makes the one
+that fits a data set: its domain, its scale of ratings, titles with or without years. Each part that may be
+unknown (year, genres, people, chains) has a template of its own, which vanishes with its content.
 """
 
 import dataclasses
 import difflib
 import functools
 
-from r2rec_jax.data.interactions import Catalog
-from r2rec_jax.prompts.chat import plain
-from r2rec_jax.runtime.errors import UserError
+import numpy as np
 
-ANSWERS = ("titles", "numbers")  # what the ranking line names
-LIKED = 4.0  # from this rating on, a rating speaks for its item
+from r2rec_jax.data.interactions import Catalog
+from r2rec_jax.data.prepared import Dataset
+from r2rec_jax.data.scale import COUNTS, FIVE_STARS, STARS, Scale
+from r2rec_jax.prompts.chat import plain
+from r2rec_jax.prompts.domains import ANSWERS, DOMAINS, domain_templates
+from r2rec_jax.runtime.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,9 @@ class Wording:
     chain, and of its end the {last} item, its last_genres, and last_peer, who rated it before the user.
     A template for one hop names nothing that comes after this hop.
     """
+
+    scale: Scale = FIVE_STARS
+    liked: float = 4.0  # from this rating on, a rating speaks for its item
 
     year: str  # {year}, after a title
     genres: str  # {genres}, after a title and year
@@ -94,6 +98,17 @@ class Wording:
         genres = ", ".join(clean(genre) for genre in catalog.genres[item])
         return self.genres.format(genres=genres) if genres else ""
 
+    def rating(self, value: float) -> str:
+        """A rating as prompts show it: "4", "3.5"; "once", "12 times" of a count."""
+        if self.scale.kind == COUNTS:
+            return {1: "once", 2: "twice"}.get(value, f"{value:.15g} times")
+        return f"{value:g}"
+
+    def distance(self, one: float, other: float) -> int:
+        """How far apart two ratings are: 0 equal, 1 within a quarter of the scale, 2 further."""
+        apart = abs(one - other)
+        return 0 if apart == 0 else 1 if apart <= (self.scale.most - self.scale.least) / 4 else 2
+
     def listed(self, names: list[str]) -> str:
         """Names one after another, as in a sentence."""
         between, last = self.listing
@@ -107,185 +122,11 @@ class Wording:
         return template.format(traits=self.trait_joiner.join(told)) if told else ""
 
 
-def wording(name: str) -> Wording:
-    """The wording called `name`. Raises UserError for an unknown one, naming the nearest."""
-    if name not in WORDINGS:
-        near = difflib.get_close_matches(name, WORDINGS, n=1, cutoff=0.0)[0]
-        raise UserError(f"no wording {name!r}, did you mean {near!r}? there are {', '.join(WORDINGS)}")
-    return WORDINGS[name]
-
-
 @functools.lru_cache(maxsize=1 << 16)
 def clean(text: str) -> str:
     """`plain` text without '>', which separates the places of an answer."""
     return " ".join(plain(text).replace(">", " ").split())
 
-
-MOVIES = Wording(
-    year=" ({year})",
-    genres=" [{genres}]",
-    trait="{name} {value}",
-    trait_joiner=", ",
-    listing=(", ", " and "),
-    peers=tuple(f"Person {letter}" for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"),
-    about="About the viewer: {traits}.\n\n",
-    like="- {title}{genres}",
-    like_joiner="\n",
-    likes="Films the viewer liked most recently, oldest first:\n{likes}\n\n",
-    dislikes="Films the viewer rated most recently and did not like, oldest first:\n{likes}\n\n",
-    rated="- {title}{genres}: {rating}",
-    history=(
-        "Films the viewer rated most recently, oldest first, with ratings from 1 (worst) to 5 (best):\n"
-        "{history}\n\n"
-    ),
-    chain=(
-        "{number}. The viewer gave {i0}{i0_genres} a {r00}. {peer}{peer_about} gave the same film a {r10}. "
-        "{peer} also gave {i1}{i1_genres} a {r11}. {links}The viewer gave that film a {r01}."
-    ),
-    link=(
-        "{peer}{peer_about} gave that film a {rating}. {peer} also gave {item}{item_genres} a {next_rating}. "
-    ),
-    chains=(
-        "Rating chains, with ratings from 1 (worst) to 5 (best). Each is a loop that starts and ends with "
-        "the viewer and goes from one person to the next through a film that both have rated.\n"
-        "{chains}\n\n"
-    ),
-    peer_about=" ({traits})",
-    candidate=dict.fromkeys(ANSWERS, "{number}. {title}{genres}"),
-    candidate_joiner="\n",
-    candidates="Candidates, films the viewer has not rated yet, in no particular order:\n{candidates}\n\n",
-    request="Which film will the viewer like next? Rank the {places} likeliest of {count} candidates.\n\n",
-    request_one="Which film will the viewer like next? Name the likeliest of {count} candidates.\n\n",
-    request_all="Which film will the viewer like next? Rank all {count} candidates.\n\n",
-    reason={
-        "chains": (
-            "First reason, one short statement a line. Follow at least one chain from its beginning, a "
-            "statement for each rating: it builds on those before it and uses nothing from further along "
-            "the chain. Then say what the chain and the liked films tell of the viewer's taste. Name no "
-            "candidate while you reason.\n\n"
-        ),
-        "likes": (
-            "First reason, one short statement a line, each building only on those before it: go through "
-            "the liked films, then say what they tell of the viewer's taste. Name no candidate while you "
-            "reason.\n\n"
-        ),
-        "neither": (
-            "First reason, one short statement a line, each building only on those before it. Name no "
-            "candidate while you reason.\n\n"
-        ),
-    },
-    form={
-        "titles": (
-            "Give the answer as a single line: title and year of {places} different candidates, the "
-            "likeliest first, in this form:\n"
-            "Order: title (year) of the likeliest > title (year) of the second > and so on"
-        ),
-        "numbers": (
-            "Give the answer as a single line: the numbers of {places} different candidates, the "
-            "likeliest first, in this form:\n"
-            "Order: number of the likeliest > number of the second > and so on"
-        ),
-    },
-    form_one={
-        "titles": "Give the answer as a single line: title and year, in this form:\nOrder: title (year)",
-        "numbers": "Give the answer as a single line: the candidate's number, in this form:\nOrder: number",
-    },
-    question=(
-        "A rating chain, with ratings from 1 (worst) to 5 (best). It is a loop that starts and ends with a "
-        "viewer and goes from one person to the next through a film that both have rated.\n\n"
-        "{about}"
-        "- The viewer gave {i0}{i0_genres} a {r00}.\n"
-        "- {peer}{peer_about} gave the same film a {r10}.\n"
-        "- {peer} also gave {i1}{i1_genres} a {r11}.\n"
-        "{links}"
-        "- The viewer gave that film a ?\n\n"
-        "Which rating did the viewer give {last}?\n\n"
-    ),
-    question_link=(
-        "- {peer}{peer_about} gave that film a {rating}.\n"
-        "- {peer} also gave {item}{item_genres} a {next_rating}.\n"
-    ),
-    question_reason=(
-        "First reason, one short statement a line. Follow the chain from its beginning, a statement for "
-        "each rating: it builds on those before it and uses nothing from further along the chain. Then "
-        "say what to expect, without naming the rating while you reason.\n\n"
-    ),
-    question_form="Give the answer as a single line, in this form:\nRating: a number from 1 to 5",
-    no_reason="Do not reason or explain.\n\n",
-    liking="Will the viewer like {title}{genres}? Answer Yes or No, and nothing else.",
-    verdicts=("No", "Yes"),
-    told=(4,),
-    hops=(
-        "The viewer gave {i0}{i0_genres} a {r00}.",
-        "{peer} gave the same film a {r10}, so {agreement}.",
-        "{peer} also gave {i1}{i1_genres} a {r11}.",
-        "The viewer gave that film a {r01}.",
-    ),
-    link_hops=(
-        "{peer} gave that film a {rating}.",
-        "{peer} also gave {item}{item_genres} a {next_rating}.",
-    ),
-    guide=(
-        "So what {peer} likes is a fair guide to what the viewer likes.",
-        "So what {peer} likes is a poor guide to what the viewer likes.",
-    ),
-    like_hop="The viewer liked {title}{genres}.",
-    taste_like="{title}",
-    taste="Of the films liked most recently, {genre} is found in {likes}, so {genre} should fit well.",
-    taste_chains=(
-        "The films liked most recently are of other kinds, but among those of the chains the viewer also "
-        "rated {likes} highly, so {genre} can fit well too."
-    ),
-    taste_open=(
-        "The films liked most recently are mostly {genre}, as in {likes}, yet nothing here ties the "
-        "viewer to one kind, so another kind can fit too."
-    ),
-    taste_unknown="What is closest to the films liked most recently should fit best.",
-    recap="",
-    together="",
-    rating_hops=(
-        "The viewer gave {i0}{i0_genres} a {r00}.",
-        "{peer} gave the same film a {r10}, so {agreement}.",
-        "{peer} also gave {i1}{i1_genres} a {r11}.",
-    ),
-    agreement=(
-        "the two agree on it",
-        "the two nearly agree on it",
-        "the two differ clearly on it",
-    ),
-    expectation=(
-        "One film settles little, and the viewer may well like {last} less than {last_peer} did.",
-        "One film settles little, and the viewer may well like {last} just as much as {last_peer} did.",
-        "One film settles little, and the viewer may well like {last} more than {last_peer} did.",
-    ),
-    expectation_again=(
-        "The viewer was harder to please than {peer}, and so should like {last} less than {last_peer} did.",
-        "The viewer saw the first film as {peer} did, and so should like {last} as much as {last_peer} did.",
-        "The viewer was easier to please than {peer}, and so should like {last} more than {last_peer} did.",
-    ),
-)
-
-
-def _reworded(words: Wording, swaps: dict[str, str]) -> Wording:
-    """`words` with every occurrence of a key of `swaps` replaced, in all its templates."""
-
-    def swap(value):
-        if isinstance(value, str):
-            for old, new in swaps.items():
-                value = value.replace(old, new)
-            return value
-        if isinstance(value, dict):
-            return {key: swap(text) for key, text in value.items()}
-        return tuple(swap(part) for part in value) if isinstance(value, tuple) else value
-
-    fields = {field.name: swap(getattr(words, field.name)) for field in dataclasses.fields(words)}
-    return Wording(**fields)
-
-
-# Catalogues of products tell no year.
-_YEARLESS = {"title and year": "title", "title (year)": "title"}
-BOOKS = _reworded(MOVIES, _YEARLESS | {"film": "book", "viewer": "reader"})
-PRODUCTS = _reworded(MOVIES, _YEARLESS | {"film": "product", "viewer": "customer"})
 
 # For the tiny embedded model: few tokens, and mostly words that its pretraining text holds. A title
 # is one token only after a space, so no title may begin a line.
@@ -384,4 +225,50 @@ MINI = dataclasses.replace(
     request_all="Best {count}?",
 )
 
-WORDINGS = {"movies": MOVIES, "books": BOOKS, "products": PRODUCTS, "compact": COMPACT, "mini": MINI}
+# Histories, chains and hops of R2Rec-mini where there are no ratings.
+MINI_EVENTS = {
+    "chain": "{peer} {i0} {i1}{links}",
+    "link": " {peer} {item}",
+    "hops": ("Kai saw {i0}.", "{peer} saw it.", "{peer} saw {i1}.", "Kai saw it."),
+    "link_hops": ("{peer} saw it.", "{peer} saw {item}."),
+}
+
+WORDINGS = (*DOMAINS, "compact", "mini")
+
+
+@functools.cache
+def wording(
+    name: str, scale: Scale = FIVE_STARS, like_above: float | None = None, *, dated: bool = True
+) -> Wording:
+    """The wording called `name` for ratings on a scale; `dated`: titles have years.
+
+    Args:
+      like_above: a rating above it is a like; default: the scale's own threshold.
+
+    Raises:
+      UserError: an unknown name, the nearest being named, or one that has no words for such a scale.
+    """
+    if name not in WORDINGS:
+        near = difflib.get_close_matches(name, WORDINGS, n=1, cutoff=0.0)[0]
+        raise UserError(
+            f"prompt.wording={name!r} is unknown, did you mean {near!r}? there are {', '.join(WORDINGS)}"
+        )
+    liked = scale.first_like(scale.like_above if like_above is None else like_above)
+    if name in DOMAINS:
+        return Wording(scale=scale, liked=liked, **domain_templates(DOMAINS[name], scale, dated=dated))
+    if scale.kind != STARS and name == "compact":
+        raise UserError(
+            "prompt.wording='compact' has words for ratings alone, and the data have none: use "
+            f"{', '.join((*DOMAINS, 'mini'))}"
+        )
+    events = {} if scale.kind == STARS else MINI_EVENTS
+    return dataclasses.replace(COMPACT if name == "compact" else MINI, scale=scale, liked=liked, **events)
+
+
+def wording_of(name: str, dataset: Dataset) -> Wording:
+    """The wording called `name` for a data set: its scale, threshold of a like, and years.
+
+    Raises UserError as `wording`.
+    """
+    dated = bool(np.any(dataset.catalog.year))
+    return wording(name, dataset.scale, dataset.split.like_above, dated=dated)

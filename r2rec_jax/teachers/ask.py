@@ -10,6 +10,7 @@ from collections.abc import Callable
 from ml_collections import ConfigDict
 
 from r2rec_jax.data.interactions import Catalog
+from r2rec_jax.data.scale import COUNTS, NONE, STARS
 from r2rec_jax.prompts.answer import ORDER, RATING
 from r2rec_jax.prompts.ranking import shown_titles
 from r2rec_jax.prompts.wording import Wording
@@ -57,10 +58,15 @@ Then write the answer as your last line, exactly in this form:
 {form}"""
 
 _CHAIN = (
-    "Progressive: {chain} hop by hop in its order, with a statement of its own for each rating. Such a "
-    "statement names item and person exactly as the exercise does and gives the rating as a digit.\n"
+    "Progressive: {chain} hop by hop in its order, with a statement of its own for each {step}. Such a "
+    "statement names item and person exactly as the exercise does{and_how}.\n"
     "- Masked: a statement uses nothing that comes after its own hop in the chain."
 )
+_AND_HOW = {
+    STARS: " and gives the rating in digits",
+    COUNTS: " and says how often in the same words",
+    NONE: "",
+}
 _NO_CHAIN = "Progressive: go through what is known one by one; a statement builds only on those before it."
 _CONCLUSION = {
     "rating": "After the last known rating, say what to expect of the missing one, without any digit.",
@@ -87,15 +93,18 @@ def ask_text(
     else:
         place = record.candidates.tolist().index(record.truth)
         title = shown_titles(record, catalog, wording)[place]
-        answer = f"the candidate that is liked next is number {place + 1}, {title}"
+        answer = f"the candidate to put first is number {place + 1}, {title}"
         first = str(place + 1) if config.answer == "numbers" else title
         form, chain = f"{ORDER} {first}", "choose the chain that says most, and follow it"
         if config.places > 1:
             form += f" > and so on, the {config.answer} of {config.places} different candidates in all"
+    kind = wording.scale.kind
+    step = "rating" if kind == STARS else "step"
+    steps = _CHAIN.format(chain=chain, step=step, and_how=_AND_HOW[kind])
     text = _TEXT.format(
         prompt=question.prompt,
         answer=answer,
-        progressive=_CHAIN.format(chain=chain) if question.chains else _NO_CHAIN,
+        progressive=steps if question.chains else _NO_CHAIN,
         conclusion=_CONCLUSION[question.task],
         form=form,
     )

@@ -10,8 +10,9 @@ import re
 from collections.abc import Callable
 
 from r2rec_jax.data.interactions import Catalog
+from r2rec_jax.data.scale import NONE
 from r2rec_jax.prompts.ranking import peer_names
-from r2rec_jax.prompts.wording import LIKED, Wording, clean
+from r2rec_jax.prompts.wording import Wording, clean
 from r2rec_jax.teachers.mentions import Names, Words
 from r2rec_jax.teachers.question import Question
 from r2rec_jax.teachers.statements import Statement, StatementReader, shown_items
@@ -121,10 +122,10 @@ class FactChecker:
         facts += [Fact("title", False)] * len(_YEAR.findall(s.text))  # a title's year, but not its own
         facts += [Fact("who", False) for person in s.people - prompt.people]
         own_words, about = not self._rest(s.text), s.mentions or ([last] if last and s.ratings else [])
-        if s.ratings:
-            if len(s.ratings) == len(about) == 1 and len(s.people) <= 1 and all(shown):
-                facts += prompt.rated(next(iter(s.people), None), about[0], s.ratings[0])
-        elif own_words and not s.people:
+        bound = len(s.ratings) == len(about) == 1 and len(s.people) <= 1
+        if bound and all(shown):
+            facts += prompt.rated(next(iter(s.people), None), about[0], s.ratings[0])
+        elif own_words and not s.people and not (s.ratings if self.wording.scale.kind != NONE else bound):
             facts += [
                 Fact("who", prompt.likes(item)) for item, known in zip(about, shown, strict=True) if known
             ]
@@ -163,13 +164,14 @@ class _Prompt:
         edges = [edge for chain in question.chains for edge in chain.edges]
         for who, item, rating in edges:
             ratings.setdefault((names.get(who), item), set()).add(rating)
-        told = "{rating}" in wording.rated  # else a history says what was seen, not how it was rated
+        events = wording.scale.kind == NONE
+        told = events or "{rating}" in wording.rated  # else a history does not show ratings
         for item, rating in record.history:
             ratings.setdefault((None, item), set()).update([rating] if told else [])
         for item in record.likes:
-            ratings.setdefault((None, item), set())
+            ratings.setdefault((None, item), set()).update([1.0] if events else [])
         own = [(item, rating) for who, item, rating in edges if who == record.user]
-        liked = {item for item, rating in [*own, *record.history] if rating >= LIKED}
+        liked = {item for item, rating in [*own, *record.history] if rating >= wording.liked}
         items = shown_items(question) | set(record.candidates.tolist())
         return cls(items, set(names.values()), ratings, liked | set(record.likes))
 

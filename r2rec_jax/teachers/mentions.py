@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 
 from r2rec_jax.data.interactions import Catalog
+from r2rec_jax.data.scale import COUNTS, NONE, Scale
 from r2rec_jax.prompts.wording import Wording
 
 _YEAR = re.compile(r"\s\(\d{4}\)$")
@@ -11,19 +12,8 @@ _ARTICLE = re.compile(r"(.+), (The|A|An|Le|La|Les|Der|Die|Das|Il|El)\b(.*)", re.
 _SHORTEST = 4  # letters of a lone word that counts as a title without its year: not "It" or "Go"
 
 _LIST = re.compile(r"\[[^\[\]]*\]")
-_DIGITS = {"one": "1", "two": "2", "three": "3", "four": "4", "five": "5"}
-_SPELLED = "|".join(_DIGITS)
-_BEFORE = r"\b(?:(?:rat(?:ed|es|ing)|gave|gives?|scored?)\s+(?:(?:it|this|that|of|is|was|an?)\s+){0,3}|a\s)"
-_WORDS = re.compile(rf"({_BEFORE})({_SPELLED})\b|\b({_SPELLED})(?=[ -](?:stars?|out of)\b)", re.IGNORECASE)
-# What holds a number and is no rating: the scale, counts of steps, distances between ratings.
-_NO_RATING = re.compile(
-    r"\bout of (?:5|five)\b|(?<=\d)\s?/\s?5\b|\b1\s?(?:-|–|to)\s?5\b|\b1 \(worst\) to 5 \(best\)"
-    r"|\b(?:hops?|steps?|chains?|statements?|lines?)\s+#?\d+|\bby (?:just |only )?\d(?:\.\d)?\b"
-    r"|\b\d(?:\.\d)?[ -](?:points?|notch(?:es)?|steps?|(?:stars? )?(?:lower|higher|apart|above|below))\b"
-    r"|\b\d(?:\.\d)?[ -](?:stars? )?(?:less|more)\b",
-    re.IGNORECASE,
-)
-_NUMBER = re.compile(r"(?<![\w.,/#-])(\d(?:\.\d+)?)(?![\w/]|[-.,]\d)")
+_SPELLED = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_TIMES = re.compile(r"\b(once|twice)\b|(?<![\w.,/#-])(\d+) times?\b", re.IGNORECASE)
 
 
 class Names:
@@ -77,10 +67,49 @@ class Words:
         return self._pattern.sub(" ", text)
 
 
-def ratings(text: str) -> list[float]:
-    """The numbers that read as ratings, digits or words, in order, outside brackets (genres)."""
-    text = _WORDS.sub(lambda m: (m[1] or "") + _DIGITS[(m[2] or m[3]).casefold()], _LIST.sub(" ", text))
-    return [float(number) for number in _NUMBER.findall(_NO_RATING.sub(" ", text))]
+class Ratings:
+    """The numbers of a statement that read as ratings on a scale, digits or words, in order.
+
+    Numbers in square brackets (genres) are none, nor are those of the scale itself ("out of 5"), of steps
+    ("statement 2") or of distances ("2 points lower"). Of a scale of counts: "once", "twice", "12 times".
+    """
+
+    def __init__(self, scale: Scale):
+        self.kind = scale.kind
+        most, least = re.escape(f"{scale.most:g}"), re.escape(f"{scale.least:g}")
+        words = _SPELLED[: int(scale.most)]
+        self._digits = {word: str(k) for k, word in enumerate(words, start=1)}
+        spelled = "|".join(words) or "(?!)"
+        ends = f"{most}|{words[-1]}" if len(words) == scale.most else most
+        whole = rf"\d{{1,{len(str(int(scale.most)))}}}"
+        number = rf"{whole}(?:\.\d)?"
+        before = (
+            r"\b(?:(?:rat(?:ed|es|ing)|gave|gives?|scored?)\s+(?:(?:it|this|that|of|is|was|an?)\s+){0,3}|a\s)"
+        )
+        self._words = re.compile(
+            rf"({before})({spelled})\b|\b({spelled})(?=[ -](?:stars?|out of)\b)", re.IGNORECASE
+        )
+        self._no_rating = re.compile(
+            rf"\bout of (?:{ends})\b|(?<=\d)\s?/\s?{most}\b|\b{least}\s?(?:-|–|to)\s?{most}\b"
+            rf"|\b{least} \(worst\) to {most} \(best\)"
+            r"|\b(?:hops?|steps?|chains?|statements?|lines?)\s+#?\d+"
+            rf"|\bby (?:just |only )?{number}\b"
+            rf"|\b{number}[ -](?:points?|notch(?:es)?|steps?)\b"
+            rf"|\b{number}[ -](?:stars? )?(?:lower|higher|apart|above|below)\b"
+            rf"|\b{number}[ -](?:stars? )?(?:less|more)\b",
+            re.IGNORECASE,
+        )
+        self._number = re.compile(rf"(?<![\w.,/#-])({whole}(?:\.\d+)?)(?![\w/]|[-.,]\d)")
+
+    def __call__(self, text: str) -> list[float]:
+        text = _LIST.sub(" ", text)
+        if self.kind == NONE:
+            return []
+        if self.kind == COUNTS:
+            found = _TIMES.findall(text)
+            return [float(number or {"once": 1, "twice": 2}[word.casefold()]) for word, number in found]
+        text = self._words.sub(lambda m: (m[1] or "") + self._digits[(m[2] or m[3]).casefold()], text)
+        return [float(number) for number in self._number.findall(self._no_rating.sub(" ", text))]
 
 
 def _article_first(title: str) -> str:

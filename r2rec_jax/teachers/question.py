@@ -8,11 +8,12 @@ from tqdm import tqdm
 
 from r2rec_jax.chains.chain import Chain
 from r2rec_jax.data.prepared import Dataset
+from r2rec_jax.data.scale import STARS
 from r2rec_jax.pipeline.prompts import Prompt, RankingPrompts, fit, open_turn
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.ranking import RankingRecord
 from r2rec_jax.prompts.rating import rating_prompt
-from r2rec_jax.prompts.wording import wording
+from r2rec_jax.prompts.wording import wording_of
 from r2rec_jax.runtime.errors import UserError
 
 TASKS = ("rating", "ranking")
@@ -58,7 +59,12 @@ def questions(dataset: Dataset, chat: Chat, config: ConfigDict) -> list[Question
     before = config.data.before_target_time
     users = dataset.split.users["sft"]
     prompts = RankingPrompts(dataset, users, chat, c, config.seed, before_target_time=before)
-    asked, words = [], wording(c.wording)
+    asked, words = [], wording_of(c.wording, dataset)
+    if "rating" in tasks and words.scale.kind != STARS:
+        raise UserError(
+            "annotate.tasks names 'rating' and the data have no ratings to ask for: use "
+            "--config.annotate.tasks=\"('ranking',)\""
+        )
     for k in tqdm(range(len(prompts)), desc="questions", unit="user", mininterval=1.0, delay=1.0):
         record = prompts.record(k)
         if "ranking" in tasks:

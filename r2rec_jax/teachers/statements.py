@@ -3,8 +3,9 @@
 import dataclasses
 
 from r2rec_jax.data.interactions import Catalog
+from r2rec_jax.data.scale import NONE
 from r2rec_jax.prompts.wording import Wording, clean
-from r2rec_jax.teachers.mentions import Names, Words, ratings
+from r2rec_jax.teachers.mentions import Names, Ratings, Words
 from r2rec_jax.teachers.question import Question
 
 
@@ -35,6 +36,7 @@ class StatementReader:
         facts += [clean(genre) for item in named for genre in catalog.genres[item]]
         self._numbered = Words(fact for fact in facts if len(fact) > 1 and any(c.isdigit() for c in fact))
         self._names, self._people = Names(sorted(named), catalog, wording), people
+        self._ratings, self._events = Ratings(wording.scale), wording.scale.kind == NONE
 
     def __call__(self, lines: list[str]) -> list[Statement]:
         """A statement a line."""
@@ -45,7 +47,10 @@ class StatementReader:
         # An edition of a candidate that the prompt shows under the very same name is no candidate.
         mentions = [mention & self._shown or mention for mention in mentions]
         text = self._numbered.blank(text)
-        return Statement(text, mentions, self._people.found(text), ratings(text))
+        people, ratings = self._people.found(text), self._ratings(text)
+        if self._events and (mentions or people):
+            ratings = [1.0]  # a bare event has the rating 1, so naming it gives its rating
+        return Statement(text, mentions, people, ratings)
 
 
 def shown_items(question: Question) -> set[int]:

@@ -14,7 +14,7 @@ from r2rec_jax.data.interactions import Catalog
 from r2rec_jax.prompts.answer import ORDER, RATING
 from r2rec_jax.prompts.ranking import RankingRecord, chain_facts, link_facts, peer_names
 from r2rec_jax.prompts.rating import hidden_facts
-from r2rec_jax.prompts.wording import LIKED, Wording, clean
+from r2rec_jax.prompts.wording import Wording, clean
 from r2rec_jax.teachers.ask import Ask, Receive, Reply
 from r2rec_jax.teachers.recap import recap
 
@@ -88,20 +88,20 @@ def _sign(one: float, other: float) -> int:
 
 
 def _agreement(chain: Chain, wording: Wording) -> str:
-    apart = abs(chain.r10 - chain.r00)
-    return wording.agreement[0 if apart == 0 else 1 if apart <= 1 else 2]
+    return wording.agreement[wording.distance(chain.r10, chain.r00)]
 
 
 def _chain_hops(record: RankingRecord, catalog: Catalog, wording: Wording, count: int) -> list[str]:
     if wording.recap:
         chain = record.chains[-1]
     else:
-        chain = max(record.chains, key=lambda chain: _support(chain, record.truth, catalog))
+        chain = max(record.chains, key=lambda chain: _support(chain, record.truth, catalog, wording))
     names = peer_names(record.chains, wording)
     facts = chain_facts(chain, catalog, wording, names) | {"agreement": _agreement(chain, wording)}
     steps = [hop.format(**facts) for hop in wording.hops[:count]]
     steps[3:3] = _link_hops(chain, catalog, wording, names) if count > 3 else []
-    guide = wording.guide[max(abs(chain.r10 - chain.r00), abs(chain.r11 - chain.r01)) > 1]
+    apart = wording.distance(chain.r10, chain.r00), wording.distance(chain.r11, chain.r01)
+    guide = wording.guide[max(apart) == 2]
     if count == len(wording.hops) and guide and not chain.more:
         steps.append(guide.format(**facts))
     return [_sentence(step) for step in steps]
@@ -116,11 +116,12 @@ def _own_ratings(chain: Chain) -> tuple[tuple[int, float], tuple[int, float]]:
     return (chain.i0, chain.r00), (chain.items[-1], chain.r01)
 
 
-def _support(chain: Chain, truth: int, catalog: Catalog) -> tuple[bool, float]:
+def _support(chain: Chain, truth: int, catalog: Catalog, wording: Wording) -> tuple[bool, float]:
     """Whether the user liked an item of the chain that shares a genre with the truth; how high
     the chain is rated altogether."""
     wanted = set(catalog.genres[truth])
-    fits = any(rating >= LIKED and wanted & set(catalog.genres[item]) for item, rating in _own_ratings(chain))
+    own = [item for item, rating in _own_ratings(chain) if rating >= wording.liked]
+    fits = any(wanted & set(catalog.genres[item]) for item in own)
     return fits, chain.r00 + chain.r10 + chain.r11 + chain.r01
 
 
@@ -143,7 +144,7 @@ def _taste(record: RankingRecord, catalog: Catalog, wording: Wording) -> str:
         genres = [genre for genre in genres if genre in fitting]
     elif wording.taste_chains:
         own = [pair for chain in record.chains for pair in _own_ratings(chain)]
-        rated = list(dict.fromkeys(item for item, rating in own if rating >= LIKED))
+        rated = list(dict.fromkeys(item for item, rating in own if rating >= wording.liked))
         found = _carried(rated, catalog)
         speaking = [genre for genre in found if genre in fitting]
         if speaking:

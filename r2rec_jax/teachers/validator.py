@@ -16,7 +16,7 @@ from r2rec_jax.prompts.answer import ORDER, RATING, parse_ranking, rank_of
 from r2rec_jax.prompts.chat import Chat, plain
 from r2rec_jax.prompts.ranking import peer_names, shown_titles
 from r2rec_jax.prompts.wording import Wording
-from r2rec_jax.teachers.mentions import Words, ratings
+from r2rec_jax.teachers.mentions import Ratings, Words
 from r2rec_jax.teachers.question import Question
 from r2rec_jax.teachers.recap import recap
 from r2rec_jax.teachers.statements import Statement, StatementReader
@@ -28,7 +28,7 @@ REASONS = {
     "answer_early": "a statement before the last line gave the answer away",
     "candidate_early": "a statement before the last line named a candidate",
     "mentions_hint": "a statement showed that the answer had been given",
-    "hop_missing": "a hop of the chain, or its rating as a digit, was not told",
+    "hop_missing": "a hop of the chain, or its rating in digits, was not told",
     "hop_order": "the hops of the chain were not told in order",
     "later_hop": "a statement used something from a later hop, or told two hops at once",
     "wrong_rating": "a statement told a rating that is not in the chain",
@@ -85,7 +85,7 @@ class Validator:
     def __init__(self, catalog: Catalog, wording: Wording, chat: Chat, config: ConfigDict, max_tokens: int):
         self.catalog, self.wording, self.chat = catalog, wording, chat
         self.config, self.max_tokens = config, max_tokens
-        self._people = Words(wording.peers)
+        self._people, self._ratings = Words(wording.peers), Ratings(wording.scale)
 
     def fault(self, question: Question, trace: Trace) -> str | None:
         """The first of REASONS to refuse the trace, or None."""
@@ -126,11 +126,16 @@ class Validator:
             return "mentions_hint"
         if question.task == "rating":
             chain = question.chain
-            return _early_rating(statements) or _walk(chain, names, statements, hidden=True)
+            return self._early_rating(statements) or _walk(chain, names, statements, hidden=True)
         # A recap names companions whose chains are not told; word for word it is true.
         true = recap(question.record, self.catalog, self.wording) if self.wording.recap else None
         walked = [s for line, s in zip(lines, statements, strict=True) if line != true]
         return self._early_candidate(question, statements) or _told_chains(question, names, walked)
+
+    def _early_rating(self, statements: list[Statement]) -> str | None:
+        """A number after a word that predicts: the answer, or a wrong one, before its place."""
+        predicted = (said for s in statements for said in _PREDICTION.findall(s.text))
+        return "answer_early" if any(map(self._ratings, predicted)) else None
 
     def _early_candidate(self, question: Question, statements: list[Statement]) -> str | None:
         candidates = question.record.candidates.tolist()
@@ -140,12 +145,6 @@ class Validator:
         if question.record.truth in named:
             return "answer_early"
         return "candidate_early" if named else None
-
-
-def _early_rating(statements: list[Statement]) -> str | None:
-    """A number after a word that predicts: the answer, or a wrong one, before its place."""
-    predicted = (said for s in statements for said in _PREDICTION.findall(s.text))
-    return "answer_early" if any(ratings(said) for said in predicted) else None
 
 
 def _told_chains(question: Question, names: dict[int, str], statements: list[Statement]) -> str | None:

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from r2rec_jax.data import prepared
 from r2rec_jax.evaluate.judge import Judged
 from r2rec_jax.prompts.ranking import RankingRecord
-from r2rec_jax.prompts.wording import wording
+from r2rec_jax.prompts.wording import wording_of
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.teachers.facts import FactChecker
 from r2rec_jax.teachers.question import Question
@@ -71,8 +71,9 @@ def functions(config: ConfigDict) -> list[Reward]:
     """
     ours = [paper]
     if config.reward.facts_weight:
-        catalog = prepared.load(config.data.folder).catalog
-        ours.append(supported(FactChecker(catalog, wording(config.prompt.wording))))
+        dataset = prepared.load(config.data.folder)
+        words = wording_of(config.prompt.wording, dataset)
+        ours.append(supported(FactChecker(dataset.catalog, words)))
     return [*ours, *map(_imported, config.reward.extra)]
 
 

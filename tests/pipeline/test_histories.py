@@ -17,7 +17,9 @@ from r2rec_jax.pipeline.pretrain import PretrainRows
 from r2rec_jax.prompts.chat import MARKERS, Chat
 from r2rec_jax.prompts.moments import Moments
 from r2rec_jax.prompts.train_tokenizer import title_tokenizer
-from r2rec_jax.prompts.wording import MINI
+from r2rec_jax.prompts.wording import wording
+
+MINI = wording("mini")
 
 TOLD = "Jo gave it a 4."
 

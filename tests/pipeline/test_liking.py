@@ -9,8 +9,10 @@ from ml_collections import ConfigDict
 from r2rec_jax.pipeline.liking import ask, liking_examples
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
-from r2rec_jax.prompts.wording import COMPACT
+from r2rec_jax.prompts.wording import wording
 from r2rec_jax.runtime.errors import UserError
+
+COMPACT = wording("compact")
 
 CONFIG = ConfigDict({"history": 4, "buckets": (400,)})
 

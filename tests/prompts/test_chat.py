@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from r2rec_jax.prompts.chat import MARKERS, Chat, item_token, plain, without_item_tokens
 from r2rec_jax.prompts.ranking import make_record, ranking_prompt
 from r2rec_jax.prompts.rating import rating_prompt
-from r2rec_jax.prompts.wording import WORDINGS
+from r2rec_jax.prompts.wording import WORDINGS, wording
 from r2rec_jax.runtime.errors import UserError
 
 few = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -210,7 +210,7 @@ def test_titles_that_try_cannot_leave_the_user_turn(chat, dataset, graph):
             genres=[(name,) for name in names],
             demographics=[{name: name} for name in names] * len(dataset.catalog.demographics),
         )
-        for words in WORDINGS.values():
+        for words in map(wording, WORDINGS):
             for text in (
                 ranking_prompt(record, catalog, words, answer="titles", places=3),
                 rating_prompt(record.chains[0], catalog, catalog.demographics[user], words),

@@ -1,8 +1,12 @@
 """The Yes/No question in words."""
 
 from r2rec_jax.prompts.liking import history_text, question_text
-from r2rec_jax.prompts.wording import BOOKS, COMPACT, MOVIES
+from r2rec_jax.prompts.wording import wording
 from tests.prompts.test_ranking import FILMS
+
+BOOKS = wording("books", dated=False)
+COMPACT = wording("compact")
+MOVIES = wording("movies")
 
 HISTORY = [(0, 4.0), (1, 2.5), (2, 5.0), (3, 3.0)]
 

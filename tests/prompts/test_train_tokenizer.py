@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 from r2rec_jax.data.interactions import Catalog
 from r2rec_jax.prompts.chat import MARKERS
 from r2rec_jax.prompts.train_tokenizer import title_tokenizer, train_tokenizer
-from r2rec_jax.prompts.wording import MINI
+from r2rec_jax.prompts.wording import wording
+
+MINI = wording("mini")
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from r2rec_jax.prompts.wording import MOVIES, WORDINGS, wording
+from r2rec_jax.prompts.wording import WORDINGS, wording
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.teachers.annotator import annotate
 from r2rec_jax.teachers.ask import Ask, Reply, ask_text
@@ -14,6 +14,8 @@ from r2rec_jax.teachers.journal import Journal
 from r2rec_jax.teachers.question import questions
 from r2rec_jax.teachers.template import TemplateTeacher
 from r2rec_jax.teachers.validator import REASONS, Validator, read_trace
+
+MOVIES = wording("movies")
 
 GOOD, BAD = "good", "bad"
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r2rec_jax.prompts.ranking import make_record, peer_names
-from r2rec_jax.prompts.wording import WORDINGS
+from r2rec_jax.prompts.wording import WORDINGS, wording
 from r2rec_jax.teachers.facts import KINDS, FactChecker
 from r2rec_jax.teachers.question import Question
 from r2rec_jax.teachers.template import ranking_trace
@@ -34,7 +34,7 @@ def asked(record) -> Question:
 
 @pytest.mark.parametrize("name", WORDINGS)
 def test_what_the_template_states_is_supported(name, queries, dataset):
-    words, seen = WORDINGS[name], collections.Counter()
+    words, seen = wording(name), collections.Counter()
     checker = FactChecker(dataset.catalog, words)
     guides = [re.escape(guide.split("{peer}")[0]) for guide in words.guide if guide]
     for record in queries:
@@ -52,7 +52,7 @@ def test_what_the_template_states_is_supported(name, queries, dataset):
 
 def test_a_recap_made_false_is_caught(queries, dataset):
     """A candidate told as seen, and each companion told of what only another one rated."""
-    words, catalog = WORDINGS["mini"], dataset.catalog
+    words, catalog = wording("mini"), dataset.catalog
     checker, caught = FactChecker(catalog, words), collections.Counter()
 
     def wrong(record, lines) -> bool:
@@ -82,7 +82,7 @@ def test_a_recap_made_false_is_caught(queries, dataset):
 @pytest.mark.parametrize("name", ["movies", "compact"])
 def test_every_fact_made_false_is_caught(name, queries, dataset):
     """Of each trace each rating, title, genre and companion in turn, all other lines as they were."""
-    words, catalog = WORDINGS[name], dataset.catalog
+    words, catalog = wording(name), dataset.catalog
     checker, caught = FactChecker(catalog, words), collections.Counter()
     for record in queries[::2]:
         lines = ranking_trace(record, catalog, words, 3, "titles")[0].split("\n")
@@ -193,7 +193,7 @@ def test_a_title_of_the_catalogue_that_the_prompt_does_not_show():
 def test_a_rating_of_the_history_counts_only_where_the_prompt_tells_it():
     record = dataclasses.replace(RECORD, likes=[], history=[(4, 5.0), (5, 2.0)])
     told = {
-        name: FactChecker(FILMS, WORDINGS[name]).check(asked(record), line)[0].facts
+        name: FactChecker(FILMS, wording(name)).check(asked(record), line)[0].facts
         for name, line in (("movies", "The viewer gave Aliens a 2."), ("mini", "Kai gave Aliens (1986) a 2."))
     }
     for name, known in (("movies", True), ("mini", False)):

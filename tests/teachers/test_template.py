@@ -8,16 +8,20 @@ import pytest
 from r2rec_jax.chains.chain import Chain
 from r2rec_jax.prompts.answer import count_statements, parse_ranking, rank_of
 from r2rec_jax.prompts.ranking import shown_titles
-from r2rec_jax.prompts.wording import ANSWERS, COMPACT, MINI, MOVIES, WORDINGS
+from r2rec_jax.prompts.wording import ANSWERS, WORDINGS, wording
 from r2rec_jax.teachers.template import ranking_trace, rating_trace
 
-each_wording = pytest.mark.parametrize("words", WORDINGS.values(), ids=WORDINGS)
+COMPACT = wording("compact")
+MINI = wording("mini")
+MOVIES = wording("movies")
+
+each_wording = pytest.mark.parametrize("words", [*map(wording, WORDINGS)], ids=WORDINGS)
 
 
 @pytest.fixture(params=WORDINGS)
 def traces(request, records, dataset):
     """(record, reasoning, answer) of every user, in one wording."""
-    words = WORDINGS[request.param]
+    words = wording(request.param)
     return [(r, *ranking_trace(r, dataset.catalog, words, 3, "titles")) for r in records]
 
 

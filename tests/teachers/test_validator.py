@@ -9,10 +9,12 @@ from ml_collections import ConfigDict
 from r2rec_jax.chains.chain import Chain, Link
 from r2rec_jax.data.interactions import Catalog
 from r2rec_jax.prompts.ranking import RankingRecord
-from r2rec_jax.prompts.wording import MOVIES, WORDINGS
+from r2rec_jax.prompts.wording import WORDINGS, wording
 from r2rec_jax.teachers.question import Question
 from r2rec_jax.teachers.template import ranking_trace, rating_trace
 from r2rec_jax.teachers.validator import REASONS, Validator, read_trace
+
+MOVIES = wording("movies")
 
 FILMS = Catalog(
     title=["Heat", "Big Chill, The", "Big", "Fargo", "Ran", "Aliens", "Alien", "It"],
@@ -191,7 +193,7 @@ def test_a_longer_chain_is_walked_to_its_end(judge):
 @pytest.mark.parametrize("answer", ["titles", "numbers"])
 @pytest.mark.parametrize("name", WORDINGS)
 def test_what_the_template_teacher_writes_passes_and_its_mutants_do_not(records, dataset, chat, name, answer):
-    words, catalog = WORDINGS[name], dataset.catalog
+    words, catalog = wording(name), dataset.catalog
     config = ConfigDict({"answer": answer, "places": 3, "reasoning": True})
     validator = Validator(catalog, words, chat, config, 1000)
 
@@ -265,7 +267,7 @@ def test_a_recap_counts_word_for_word_alone(chat):
     left = {"candidates": RECORD.candidates[[0, 1, 3]], "popularity": RECORD.popularity[[0, 1, 3]]}
     record = dataclasses.replace(RECORD, chains=[other, CHAIN], **left)
     validator = Validator(
-        FILMS, WORDINGS["mini"], chat, ConfigDict({"answer": "titles", "places": 1, "reasoning": True}), 1000
+        FILMS, wording("mini"), chat, ConfigDict({"answer": "titles", "places": 1, "reasoning": True}), 1000
     )
     hops = ["Kai gave Heat (1995) a 4.", "Lea gave it a 5.", "Lea gave Big Chill, The (1983) a 2."]
     recap = "Kai saw with Jo Ran (1985) Big (1988) with Lea Heat (1995) Big Chill, The (1983)."
