@@ -1,5 +1,6 @@
 """What every test shares: a cache of compiled programs, eight virtual devices, and a small data set."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from r2rec_jax.chains.graph import Graph, build_graph
 from r2rec_jax.data.generate import generate
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.data.protocol import split
+from r2rec_jax.data.scale import COUNTS, FIVE_STARS, NONE, STARS, Scale
 from r2rec_jax.prompts.ranking import RankingRecord, make_record
 
 EIGHT = "--xla_force_host_platform_device_count=8"
@@ -94,3 +96,24 @@ def records(dataset, graph) -> list[RankingRecord]:
         make_record(dataset, graph, int(user), chains=(5, 4, 3, 2, 0)[k % 5], likes=5, seed=k)
         for k, user in enumerate(users)
     ]
+
+
+SCALES = {
+    "1 to 5": (FIVE_STARS, lambda rating: rating),
+    "2 to 10": (Scale(STARS, 2, 10, 2), lambda rating: 2 * rating),
+    "half stars": (Scale(STARS, 0.5, 5, 0.5), lambda rating: rating - 0.5),
+    "0 to 100": (Scale(STARS, 0, 100, 1), lambda rating: np.round(25 * (rating - 1))),
+    "counts": (Scale(COUNTS, 1, 625, 1), lambda rating: 5.0 ** (rating - 1)),
+    "events": (Scale(NONE, 1, 1, 1), lambda rating: 0 * rating + 1),
+}
+
+
+@pytest.fixture(scope="session", params=SCALES)
+def scaled(request, dataset) -> Dataset:
+    """The small data set with its ratings on another scale."""
+    scale, convert = SCALES[request.param]
+    log = dataclasses.replace(dataset.interactions, rating=convert(dataset.interactions.rating))
+    divided = split(
+        log, seed=2, sizes={"sft": 30, "evaluation": 15}, like_above=scale.like_above, min_likes=4
+    )
+    return Dataset("scaled", log, dataset.catalog, divided, scale)

@@ -49,7 +49,7 @@ _COMMON = {
     "candidate_joiner": "\n",
     "form": {
         "titles": (
-            "Give the answer as a single line: <title and year> of {places} different candidates, the "
+            "Give the answer as a single line: <title and year of> {places} different candidates, the "
             "likeliest first, in this form:\n"
             "Order: <title (year)> of the likeliest > <title (year)> of the second > and so on"
         ),
@@ -275,6 +275,7 @@ def domain_templates(domain: Domain, scale: Scale, *, dated: bool) -> dict:
         "least": f"{scale.least:g}",
         "most": f"{scale.most:g}",
         "range": f"{scale.least:g} to {scale.most:g}{steps}",
+        "title and year of": "title and year of" if dated else "the titles of",
         "title and year": "title and year" if dated else "title",
         "title (year)": "title (year)" if dated else "title",
     }

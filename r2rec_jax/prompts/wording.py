@@ -13,7 +13,7 @@ import numpy as np
 
 from r2rec_jax.data.interactions import Catalog
 from r2rec_jax.data.prepared import Dataset
-from r2rec_jax.data.scale import COUNTS, FIVE_STARS, STARS, Scale
+from r2rec_jax.data.scale import COUNTS, FIVE_STARS, NONE, STARS, Scale
 from r2rec_jax.prompts.chat import plain
 from r2rec_jax.prompts.domains import ANSWERS, DOMAINS, domain_templates
 from r2rec_jax.runtime.errors import UserError
@@ -225,12 +225,23 @@ MINI = dataclasses.replace(
     request_all="Best {count}?",
 )
 
-# Histories, chains and hops of R2Rec-mini where there are no ratings.
-MINI_EVENTS = {
-    "chain": "{peer} {i0} {i1}{links}",
-    "link": " {peer} {item}",
-    "hops": ("Kai saw {i0}.", "{peer} saw it.", "{peer} saw {i1}.", "Kai saw it."),
-    "link_hops": ("{peer} saw it.", "{peer} saw {item}."),
+# Chains and hops of R2Rec-mini where there are no ratings.
+MINI_WITHOUT = {
+    COUNTS: {
+        "hops": (
+            "Kai saw {i0} {r00}.",
+            "{peer} saw it {r10}.",
+            "{peer} saw {i1} {r11}.",
+            "Kai saw it {r01}.",
+        ),
+        "link_hops": ("{peer} saw it {rating}.", "{peer} saw {item} {next_rating}."),
+    },
+    NONE: {
+        "chain": "{peer} {i0} {i1}{links}",
+        "link": " {peer} {item}",
+        "hops": ("Kai saw {i0}.", "{peer} saw it.", "{peer} saw {i1}.", "Kai saw it."),
+        "link_hops": ("{peer} saw it.", "{peer} saw {item}."),
+    },
 }
 
 WORDINGS = (*DOMAINS, "compact", "mini")
@@ -261,8 +272,8 @@ def wording(
             "prompt.wording='compact' has words for ratings alone, and the data have none: use "
             f"{', '.join((*DOMAINS, 'mini'))}"
         )
-    events = {} if scale.kind == STARS else MINI_EVENTS
-    return dataclasses.replace(COMPACT if name == "compact" else MINI, scale=scale, liked=liked, **events)
+    form, without = (COMPACT, {}) if name == "compact" else (MINI, MINI_WITHOUT.get(scale.kind, {}))
+    return dataclasses.replace(form, scale=scale, liked=liked, **without)
 
 
 def wording_of(name: str, dataset: Dataset) -> Wording:

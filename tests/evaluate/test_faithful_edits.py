@@ -12,7 +12,7 @@ from r2rec_jax.evaluate.faithful_edits import EDITS, Editor
 from r2rec_jax.pipeline.prompts import RankingPrompts
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
-from r2rec_jax.prompts.wording import wording
+from r2rec_jax.prompts.wording import wording, wording_of
 
 SECTION = {"answer": "titles", "places": 1, "reasoning": True, "likes": 5, "history": 0, "chains": 5}
 SECTION |= {"chain_selection": "uniform", "item_tokens": False, "buckets": (4096,)}
@@ -36,7 +36,7 @@ def make(dataset, graph, chat):
         section = ConfigDict(SECTION | {"wording": wording, "chain_length": length} | changes)
         users = np.concatenate([dataset.split.users[name] for name in ("evaluation", "sft")])[:count]
         prompts = RankingPrompts(dataset, users, chat, section, 3)
-        edit = Editor(dataset.catalog, graph, wording(wording), chat, section)
+        edit = Editor(dataset.catalog, graph, wording_of(wording, dataset), chat, section)
         return [edit(prompts[k], seed) for k in range(len(users))]
 
     return make
