@@ -34,7 +34,8 @@ class Scale:
         numbers = (self.least, self.most, self.step)
         if self.kind not in KINDS or not all(map(math.isfinite, numbers)):
             raise ValueError(f"no scale: {self}")
-        if self.kind == STARS and not (self.least < self.most and 0 < self.step <= self.most - self.least):
+        span = (self.most - self.least) * (1 + SLACK)
+        if self.kind == STARS and not 0 < self.step <= span:
             raise ValueError(f"no scale: {self}")
 
     @classmethod
