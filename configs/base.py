@@ -1,6 +1,7 @@
 """Fields and defaults that every run shares: the paper's setting on the 8B, ours where it is silent."""
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from r2rec_jax.model.lora import LINEAR_LAYERS
 from r2rec_jax.runtime.errors import UserError
@@ -29,7 +30,10 @@ def base() -> ConfigDict:
     c.data.seed = 0  # of the split and its candidates, and of generated users
     c.data.sizes = ConfigDict({"sft": 500, "grpo": 500, "validation": 100, "evaluation": 1000})
     c.data.min_likes = 6  # ratings above like_above that make a user eligible
-    c.data.like_above = 3.0
+    # The values of ratings: "LEAST:MOST:STEP", "counts" or "none" (all are 1); "": the source's own, or what
+    # is detected in a table.
+    c.data.scale = ""
+    c.data.like_above = placeholder(float)  # None: the middle of the scale, 3 on 1..5
     c.data.ties = "file"  # equal times keep the file's order; "random" shows what that gives away
     c.data.candidates = 20  # up to what the most active user has not rated
     c.data.negatives = "uniform"  # or "popularity", "hard" (rated together with the user's items)

@@ -66,6 +66,8 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
         print(f"{name:>33}  {count:,}")
     print(f"{'chains audited':>33}  {checked:,}")
     print(f"{'users of the split without chains':>33}  {alone:,}")
+    print(f"{'ratings on the scale':>33}  {dataset.scale}")
+    print(f"{'a like is above':>33}  {dataset.split.like_above:g}")
     print(f"{'candidates':>33}  sha256 {manifest['candidates_sha256']}")
 
 

@@ -22,6 +22,7 @@ from r2rec_jax.data.interactions import Catalog, Interactions
 from r2rec_jax.data.mapped import LabelsBuilder, Texts, Traits
 from r2rec_jax.data.raw import LONGEST_LINE, Stage, find
 from r2rec_jax.data.rules import Rules, decode_entities
+from r2rec_jax.data.scale import Scale
 from r2rec_jax.runtime.errors import UserError
 
 LONGEST_LITERAL = 1 << 20  # characters: parsed as Python, a line takes hundreds of times its size
@@ -104,6 +105,8 @@ def read_amazon(
         n_items=ratings.n_items,
         where=str(reviews),
         unit=form.unit,
+        own=Scale(),
+        zero_is_none=True,
     )
     genres = LabelsBuilder()
 
@@ -117,7 +120,7 @@ def read_amazon(
     title = Texts.of(titles())
     rules.count("items_left_out", ratings.left_out("items", staged))
     nothing = Traits({}, np.empty((log.n_users, 0), np.int32))
-    return log, Catalog(title, np.zeros(log.n_items, np.int32), genres.labels(), nothing)
+    return log, Catalog(title, np.zeros(log.n_items, np.int32), genres.labels(), nothing, *ratings.all_ids())
 
 
 def _categories(text: str | None, rules: Rules) -> tuple[str, ...]:

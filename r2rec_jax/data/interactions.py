@@ -83,6 +83,7 @@ class Catalog:
     title: one for each item. year: int32[n_items], 0 when unknown. genres: a tuple for each item.
     demographics: a dict for each user, {} when nothing is known, e.g.
       {"gender": "female", "age": "25-34", "occupation": "lawyer"}.
+    user_ids, item_ids: what the raw files call each user and item; by default their numbers.
     Lists where a small source was read, the mapped sequences of data/mapped.py where it may be large.
     """
 
@@ -90,3 +91,12 @@ class Catalog:
     year: np.ndarray
     genres: Sequence[tuple[str, ...]]
     demographics: Sequence[dict[str, str]]
+    user_ids: Sequence[str] = ()
+    item_ids: Sequence[str] = ()
+
+    def __post_init__(self):
+        for name, count in (("user_ids", len(self.demographics)), ("item_ids", len(self.title))):
+            if len(getattr(self, name)) != count:
+                if len(getattr(self, name)):
+                    raise ValueError(f"{len(getattr(self, name))} {name} for {count}")
+                object.__setattr__(self, name, [str(number) for number in range(count)])

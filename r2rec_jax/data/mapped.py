@@ -21,6 +21,8 @@ class Texts(Sequence):
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> "Texts":
+        if isinstance(texts, Texts):
+            return texts
         blob, offsets = bytearray(), array("q", [0])
         for text in texts:
             # A lone surrogate is no valid text, but must not stop a catalogue of millions.
@@ -35,6 +37,14 @@ class Texts(Sequence):
         k = _place(index, len(self))
         piece = self.blob[self.offsets[k] : self.offsets[k + 1]]
         return piece.tobytes().decode("utf-8", "surrogatepass")
+
+    def find(self, text: str) -> int | None:
+        """The first place of `text`, without decoding what stands before it; None where it is not there."""
+        wanted = np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8)
+        places = np.flatnonzero(np.diff(self.offsets) == len(wanted))
+        for k, byte in enumerate(wanted):
+            places = places[self.blob[self.offsets[places] + k] == byte]
+        return int(places[0]) if len(places) else None
 
 
 class Labels(Sequence):

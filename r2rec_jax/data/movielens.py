@@ -19,6 +19,7 @@ from r2rec_jax.data.mapped import LabelsBuilder, Texts, Traits
 from r2rec_jax.data.origin import MOVIELENS
 from r2rec_jax.data.raw import Stage, find
 from r2rec_jax.data.rules import Rules
+from r2rec_jax.data.scale import Scale
 from r2rec_jax.runtime.errors import UserError
 
 # The official release of 1M. A rebuilt or edited copy is usable, but its results are its own.
@@ -79,6 +80,8 @@ GENRES_100K = (
     "War",
     "Western",
 )
+
+HALF_STARS = Scale("stars", 0.5, 5.0, 0.5)
 
 _RATINGS_FORM = "user::movie::rating::timestamp with a rating of 1 to 5"
 _MOVIES_FORM = "movie::Title (Year)::Genre|Genre"
@@ -148,7 +151,9 @@ def read_movielens_csv(
     ratings = stage.ratings(paths[0], named, unit="s", least=0.5, most=5)
     staged = stage.facts(paths[1], {"id": "movieId", "title": "title", "genres": "genres"})
     columns = ratings.columns()
-    log = rules.log(*columns, n_users=ratings.n_users, n_items=ratings.n_items, where=str(paths[0]))
+    log = rules.log(
+        *columns, n_users=ratings.n_users, n_items=ratings.n_items, where=str(paths[0]), own=HALF_STARS
+    )
     genres, years = LabelsBuilder(), np.zeros(log.n_items, np.int32)
 
     def titles() -> Iterator[str]:
@@ -164,7 +169,7 @@ def read_movielens_csv(
     title = Texts.of(titles())
     rules.count("items_left_out", ratings.left_out("items", staged))
     nothing = Traits({}, np.empty((log.n_users, 0), np.int32))
-    return log, Catalog(title, years, genres.labels(), nothing)
+    return log, Catalog(title, years, genres.labels(), nothing, *ratings.all_ids())
 
 
 def title_and_year(text: str) -> tuple[str, int]:
@@ -182,10 +187,18 @@ def _join(path: Path, table, users, movies, listed_in: tuple[str, str], rules: R
     user = positions(path, table[:, 0], user_ids, "user", listed_in[0])
     item = positions(path, table[:, 1], movie_ids, "movie", listed_in[1])
     log = rules.log(
-        user, item, table[:, 2], table[:, 3], n_users=len(user_ids), n_items=len(movie_ids), where=str(path)
+        user,
+        item,
+        table[:, 2],
+        table[:, 3],
+        n_users=len(user_ids),
+        n_items=len(movie_ids),
+        where=str(path),
+        own=Scale(),
     )
     rules.count("items_never_rated", log.n_items - len(np.unique(log.item)))
-    return log, Catalog(title, year, genres, demographics)
+    ids = ([str(number) for number in numbers] for numbers in (user_ids.tolist(), movie_ids.tolist()))
+    return log, Catalog(title, year, genres, demographics, *ids)
 
 
 def _parse_movies(path: Path, raw: bytes, rules: Rules):

@@ -2,18 +2,22 @@
 
 The folder holds one .npy a column, read through a memory map: the log (user, item, rating, time, offsets),
 the split (truth, cutoff, users_GROUP, candidates and candidate_users), the catalogue (year, title_bytes and
-title_offsets, genre_codes and genre_offsets, demographic_codes; data/mapped.py says what they mean).
+title_offsets, genre_codes and genre_offsets, demographic_codes; data/mapped.py says what they mean) and the
+ids that users and items have in the raw files (user_id_bytes and user_id_offsets, item_id_...).
 names.json lists what the codes stand for. manifest.json has schema version, name, source, licence,
-protocol, counts, what the rules did, size and sha256 of every file, and the hash of the candidates, so
-that two results can be seen to rank the same ones.
+protocol, rating scale, counts, what the rules did, size and sha256 of every file, and the hash of the
+candidates, so that two results can be seen to rank the same ones.
 """
 
 import dataclasses
+import difflib
 import hashlib
+import itertools
 import json
 import math
 import operator
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +32,10 @@ from r2rec_jax.runtime.errors import UserError, shown
 from r2rec_jax.runtime.outside import open_array, parse_json
 from r2rec_jax.runtime.paths import new_folder, write_atomic
 
-SCHEMA = 2
+SCHEMA = 3
 MANIFEST = "manifest.json"
 NAMES = "names.json"
+LOOKED_AT = 20_000  # ids, for those nearest to one that is not there
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,7 +46,7 @@ class Dataset:
     interactions: Interactions
     catalog: Catalog
     split: Split
-    scale: Scale = FIVE_STARS
+    scale: Scale = FIVE_STARS  # of the ratings
     _folder: Path | None = dataclasses.field(default=None, init=False, repr=False)  # what `load` mapped
 
     def __reduce__(self):
@@ -68,6 +73,24 @@ class Dataset:
         rows = self.history(user)
         liked = self.interactions.item[rows][self.interactions.rating[rows] > self.split.like_above]
         return liked[max(0, len(liked) - n) :]
+
+    def find_user(self, text: str) -> int:
+        """The number of the user with this id in the raw files. Raises UserError for an id nobody has."""
+        return _find("user", self.catalog.user_ids, text)
+
+    def find_item(self, text: str) -> int:
+        """As `find_user`, of an item."""
+        return _find("item", self.catalog.item_ids, text)
+
+
+def _find(kind: str, ids: Sequence[str], text: str) -> int:
+    number = ids.find(text) if isinstance(ids, Texts) else ids.index(text) if text in ids else None
+    if number is None:
+        similar = (raw_id for raw_id in ids if abs(len(raw_id) - len(text)) < 2)
+        some = list(itertools.islice(similar, LOOKED_AT)) or [ids[k] for k in range(min(3, len(ids)))]
+        nearest = ", ".join(difflib.get_close_matches(text, some, n=3, cutoff=0.0))
+        raise UserError(f"no {kind} has the id {shown(text, 100)}: the nearest are {shown(nearest, 300)}")
+    return number
 
 
 def candidates_hash(split: Split) -> str:
@@ -112,6 +135,7 @@ def save(
             "source": source,
             "licence": licence,
             "protocol": (protocol or {}) | {"like_above": split.like_above},
+            "scale": dataclasses.asdict(dataset.scale),
             "counts": {
                 "users": log.n_users,
                 "items": log.n_items,
@@ -182,8 +206,9 @@ def _columns(dataset: Dataset) -> tuple[dict[str, np.ndarray], dict]:
     """The arrays by file name, and the names that the codes among them stand for."""
     log, catalog, split = dataset.interactions, dataset.catalog, dataset.split
     candidates = compact(split.candidates)
-    titles = catalog.title if isinstance(catalog.title, Texts) else Texts.of(catalog.title)
+    titles = Texts.of(catalog.title)
     genres = catalog.genres if isinstance(catalog.genres, Labels) else Labels.of(catalog.genres)
+    ids = {"user": Texts.of(catalog.user_ids), "item": Texts.of(catalog.item_ids)}
     traits = Traits.of(catalog.demographics)
     columns = {name: getattr(log, name) for name in _LOG}
     columns |= {"truth": split.truth, "cutoff": split.cutoff}
@@ -192,6 +217,8 @@ def _columns(dataset: Dataset) -> tuple[dict[str, np.ndarray], dict]:
     columns |= {"year": catalog.year, "title_bytes": titles.blob, "title_offsets": titles.offsets}
     columns |= {"genre_codes": genres.codes, "genre_offsets": genres.offsets}
     columns |= {"demographic_codes": traits.codes}
+    columns |= {f"{kind}_id_bytes": texts.blob for kind, texts in ids.items()}
+    columns |= {f"{kind}_id_offsets": texts.offsets for kind, texts in ids.items()}
     return columns, {"genres": genres.names, "demographics": traits.values}
 
 
@@ -213,17 +240,23 @@ def _open(folder: Path, manifest: dict) -> Dataset:
         n_users=operator.index(counts["users"]),
         n_items=operator.index(counts["items"]),
     )
+
+    def texts(name: str) -> Texts:
+        return Texts(column(f"{name}_bytes", np.uint8), offsets(f"{name}_offsets"))
+
     names = parse_json((folder / NAMES).read_bytes())
     catalog = Catalog(
-        title=Texts(column("title_bytes", np.uint8), offsets("title_offsets")),
+        title=texts("title"),
         year=column("year"),
         genres=Labels(names["genres"], column("genre_codes"), offsets("genre_offsets")),
         demographics=Traits(names["demographics"], column("demographic_codes", ndim=2)),
+        user_ids=texts("user_id"),
+        item_ids=texts("item_id"),
     )
-    facts = (catalog.title, catalog.year, catalog.genres)
+    facts = (catalog.title, catalog.year, catalog.genres, catalog.item_ids)
     if len(log) != counts["ratings"] or {len(fact) for fact in facts} != {log.n_items}:
         raise ValueError("the files and the counts in the manifest disagree")
-    if {len(log.offsets) - 1, len(catalog.demographics)} != {log.n_users}:
+    if {len(log.offsets) - 1, len(catalog.demographics), len(catalog.user_ids)} != {log.n_users}:
         raise ValueError("the files and the number of users in the manifest disagree")
     users = {name: column(f"users_{name}") for name in SPLITS}
     candidates = Candidates(column("candidate_users"), column("candidates", ndim=2), log.n_users)
@@ -231,7 +264,7 @@ def _open(folder: Path, manifest: dict) -> Dataset:
     if not math.isfinite(like_above):
         raise ValueError(f"like_above is {like_above}")
     split = Split(users, column("truth"), column("cutoff", np.int64), candidates, like_above)
-    return Dataset(manifest["name"], log, catalog, split)
+    return Dataset(manifest["name"], log, catalog, split, Scale(**manifest["scale"]))
 
 
 def _describe(path: Path) -> dict:

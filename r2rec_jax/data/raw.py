@@ -25,6 +25,7 @@ from absl import logging
 from tqdm import tqdm
 
 from r2rec_jax.data.interactions import BLOCK
+from r2rec_jax.data.mapped import Texts
 from r2rec_jax.runtime.errors import UserError
 
 MEMORY = "2GB"  # duckdb's own; beyond it sorts and joins go to disk
@@ -218,6 +219,10 @@ class StagedRatings:
     def ids(self, kind: str) -> Iterator[str]:
         """The raw ids of "users" or "items", by number."""
         yield from (row[0] for row in self._rows(f"SELECT id FROM {kind} ORDER BY rowid"))
+
+    def all_ids(self) -> tuple[Texts, Texts]:
+        """The raw ids of users and of items, by number."""
+        return Texts.of(self.ids("users")), Texts.of(self.ids("items"))
 
     def facts(self, kind: str, staged: Path, names: list[str]) -> Iterator[tuple]:
         """For every one of "users" or "items", by number: (id, rows in the file, *facts).

@@ -4,6 +4,7 @@
 |---|---|---|
 | a user rates an item again | the earliest rating stays | ratings_repeated |
 | a time outside 1990..2100 | the row goes if at most 1% are, else an error | ratings_with_impossible_time |
+| a rating of 0 on Amazon's scale of 1 to 5 | the row goes | ratings_of_zero_stars |
 | no title, or a blank one | "item ID" | titles_missing |
 | HTML entities in a title | decoded | titles_with_html_entities |
 | a title longer than 300 characters | cut there | titles_cut |
@@ -28,6 +29,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from r2rec_jax.data.interactions import Interactions
+from r2rec_jax.data.scale import Scale
 from r2rec_jax.runtime.errors import UserError
 
 UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000}
@@ -49,20 +51,40 @@ def decode_entities(text: str) -> str:
 
 @dataclasses.dataclass
 class Rules:
-    """Applies the rules and counts. `tie_seed` puts equal times in random order; None: the file's."""
+    """Applies the rules and counts.
+
+    tie_seed: puts equal times in random order; None: the file's.
+    scale: of the ratings; None until a log is read, which is then on its source's own or on a detected one.
+    """
 
     tie_seed: int | None = None
+    scale: Scale | None = None
     counts: collections.Counter = dataclasses.field(default_factory=collections.Counter)
 
     def log(
-        self, user, item, rating, time, *, n_users: int, n_items: int, where: str, unit: str = "s"
+        self,
+        user,
+        item,
+        rating,
+        time,
+        *,
+        n_users: int,
+        n_items: int,
+        where: str,
+        unit: str = "s",
+        own: Scale | None = None,
+        zero_is_none: bool = False,
     ) -> Interactions:
         """Columns in file order, `time` in `unit`, to a sorted log in seconds.
 
+        `own`: the source's scale; `zero_is_none`: a 0 stands for no rating there.
+
         Raises:
-          UserError: too many impossible times; the line names `where` and the likely unit.
+          UserError: too many impossible times; the line names `where` and the likely unit. A rating that is
+            not on the scale, or ratings on no scale that could be detected.
         """
-        kept = self._possible(np.asarray(time), unit, where)
+        rated = self._on_scale(np.asarray(rating), where, own, zero_is_none)
+        kept = self._possible(np.asarray(time), unit, where) & rated
         if not kept.all():
             user, item, rating, time = (np.asarray(c)[kept] for c in (user, item, rating, time))
         if self.tie_seed is not None:
@@ -72,6 +94,23 @@ class Rules:
         self.count("ratings_repeated", len(user) - len(log))
         # Sorted by the finer clock first: two events of one second keep their order.
         return dataclasses.replace(log, time=log.time // UNITS[unit])
+
+    def _on_scale(self, rating: np.ndarray, where: str, own: Scale | None, zero_is_none: bool) -> np.ndarray:
+        """Settles the scale and refuses a rating that is not on it. Which rows have a rating: bool[N]."""
+        try:
+            self.scale = self.scale or own or Scale.of(rating)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
+        on_scale = self.scale.held(rating)
+        rated = on_scale | ~(zero_is_none & (rating == 0))
+        wrong = np.flatnonzero(rated & ~on_scale)
+        if len(wrong):
+            raise UserError(
+                f"{where} row {wrong[0] + 1}: the rating {rating[wrong[0]]:g} is not on the scale of "
+                f"{self.scale} ({len(wrong)} are not): correct the file or data.scale"
+            )
+        self.count("ratings_of_zero_stars", len(rated) - rated.sum())
+        return rated
 
     def title(self, raw: str | None, fallback: str) -> str:
         """The title as it is kept; `fallback` for a missing one."""

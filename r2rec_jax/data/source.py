@@ -15,6 +15,7 @@ from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.data.protocol import split
 from r2rec_jax.data.raw import Stage
 from r2rec_jax.data.rules import Rules
+from r2rec_jax.data.scale import Scale
 from r2rec_jax.data.table import read_table
 from r2rec_jax.runtime.errors import UserError
 
@@ -36,8 +37,10 @@ def make_dataset(config: ConfigDict, *, rules: Rules | None = None, staging: Pat
     if config.ties not in TIES:
         raise UserError(f"data.ties {config.ties!r} is unknown: use {' or '.join(TIES)}")
     rules = rules or Rules()
+    rules.scale = Scale.parse(config.scale)
     rules.tie_seed = config.seed if config.ties == "random" else None
     log, catalog = _read(config, rules, staging)
+    scale = rules.scale or Scale()
     groups = split(
         log,
         seed=config.seed,
@@ -45,10 +48,10 @@ def make_dataset(config: ConfigDict, *, rules: Rules | None = None, staging: Pat
         candidates=config.candidates,
         negatives=config.negatives,
         min_likes=config.min_likes,
-        like_above=config.like_above,
+        like_above=scale.like_above if config.like_above is None else config.like_above,
     )
     rules.count("negatives_drawn_uniformly_instead", groups.drawn_uniformly)
-    return Dataset(config.source, log, catalog, groups)
+    return Dataset(config.source, log, catalog, groups, scale)
 
 
 def origin(config: ConfigDict) -> tuple[str, str]:

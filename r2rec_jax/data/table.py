@@ -44,7 +44,8 @@ def read_table(
         unit=names.unit,
     )
     title, year, genres = _items(folder, names, stage, ratings, rules)
-    return log, Catalog(title, year, genres, _users(folder, names, stage, ratings, rules))
+    users = _users(folder, names, stage, ratings, rules)
+    return log, Catalog(title, year, genres, users, *ratings.all_ids())
 
 
 def _items(folder: Path, names: ConfigDict, stage: Stage, ratings: StagedRatings, rules: Rules):

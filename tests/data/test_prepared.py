@@ -8,6 +8,7 @@ import pytest
 
 from r2rec_jax.data.interactions import Interactions
 from r2rec_jax.data.prepared import Dataset, candidates_hash, load, read_manifest, save
+from r2rec_jax.data.scale import Scale
 from r2rec_jax.runtime.errors import UserError
 
 
@@ -33,6 +34,27 @@ def test_round_trip(small_dataset, folder):
     assert list(loaded.catalog.genres) == small_dataset.catalog.genres
     assert list(loaded.catalog.demographics) == small_dataset.catalog.demographics
     assert np.array_equal(loaded.catalog.year, small_dataset.catalog.year)
+    assert list(loaded.catalog.user_ids) == small_dataset.catalog.user_ids == list(map(str, range(80)))
+    assert list(loaded.catalog.item_ids) == small_dataset.catalog.item_ids
+    assert loaded.scale == Scale()
+
+
+def test_scale_and_ids_of_the_raw_files_are_kept(small_dataset, tmp_path):
+    scale = Scale("stars", 2.0, 10.0, 2.0)
+    ids = ["A", "é1", "AA", " u3", *(f"user {k}" for k in range(76))]
+    catalog = dataclasses.replace(small_dataset.catalog, user_ids=ids)
+    save(dataclasses.replace(small_dataset, catalog=catalog, scale=scale), tmp_path / "odd")
+    loaded = load(tmp_path / "odd")
+    assert read_manifest(tmp_path / "odd")["scale"] == {"kind": "stars", "least": 2, "most": 10, "step": 2}
+    for dataset in (loaded, pickle.loads(pickle.dumps(loaded))):
+        assert dataset.scale == scale
+        assert [dataset.find_user(text) for text in ids] == list(range(80))
+        assert dataset.find_item("63") == 63
+    for dataset in (loaded, dataclasses.replace(loaded, catalog=catalog)):
+        with pytest.raises(UserError, match=r"no user has the id usr 7: the nearest are .*user 7"):
+            dataset.find_user("usr 7")
+        with pytest.raises(UserError, match="no item has the id "):
+            dataset.find_item("")
 
 
 def test_columns_are_mapped_and_read_only(folder):
@@ -128,6 +150,15 @@ def damage_threshold(folder):
     edit_manifest(folder, protocol={"like_above": float("nan")})
 
 
+def damage_scale(folder):
+    edit_manifest(folder, scale={"kind": "stars", "least": 5, "most": 1, "step": 1})
+
+
+def damage_ids(folder):
+    path = folder / "item_id_offsets.npy"
+    np.save(path, np.load(path) + 1)
+
+
 def damage_hash(folder):
     manifest = json.loads((folder / "manifest.json").read_text())
     del manifest["candidates_sha256"]
@@ -178,6 +209,8 @@ def edit_manifest(folder, **fields):
         damage_json,
         damage_outside,
         damage_threshold,
+        damage_scale,
+        damage_ids,
         damage_hash,
         damage_nested,
         damage_dtype,
