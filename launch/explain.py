@@ -23,8 +23,8 @@ from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.evaluate.cases import build_case
 from r2rec_jax.evaluate.systems import about
 from r2rec_jax.evaluate.terminal import case_text
-from r2rec_jax.prompts.chat import plain
 from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.plain_text import plain
 
 USER = flags.DEFINE_integer("user", None, "whose recommendation to explain: one of eval/users.jsonl")
 

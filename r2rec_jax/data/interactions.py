@@ -1,9 +1,13 @@
 """The two tables every reader produces: who rated what and when, and what the items are."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
+
+from r2rec_jax.data.namesakes import versions
+from r2rec_jax.runtime.plain_text import clean
 
 BLOCK = 1 << 22  # rows handled at a time where a whole-log temporary would be large
 
@@ -100,3 +104,17 @@ class Catalog:
                 if len(getattr(self, name)):
                     raise ValueError(f"{len(getattr(self, name))} {name} for {count}")
                 object.__setattr__(self, name, [str(number) for number in range(count)])
+
+    @functools.cached_property
+    def same_name(self) -> np.ndarray:
+        """int32 [n_items]: which of the items with this title and year it is, from 1; 0 where it is the only
+        one."""
+        return versions(self._cleaned(), self.year)
+
+    @functools.cached_property
+    def same_title(self) -> np.ndarray:
+        """The same of the title alone."""
+        return versions(self._cleaned(), np.zeros_like(self.year))
+
+    def _cleaned(self) -> list[str]:
+        return [clean(title) or f"item {item}" for item, title in enumerate(self.title)]

@@ -2,8 +2,9 @@
 
 The folder holds one .npy a column, read through a memory map: the log (user, item, rating, time, offsets),
 the split (truth, cutoff, users_GROUP, candidates and candidate_users), the catalogue (year, title_bytes and
-title_offsets, genre_codes and genre_offsets, demographic_codes; data/mapped.py says what they mean) and the
-ids that users and items have in the raw files (user_id_bytes and user_id_offsets, item_id_...).
+title_offsets, same_name and same_title, genre_codes and genre_offsets, demographic_codes; data/mapped.py says
+what they mean) and the ids that users and items have in the raw files (user_id_bytes and user_id_offsets,
+item_id_...).
 names.json lists what the codes stand for. manifest.json has schema version, name, source, licence,
 protocol, rating scale, counts, what the rules did, size and sha256 of every file, and the hash of the
 candidates, so that two results can be seen to rank the same ones.
@@ -200,6 +201,7 @@ def read_manifest(folder: str | Path) -> dict:
 
 _REMEDY = "make it with python -m launch.prepare"
 _LOG = ("user", "item", "rating", "time", "offsets")
+_VERSIONS = ("same_name", "same_title")  # of titles: slow to find anew in a catalogue of millions
 
 
 def _columns(dataset: Dataset) -> tuple[dict[str, np.ndarray], dict]:
@@ -216,6 +218,7 @@ def _columns(dataset: Dataset) -> tuple[dict[str, np.ndarray], dict]:
     columns |= {f"users_{name}": users for name, users in split.users.items()}
     columns |= {"year": catalog.year, "title_bytes": titles.blob, "title_offsets": titles.offsets}
     columns |= {"genre_codes": genres.codes, "genre_offsets": genres.offsets}
+    columns |= {name: getattr(catalog, name) for name in _VERSIONS}
     columns |= {"demographic_codes": traits.codes}
     columns |= {f"{kind}_id_bytes": texts.blob for kind, texts in ids.items()}
     columns |= {f"{kind}_id_offsets": texts.offsets for kind, texts in ids.items()}
@@ -253,7 +256,9 @@ def _open(folder: Path, manifest: dict) -> Dataset:
         user_ids=texts("user_id"),
         item_ids=texts("item_id"),
     )
-    facts = (catalog.title, catalog.year, catalog.genres, catalog.item_ids)
+    for name in _VERSIONS:  # cached properties
+        vars(catalog)[name] = column(name)
+    facts = (catalog.title, catalog.year, catalog.genres, catalog.item_ids, *map(column, _VERSIONS))
     if len(log) != counts["ratings"] or {len(fact) for fact in facts} != {log.n_items}:
         raise ValueError("the files and the counts in the manifest disagree")
     if {len(log.offsets) - 1, len(catalog.demographics), len(catalog.user_ids)} != {log.n_users}:

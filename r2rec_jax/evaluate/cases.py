@@ -12,11 +12,11 @@ from r2rec_jax.chains.chain import Chain
 from r2rec_jax.chains.graph import Graph
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.data.scale import NONE, STARS
-from r2rec_jax.prompts.chat import plain
 from r2rec_jax.prompts.domains import DOMAINS
 from r2rec_jax.prompts.ranking import RankingRecord, make_record, peer_names, ranking_prompt, shown_titles
-from r2rec_jax.prompts.wording import Wording, clean, wording_of
+from r2rec_jax.prompts.wording import Wording, wording_of
 from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.plain_text import clean, plain
 from r2rec_jax.teachers.mentions import Names
 
 USER = "the user"  # as the rater of a hop

@@ -7,7 +7,8 @@ from ml_collections import ConfigDict
 
 from r2rec_jax.pipeline.prompts import Prompt
 from r2rec_jax.prompts.answer import ORDER, Ranking, count_statements, parse_ranking, rank_of
-from r2rec_jax.prompts.chat import MARKERS, Chat, plain
+from r2rec_jax.prompts.chat import MARKERS, Chat
+from r2rec_jax.runtime.plain_text import plain
 
 
 @dataclasses.dataclass(frozen=True)

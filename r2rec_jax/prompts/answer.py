@@ -30,10 +30,11 @@ class Ranking:
 def parse_ranking(answer_text: str | None, titles: list[str], *, answer: str, places: int) -> Ranking:
     """Reads the first line that begins with `Order:`, its pieces separated by '>'.
 
-    A piece is, by `answer`, a number from 1 (brackets and a full stop allowed) or a title, compared
-    whole: case, space, quotes around it, a final full stop and a genre list in brackets are ignored, curly
-    quotes and dashes are plain ones, an accent is one however it is encoded; years must be equal where both
-    sides have one. Of two candidates that match, the first is meant.
+    A piece is, by `answer`, a number from 1 (brackets and a full stop allowed) or a title. The candidate
+    whose name it is exactly is meant. Where there is none, the one is meant that has this name when both are
+    read leniently, and none where several have: case, space, quotes around it and a final full stop are
+    ignored, curly quotes and dashes are plain ones, an accent is one however it is encoded; then also a list
+    of genres in brackets, and a year where only one side has one.
     What stands beyond the places asked for is not read, so that listing everything does not pay.
 
     Args:
@@ -72,15 +73,21 @@ def _by_number(pieces: list[str], titles: list[str]) -> list[int | None]:
 
 
 def _by_title(pieces: list[str], titles: list[str]) -> list[int | None]:
-    candidates = [_title_and_year(title) for title in titles]
-    return [_find(_title_and_year(piece), candidates) for piece in pieces]
+    bare, parts = [_bare(title) for title in titles], [_title_and_year(title) for title in titles]
+    return [_find(piece, titles, bare, parts) for piece in pieces]
 
 
-def _find(named: tuple[str, str], candidates: list[tuple[str, str]]) -> int | None:
-    title, year = named
-    for index, (other, other_year) in enumerate(candidates):
-        if title and title == other and (year == other_year or not (year and other_year)):
-            return index
+def _find(piece: str, titles: list[str], bare: list[str], parts: list[tuple[str, str]]) -> int | None:
+    """The candidate that a piece names: by its exact name, else by the strictest reading that fits any."""
+    title, year = _title_and_year(piece)
+    for fits in (
+        [k for k, other in enumerate(titles) if other == " ".join(piece.split())],
+        [k for k, other in enumerate(bare) if other and other == _bare(piece)],
+        [k for k, other in enumerate(parts) if title and other == (title, year)],
+        [k for k, other in enumerate(parts) if title and other[0] == title and not (year and other[1])],
+    ):
+        if fits:
+            return fits[0] if len(fits) == 1 else None
     return None
 
 

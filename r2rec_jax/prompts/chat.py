@@ -6,7 +6,6 @@ text is stripped of anything that reads like a marker and can never become one.
 """
 
 import re
-import unicodedata
 from pathlib import Path
 
 import tokenizers
@@ -21,44 +20,8 @@ MARKERS = {
     "think": "<think>",
     "end_think": "</think>",
 }
-_MARKUP = re.compile(r"< ?/? ?think ?>|<[|｜][^<>]{0,40}[|｜]>", re.IGNORECASE)
 # Around an item's number, in place of its token. `plain` takes the character out of untrusted text.
 _ITEM = re.compile("\x1f([0-9]+)\x1f")
-_LONGEST = 44  # characters of what _MARKUP matches
-# Combining marks in a row, as in Unicode's stream-safe text: sorting a million of them takes minutes.
-_MARKS = 30
-# Control characters, invisible formats (direction marks, zero-width, tags), halves of surrogate pairs.
-_UNSEEN = {"Cc", "Cf", "Cs"}
-
-
-def plain(text: str) -> str:
-    """Untrusted text (a title, a name) as one line of visible text without markup; idempotent.
-
-    Neither the result nor any Unicode normalisation of it holds a marker.
-    """
-    kept = []
-    for character in text:
-        if character.isspace() or unicodedata.category(character) in _UNSEEN:
-            if kept and kept[-1] != " ":
-                kept.append(" ")
-            continue
-        if unicodedata.combining(character) and _is_full(kept):
-            continue
-        kept.append(character)
-        # Looking back from each '>' finds also the markers whose halves a removal has joined.
-        if character == ">":
-            tail = "".join(kept[-_LONGEST:])
-            tail = tail[tail.rfind("<") :]
-            if _MARKUP.fullmatch(tail):
-                del kept[-len(tail) :]
-    text = "".join(kept).rstrip()
-    decomposed = unicodedata.normalize("NFKD", text)
-    return plain(decomposed) if _MARKUP.search(decomposed) else text
-
-
-def _is_full(kept: list[str]) -> bool:
-    """Whether the text ends in as many combining marks as may stand in a row."""
-    return len(kept) >= _MARKS and all(map(unicodedata.combining, kept[-_MARKS:]))
 
 
 def item_token(item: int) -> str:

@@ -9,7 +9,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from r2rec_jax.data.interactions import Catalog
 from r2rec_jax.prompts.answer import ORDER
 from r2rec_jax.prompts.chat import MARKERS
-from r2rec_jax.prompts.wording import Wording, clean
+from r2rec_jax.prompts.wording import Wording
+from r2rec_jax.runtime.plain_text import clean
 
 _FIELD = re.compile(r"\{[^}]*\}")
 _WORD = re.compile(r" ?[^ \n]+\n?|\n")

@@ -12,11 +12,12 @@ import functools
 import numpy as np
 
 from r2rec_jax.data.interactions import Catalog
+from r2rec_jax.data.namesakes import VERSION
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.data.scale import COUNTS, FIVE_STARS, NONE, STARS, Scale
-from r2rec_jax.prompts.chat import plain
 from r2rec_jax.prompts.domains import ANSWERS, DOMAINS, domain_templates
 from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.plain_text import clean
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,9 +89,15 @@ class Wording:
     expectation_again: tuple[str, str, str]  # the same where r00 stood likewise to r10
 
     def title(self, catalog: Catalog, item: int) -> str:
-        """The item as prompts and answers name it: title, and year where known; never with '>'."""
-        year = int(catalog.year[item])
+        """The item as prompts and answers name it: title, and year where known; never with '>'.
+
+        No two items of a catalogue have one name: those that would are "Heat (version 1)" and so on.
+        """
+        year = int(catalog.year[item]) if self.year else 0
         title = clean(catalog.title[item]) or f"item {item}"
+        version = int((catalog.same_name if self.year else catalog.same_title)[item])
+        if version:
+            title += VERSION.format(version)
         return title + (self.year.format(year=year) if year else "")
 
     def genre_note(self, catalog: Catalog, item: int) -> str:
@@ -120,12 +127,6 @@ class Wording:
             self.trait.format(name=clean(name), value=clean(value)) for name, value in demographics.items()
         ]
         return template.format(traits=self.trait_joiner.join(told)) if told else ""
-
-
-@functools.lru_cache(maxsize=1 << 16)
-def clean(text: str) -> str:
-    """`plain` text without '>', which separates the places of an answer."""
-    return " ".join(plain(text).replace(">", " ").split())
 
 
 # For the tiny embedded model: few tokens, and mostly words that its pretraining text holds. A title

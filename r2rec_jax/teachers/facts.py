@@ -12,7 +12,8 @@ from collections.abc import Callable
 from r2rec_jax.data.interactions import Catalog
 from r2rec_jax.data.scale import NONE
 from r2rec_jax.prompts.ranking import peer_names
-from r2rec_jax.prompts.wording import Wording, clean
+from r2rec_jax.prompts.wording import Wording
+from r2rec_jax.runtime.plain_text import clean
 from r2rec_jax.teachers.mentions import Names, Words
 from r2rec_jax.teachers.question import Question
 from r2rec_jax.teachers.statements import Statement, StatementReader, shown_items

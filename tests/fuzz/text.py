@@ -16,10 +16,11 @@ from r2rec_jax.data.rules import LONGEST_TITLE, Rules
 from r2rec_jax.evaluate.judge import judge_text
 from r2rec_jax.pipeline.prompts import Prompt
 from r2rec_jax.prompts.answer import ORDER
-from r2rec_jax.prompts.chat import MARKERS, Chat, plain
+from r2rec_jax.prompts.chat import MARKERS, Chat
 from r2rec_jax.prompts.ranking import RankingRecord
 from r2rec_jax.prompts.wording import WORDINGS, wording
 from r2rec_jax.runtime.errors import shown
+from r2rec_jax.runtime.plain_text import plain
 from r2rec_jax.teachers.ask import Ask
 from r2rec_jax.teachers.question import questions
 from r2rec_jax.teachers.server import LONGEST, read_completion

@@ -22,9 +22,29 @@ def test_awkward_answers(case):
     assert found.valid == case["valid"]
 
 
-def test_of_equal_titles_the_first_is_meant():
-    found = parse_ranking("Order: b > A", ["A", "B", "b", "B"], answer="titles", places=2)
-    assert found == Ranking([1, 0], True)
+VHS, DISC = "Alien [VHS]", "Alien [Blu-ray]"
+
+
+@pytest.mark.parametrize(
+    "said, titles, meant",
+    [
+        (DISC, [VHS, DISC], 1),
+        ("alien [blu-ray].", [VHS, DISC], 1),
+        ("Alien", [VHS, DISC], None),
+        ("Alien", [VHS, "Heat"], 0),
+        ("Alien [Horror]", ["Alien", "Heat"], 0),
+        ("b", ["B", "b", "A"], 1),
+        ("'b'", ["B", "b", "A"], None),
+        ("Heat (1995)", ["Heat (1986)", "Heat (1995)"], 1),
+        ("Heat", ["Heat (1986)", "Heat (1995)"], None),
+        ("Heat (1995)", ["Heat", "Heat (1986)"], 0),
+        ("Heat (version 2) (1995)", ["Heat (version 1) (1995)", "Heat (version 2) (1995)"], 1),
+        ("Heat (1995)", ["Heat (version 1) (1995)", "Heat (version 2) (1995)"], None),
+    ],
+)
+def test_an_exact_name_counts_first_and_a_lenient_one_where_it_is_the_only_one(said, titles, meant):
+    found = parse_ranking(f"Order: {said}", titles, answer="titles", places=1)
+    assert found == Ranking([meant], meant is not None)
 
 
 def test_nothing_is_not_a_title_even_where_a_title_is_next_to_nothing():

@@ -9,11 +9,12 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from r2rec_jax.prompts.chat import MARKERS, Chat, item_token, plain, without_item_tokens
+from r2rec_jax.prompts.chat import MARKERS, Chat, item_token, without_item_tokens
 from r2rec_jax.prompts.ranking import make_record, ranking_prompt
 from r2rec_jax.prompts.rating import rating_prompt
 from r2rec_jax.prompts.wording import WORDINGS, wording
 from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.plain_text import plain
 
 few = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 # Pieces that make markers when they meet, and what might hide a seam.
@@ -209,6 +210,7 @@ def test_titles_that_try_cannot_leave_the_user_turn(chat, dataset, graph):
             title=names,
             genres=[(name,) for name in names],
             demographics=[{name: name} for name in names] * len(dataset.catalog.demographics),
+            user_ids=(),
         )
         for words in map(wording, WORDINGS):
             for text in (

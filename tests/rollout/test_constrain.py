@@ -7,13 +7,17 @@ import numpy as np
 import pytest
 import scipy.special
 import scipy.stats
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from r2rec_jax.data.interactions import Catalog
 from r2rec_jax.model.config import LlamaConfig
 from r2rec_jax.model.llama import Llama, head, init_variables
 from r2rec_jax.prompts.answer import parse_ranking
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
-from r2rec_jax.rollout.constrain import rankings
+from r2rec_jax.prompts.wording import wording
+from r2rec_jax.rollout.constrain import JOINER, OPENING, rankings, spelt
 from r2rec_jax.rollout.engine import Engine, SamplingConfig
 from r2rec_jax.runtime.errors import UserError
 
@@ -127,3 +131,24 @@ def test_rankings_follow_the_models_probabilities_renormalised(chat, model):
     expected = np.array([probability[pair] for pair in pairs]) * draws
     assert expected.min() >= 5
     assert scipy.stats.chisquare(seen, expected).pvalue > 1e-3
+
+
+AWKWARD = st.text(st.sampled_from("aA b.[]()'\"“>1:é\u0301\u200f<|think|>"), max_size=12)
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(titles=st.lists(AWKWARD, min_size=2, max_size=6), year=st.sampled_from([0, 1995]), data=st.data())
+def test_every_constrained_answer_is_read_as_it_was_spelt(chat, titles, year, data):
+    """Whatever the titles, equal ones included: names, tokens, text, and back."""
+    count = len(titles)
+    catalog = Catalog(titles, np.full(count, year, np.int32), [()] * count, [{}])
+    for words in (wording("movies"), wording("compact")):
+        shown = [words.title(catalog, item) for item in range(count)]
+        assert len(set(shown)) == count
+        order = data.draw(st.permutations(range(count)))
+        names = spelt(chat, shown, "titles")
+        said = [*chat.encode(OPENING), *names[order[0]]]
+        for k in order[1:]:
+            said += [*chat.encode(JOINER), *names[k]]
+        read = parse_ranking(chat.decode(said), shown, answer="titles", places=count)
+        assert read.places == list(order) and read.valid
