@@ -6,6 +6,7 @@ from ml_collections import ConfigDict
 
 from configs.base import MODEL_MINI, MODEL_TINY
 from r2rec_jax.data.prepared import Dataset
+from r2rec_jax.model.config import load_config
 from r2rec_jax.model.items import read_items
 from r2rec_jax.runtime import mirror
 from r2rec_jax.runtime.errors import UserError
@@ -64,6 +65,38 @@ def require(config: ConfigDict, *kinds: str, adapters: dict[str, str] | None = N
     missing = [f"no {kind} at {path} (`{fix}`)" for kind, path, fix in found if not Path(path).exists()]
     if missing:
         raise UserError("; ".join(missing))
+    if "model" in kinds:
+        check_lengths(config)
+
+
+def check_lengths(config: ConfigDict) -> None:
+    """Raises UserError when the longest prompt and completion have more tokens than `model.folder` has
+    positions: past them a model's answers are noise, without an error."""
+    systems = config.get("systems", {})
+    if systems and all(system.kind == "server" for system in systems.values()):
+        return  # the folder is there for its tokenizer
+    prompts = {"prompt.buckets": max(config.prompt.buckets)}
+    for name, system in systems.items():
+        if "buckets" in system.prompt:
+            prompts[f"systems.{name}.prompt.buckets"] = max(system.prompt.buckets)
+    completions = {}
+    for prefix in ("", "sft", "grpo", "eval"):  # of one stage, or of all that launch.reproduce runs
+        section = config.get(prefix, {}) if prefix else config
+        dot = prefix and f"{prefix}."
+        if widths := section.get("train", {}).get("response_buckets"):
+            completions[f"{dot}train.response_buckets"] = max(widths)
+        if rollout := section.get("rollout"):
+            completions[f"{dot}rollout.max_tokens"] = rollout.max_tokens
+    if not completions:
+        return
+    positions = load_config(config.model.folder).max_position_embeddings
+    prompt, completion = max(prompts, key=prompts.get), max(completions, key=completions.get)
+    if prompts[prompt] + completions[completion] > positions:
+        raise UserError(
+            f"{prompt} up to {prompts[prompt]} and {completion} up to {completions[completion]} tokens are "
+            f"more than the {positions} positions of {config.model.folder} (max_position_embeddings in its "
+            "config.json): lower one of them"
+        )
 
 
 def check_items(config: ConfigDict, dataset: Dataset) -> None:

@@ -8,9 +8,7 @@ text is stripped of anything that reads like a marker and can never become one.
 import re
 from pathlib import Path
 
-import tokenizers
-
-from r2rec_jax.runtime.errors import UserError, shown
+from r2rec_jax.prompts.tokenizer_file import load_tokenizer
 
 MARKERS = {
     "begin": "<｜begin▁of▁sentence｜>",
@@ -42,31 +40,25 @@ class Chat:
     def __init__(self, folder: str | Path, first_item: int | None = None):
         """Reads `folder/tokenizer.json`; `first_item` is the token of item 0, of a model that has any.
 
-        Raises UserError if the file is absent, damaged or without a marker.
+        Raises UserError as `load_tokenizer` does.
         """
         self.first_item = first_item
-        path = Path(folder) / "tokenizer.json"
-        if not path.exists():
-            raise UserError(f"no tokenizer at {path}; it belongs in the model folder, beside config.json")
-        try:
-            self.tokenizer = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as fault:  # the library raises bare Exception
-            raise UserError(
-                f"{path} is not a tokenizer ({shown(fault, 300)}); fetch the model folder again"
-            ) from None
+        self.tokenizer = load_tokenizer(folder, MARKERS)
         for name, text in MARKERS.items():
-            token = self.tokenizer.token_to_id(text)
-            if token is None:
-                raise UserError(f"{path} has no token {text!r}; use a tokenizer of the R1-Distill family")
-            setattr(self, name, token)
+            setattr(self, name, self.tokenizer.token_to_id(text))
+        # Other special tokens, <s> or [PAD], may be a title's text: there they are cut as text.
+        self.tokenizer.encode_special_tokens = True
+        added = {token: one.content for token, one in self.tokenizer.get_added_tokens_decoder().items()}
+        added |= {self.tokenizer.token_to_id(text): text for text in MARKERS.values()}
+        markup = {k: text for k, text in added.items() if text in MARKERS.values() or _MARKUP.search(text)}
         # Whether or not the file calls them special: none is a piece of text.
-        self._no_text = {*self.tokenizer.get_added_tokens_decoder(), *(getattr(self, n) for n in MARKERS)}
+        self._no_text, self._markup = set(markup), re.compile("|".join(map(re.escape, markup.values())))
 
     def encode(self, text: str) -> list[int]:
         """Tokens of trusted wording and cleaned data; of items too, where the model has any.
 
-        Raises ValueError if the text holds what `plain` takes out: a marker, or another added token of
-        the tokenizer, or half a surrogate pair.
+        Raises ValueError if the text holds what `plain` takes out: a marker, or another added token that
+        reads like one, or half a surrogate pair.
         """
         if self.first_item is not None and _ITEM.search(text):
             before, item, after = _ITEM.split(text, maxsplit=1)
@@ -75,7 +67,7 @@ class Chat:
             ids = self.tokenizer.encode(text, add_special_tokens=False).ids
         except TypeError:
             raise ValueError(f"text is not Unicode; pass it through plain() first: {text[:80]!r}") from None
-        if not self._no_text.isdisjoint(ids):
+        if not self._no_text.isdisjoint(ids) or self._markup.search(text):
             raise ValueError(f"text holds chat markup; pass it through plain() first: {text[:80]!r}")
         return ids
 

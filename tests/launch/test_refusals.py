@@ -48,6 +48,20 @@ def test_a_data_folder_that_is_none_is_refused(road, tmp_path):
     refused(train.main, config, tmp_path / "run", "holds no prepared data set", "launch.prepare")
 
 
+def test_more_tokens_than_positions_are_refused(road, tmp_path):
+    """512 of the model; the prompts' bucket holds 256."""
+    config = road.sft.copy_and_resolve_references()
+    config.train.response_buckets = (64, 257)
+    named = "prompt.buckets up to 256", "train.response_buckets up to 257", "the 512 positions"
+    refused(train.main, config, tmp_path / "run", *named)
+    config = road.grpo.copy_and_resolve_references()
+    config.rollout.max_tokens = 257
+    refused(train.main, config, tmp_path / "run", "rollout.max_tokens up to 257", "the 512 positions")
+    config = road.eval.copy_and_resolve_references()
+    config.systems.base.prompt = {"buckets": (512,)}
+    refused(evaluation.main, config, tmp_path / "run", "systems.base.prompt.buckets up to 512")
+
+
 def test_unknown_choices_are_refused(road, tmp_path):
     config = road.grpo.copy_and_resolve_references()
     config.grpo.aggregation = "mean"
