@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from r2rec_jax.model.lora import LINEAR_LAYERS
+from configs.ranges import LINEAR_LAYERS
 from r2rec_jax.runtime.errors import UserError
 
 MODEL_8B = "models/DeepSeek-R1-Distill-Llama-8B"
@@ -142,6 +142,7 @@ def sampling(c: ConfigDict) -> ConfigDict:
     c.reward.step_needs_valid_answer = False
     c.reward.statements = (3, 8)  # a suitable number of reasoning statements
     c.reward.extra = ()  # functions of your own, "module:function": How to add, in BUILD.md
+    c.reward.extra_weights = ()  # of these functions, in their order; (): 1 each
     c.reward.workers = 4  # processes that judge and pay while the device decodes; 0: none, and no time limit
     c.reward.timeout_s = 10.0  # for one completion; what takes longer, or raises, teaches nothing
     return c

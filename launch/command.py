@@ -16,11 +16,9 @@ Any other exception is a bug: full traceback.
 """
 
 import contextlib
-import difflib
 import functools
 import logging as python_logging
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable
@@ -31,19 +29,15 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
-from launch import machines, remote, stopping
+from configs import combinations, ranges
+from launch import HELP, machines, overrides, remote, stopping, usage
+from launch.usage import KEY_FLAGS
 from r2rec_jax.runtime.copies import is_url, named
 from r2rec_jax.runtime.errors import UserError, disk_fault, shown
 
 FLAGS = flags.FLAGS
 ROOT = Path(__file__).resolve().parents[1]
-KEY_FLAGS = ("config", "workdir", "overwrite")
 OWN_CODE = (f"{ROOT}/launch/", f"{ROOT}/r2rec_jax/", f"{ROOT}/configs/")
-# What absl and ml_collections let through for flags they cannot use, down to values that nest too deeply.
-UNREADABLE = (
-    *(flags.Error, AttributeError, KeyError, ValueError, TypeError),
-    *(IndexError, OverflowError, RecursionError, MemoryError),
-)
 
 config_flags.DEFINE_config_file(
     "config", None, "config file, with a preset after a colon: configs/grpo.py:quickstart"
@@ -95,7 +89,9 @@ def _run(
         stopping.listen()
         main(argv)
 
-    for name in key_flags:  # so that --help shows them
+    if not set(HELP).isdisjoint(sys.argv[1:]):  # of a command in another folder: launch/__init__.py has ours
+        sys.exit(help_of(Path(sys.argv[0])))
+    for name in key_flags:  # what `parse_plain` knows as the command's own
         FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])
     try:
         app.run(start, flags_parser=parser)
@@ -145,15 +141,27 @@ def _report(unraisable) -> None:
         sys.__unraisablehook__(unraisable)
 
 
+def help_of(path: Path) -> int:
+    """Prints the help that the command line asks for, of the command in a file; returns the exit code."""
+    try:
+        usage.show(path, sys.argv[1:])
+    except UserError as error:
+        print("error:", shown(error), file=sys.stderr)
+        return 2
+    return 0
+
+
 def parse(argv: list[str], needs_workdir: bool = True) -> list[str]:
     """Fills FLAGS from `argv` (program name first). Raises UserError for anything it cannot use."""
-    config_argument = _config_argument(argv)
+    config_argument = overrides.config_argument(argv)
+    # In place: ml_collections looks for its overrides in sys.argv, which this list is.
+    given, argv[:] = list(argv), overrides.quoted(argv, config_argument)
     try:
         extra = FLAGS(argv)[1:]
     except flags.UnrecognizedFlagError as error:
-        raise _unknown("flag", f"--{error.flagname}", [f"--{name}" for name in FLAGS]) from error
-    except UNREADABLE as error:
-        raise _explain(argv, config_argument, error) from error
+        raise overrides.unknown("flag", f"--{error.flagname}", [f"--{name}" for name in FLAGS]) from error
+    except overrides.UNREADABLE as error:
+        raise overrides.explain(given, config_argument, error) from error
     if not config_argument:
         raise UserError("--config is missing: pass a config file, e.g. --config=configs/grpo.py")
     if extra:
@@ -164,6 +172,8 @@ def parse(argv: list[str], needs_workdir: bool = True) -> list[str]:
         raise UserError(
             f"--workdir={FLAGS.workdir} is no folder: name one, or gs://BUCKET/NAME or s3://BUCKET/NAME"
         )
+    ranges.check(overrides.flatten(FLAGS.config))
+    combinations.check(FLAGS.config)
     return argv[:1]
 
 
@@ -173,7 +183,7 @@ def parse_plain(argv: list[str], takes: tuple[str, ...] = ("overwrite",)) -> lis
         arguments = FLAGS(argv)
     except flags.UnrecognizedFlagError as error:
         own = [f"--{flag.name}" for flag in FLAGS.get_key_flags_for_module(argv[0])]
-        raise _unknown("flag", f"--{error.flagname}", own) from error
+        raise overrides.unknown("flag", f"--{error.flagname}", own) from error
     except flags.Error as error:
         raise UserError(str(error)) from error
     for name in (*KEY_FLAGS, *machines.NAMES):
@@ -183,82 +193,3 @@ def parse_plain(argv: list[str], takes: tuple[str, ...] = ("overwrite",)) -> lis
     if url := next(filter(is_url, values), None):
         raise UserError(f"{shown(url, 200)}: {remote.REFUSAL}")
     return arguments
-
-
-def _config_argument(argv: list[str]) -> str:
-    """The value of --config, its file checked: ml_collections reports a missing one late."""
-    values = [
-        following if match[1] is None else match[1]
-        for argument, following in zip(argv, [*argv[1:], ""], strict=True)
-        if (match := re.fullmatch(r"--?config(?:=(.*))?", argument))
-    ]
-    if not values or not values[-1]:
-        if any(re.match(r"--?(no)?config\.", argument) for argument in argv):
-            raise UserError("--config is missing: pass a config file before any --config.field")
-        return ""
-    path = Path(values[-1].split(":", 1)[0])
-    try:
-        if path.is_file():
-            return values[-1]
-        siblings = [str(path.parent / entry.name) for entry in path.parent.glob("*.py")]
-    except OSError as error:
-        raise UserError(f"--config={shown(path, 200)}: {error.strerror}") from error
-    raise _unknown("config file", str(path), siblings)
-
-
-def _explain(argv: list[str], config_argument: str, error: Exception) -> UserError:
-    """The one line for an error that absl or ml_collections raised while parsing `argv`."""
-    try:
-        config = config_flags.ConfigFileFlagParser("config").parse(config_argument)
-    except (flags.Error, KeyError, ValueError, TypeError) as config_error:
-        return _explain_config_file(config_argument, config_error)
-    for argument in argv:
-        match = re.match(r"--?(?:no)?config\.([^=]+)(?:=(.*))?", argument)
-        if match is None:
-            continue
-        field, value = match.groups()
-        fields = _flatten(config)
-        if field not in fields:
-            # Someone who knows a field by its last name only is the commonest case.
-            leaf = field.rpartition(".")[2]
-            return _unknown(
-                "config field",
-                field,
-                [known for known in fields if known.rpartition(".")[2] == leaf] or list(fields),
-            )
-        if f"config.{field}={value}:" in str(error):
-            kind = config_flags.GetType(field, config).__name__
-            return UserError(f"--config.{field}={shown(value, 200)}: the value must be of type {kind}")
-    return UserError(shown(error) or f"the flags cannot be read: {type(error).__name__}")
-
-
-def _explain_config_file(config_argument: str, error: Exception) -> UserError:
-    """A config file that refuses: an unknown preset, most often."""
-    path, _, preset = config_argument.partition(":")
-    # ml_collections pastes a traceback into a new message and chains the original below it.
-    while error.__context__ is not None:
-        error = error.__context__
-    if isinstance(error, TypeError) and "get_config()" in str(error):
-        needs = "takes no preset" if preset else f"needs a preset: --config={path}:PRESET"
-        return UserError(f"config file {path} {needs}")
-    if isinstance(error, KeyError):
-        return UserError(f"{config_argument}: unknown preset {error}")
-    return UserError(f"{config_argument}: {error}")
-
-
-def _flatten(config: ConfigDict, prefix: str = "") -> dict[str, object]:
-    """{"optimizer.lr": 1e-4, ...}: every field of a nested config by its dotted name."""
-    fields = {}
-    for name, value in config.items():
-        if isinstance(value, ConfigDict):
-            fields |= _flatten(value, f"{prefix}{name}.")
-        else:
-            fields[f"{prefix}{name}"] = value
-    return fields
-
-
-def _unknown(kind: str, name: str, known: list[str]) -> UserError:
-    """`unknown KIND NAME`, with the nearest of `known`."""
-    nearest = difflib.get_close_matches(name[:200], known, n=1, cutoff=0.0)
-    hint = f": did you mean {nearest[0]}?" if nearest else ""
-    return UserError(f"unknown {kind} {shown(name, 200)}{hint}")

@@ -166,6 +166,10 @@ W = "--workdir=w"
             "unexpected argument 'more': flags are written --name=value",
         ),
         (("--config=config.py", W, "--config.steps=0"), "two lines"),
+        (
+            ("--config=config.py", W, "--config.optimizer=3"),
+            "--config.optimizer is a section: set its fields, e.g. --config.optimizer.lr",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(run, flags, line):
@@ -277,5 +281,14 @@ def test_a_second_run_in_a_workdir_is_refused(start, run):
 
 
 def test_help_names_the_flags(run):
-    _, out, _ = run("--help")
-    assert all(flag in out for flag in ("--config:", "--workdir:", "--[no]overwrite:"))
+    code, out, err = run("--help")
+    assert (code, err) == (0, "")
+    assert all(f"  --{flag}" in out for flag in ("config", "workdir", "overwrite"))
+
+
+def test_help_names_the_fields_of_a_config(run):
+    code, out, err = run("--config=config.py:quickstart", "--help")
+    assert (code, err) == (0, "")
+    assert "  optimizer.lr = 0.001\n" in out and "  shape = (1, 2)\n" in out
+    code, out, err = run("--config=config.py:quik", "--help")
+    assert (code, err) == (2, "error: unknown preset quik: did you mean quickstart?\n")

@@ -1,0 +1,112 @@
+"""Which fields together make a run that can begin and has something to learn; checked after their ranges.
+
+`check` takes a whole config; a config that holds stages (configs/reproduce.py) has each of them checked.
+"""
+
+from collections.abc import Iterator
+
+from ml_collections import ConfigDict
+
+from r2rec_jax.runtime.errors import UserError
+
+RANKED = ("hr@1", "hr@3", "ndcg@3", "mrr")
+READ = ("valid_rate", "truncation_rate", "statements", "dropped_chains", "dropped_likes")
+PAID = ("reward", "step", "rank", "failed")
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UserError for the first combination that makes no run."""
+    for name, section in sections(config, "config."):
+        if "train" in section:
+            _training(name, section)
+        if section.get("stage") == "grpo" and "grpo" in section:
+            _grpo(name, section)
+        if "reward" in section:
+            _reward(name, section.reward)
+        if "prompt" in section and "data" in section and section.prompt.places > section.data.candidates:
+            most = f"data.candidates={section.data.candidates} or fewer"
+            _refuse(name, f"prompt.places={section.prompt.places}", most)
+        if "corpus" in section:
+            _curriculum(name, section)
+        if section.get("module") == "sasrec" and section.width % section.heads:
+            _refuse(name, f"width={section.width}", f"a multiple of heads={section.heads}")
+    if config.get("tables") and not (config.seeds or config.policy_seeds):
+        _refuse("config.", "seeds=()", "one seed or more: its tables are of seeds")
+
+
+def sections(config: ConfigDict, prefix: str) -> Iterator[tuple[str, ConfigDict]]:
+    """The config and every section in it, by dotted name with a dot at its end."""
+    yield prefix, config
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            yield from sections(value, f"{prefix}{name}.")
+
+
+def _training(name: str, c: ConfigDict) -> None:
+    train = c.train
+    if "batch_size" not in train:
+        return  # a config that trains nothing, as of an evaluation
+    if train.batch_size % (parts := train.micro_batches):
+        _refuse(name, f"train.batch_size={train.batch_size}", f"a multiple of train.micro_batches={parts}")
+    if train.patience and not train.best_metric:
+        _refuse(
+            name, f"train.patience={train.patience}", "0, or name in train.best_metric what should improve"
+        )
+    known = _reported(c)
+    if train.best_metric and known is not None and train.best_metric not in known:
+        wanted = f"one of {', '.join(known)}" if known else "'': this stage evaluates nothing on its way"
+        _refuse(name, f"train.best_metric={train.best_metric!r}", wanted)
+    if "module" in c and not train.best_metric:
+        _refuse(
+            name, "train.best_metric=''", "validation/ndcg@3 or another: the best step's parameters count"
+        )
+    if "profile" in c and c.profile.steps:
+        first, last = map(int, c.profile.steps.split(":"))
+        if not 0 < first < last or first > train.steps:
+            wanted = f"FIRST from 1 to train.steps={train.steps}, and LAST above it"
+            _refuse(name, f"profile.steps={c.profile.steps!r}", wanted)
+
+
+def _reported(c: ConfigDict) -> tuple[str, ...] | None:
+    """What the evaluations during training report; None where functions of the user's own add to it."""
+    if "module" in c:
+        return tuple(f"validation/{name}" for name in RANKED)
+    if c.get("stage") == "grpo":
+        paid = (*PAID, "facts") if c.reward.facts_weight else PAID
+        return None if c.reward.extra else tuple(f"validation/{name}" for name in (*paid, *RANKED, *READ))
+    return () if "stage" in c else None
+
+
+def _grpo(name: str, c: ConfigDict) -> None:
+    alike = "completions of a prompt that are all alike teach nothing"
+    if c.rollout.temperature == 0:
+        _refuse(name, "rollout.temperature=0.0", f"a temperature above 0: {alike}")
+    if c.rollout.top_k == 1:
+        _refuse(name, "rollout.top_k=1", f"0 or 2 and more: {alike}")
+    if c.rollout.min_p == 1:
+        _refuse(name, "rollout.min_p=1.0", f"less than 1: {alike}")
+    if c.grpo.dual_clip and c.grpo.dual_clip <= 1 + (high := c.grpo.clip_high):
+        _refuse(name, f"grpo.dual_clip={c.grpo.dual_clip}", f"more than 1 + grpo.clip_high={high}, or 0")
+    r = c.reward
+    if not any((r.step_weight, r.rank_weight, r.facts_weight, *(r.extra_weights or r.extra))):
+        _refuse(name, "reward.rank_weight=0.0", "another weight than 0 for some reward: nothing is paid for")
+
+
+def _reward(name: str, c: ConfigDict) -> None:
+    weights = tuple(c.get("extra_weights", ()))
+    if len(weights) not in (0, len(c.extra)):
+        wanted = f"a weight for each of the {len(c.extra)} functions of reward.extra, or ()"
+        _refuse(name, f"reward.extra_weights={weights}", wanted)
+
+
+def _curriculum(name: str, c: ConfigDict) -> None:
+    stages = c.corpus.curriculum
+    longest, most = max(length for _, length, _ in stages), c.model.architecture.max_position_embeddings
+    if stages[-1][0] != 1.0:
+        _refuse(name, f"corpus.curriculum={stages}", "1.0 as the last part's fraction: the run's end")
+    if longest > most:
+        _refuse(name, f"corpus.curriculum={stages}", f"rows of up to max_position_embeddings={most} tokens")
+
+
+def _refuse(section: str, found: str, wanted: str) -> None:
+    raise UserError(f"--{section}{found}: use {wanted}")

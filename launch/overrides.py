@@ -1,0 +1,155 @@
+"""--config=FILE[:PRESET] and --config.FIELD=VALUE: how fields are named, and what a wrong one is told."""
+
+import difflib
+import keyword
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict
+from ml_collections.config_flags import config_flags
+
+from r2rec_jax.runtime.errors import UserError, shown
+
+# What absl and ml_collections let through for flags they cannot use, down to values that nest too deeply.
+UNREADABLE = (
+    *(flags.Error, AttributeError, KeyError, ValueError, TypeError),
+    *(IndexError, OverflowError, RecursionError, MemoryError),
+)
+OVERRIDE = re.compile(r"(--?(?:no)?config\.)([^=]+)(=.*)?", re.DOTALL)
+
+
+def config_argument(argv: list[str]) -> str:
+    """The value of --config, its file checked: ml_collections reports a missing one late."""
+    values = [
+        following if match[1] is None else match[1]
+        for argument, following in zip(argv, [*argv[1:], ""], strict=True)
+        if (match := re.fullmatch(r"--?config(?:=(.*))?", argument))
+    ]
+    if not values or not values[-1]:
+        if any(re.match(r"--?(no)?config\.", argument) for argument in argv):
+            raise UserError("--config is missing: pass a config file before any --config.field")
+        return ""
+    path = Path(values[-1].split(":", 1)[0])
+    try:
+        if path.is_file():
+            return values[-1]
+        siblings = [str(path.parent / entry.name) for entry in path.parent.glob("*.py")]
+    except OSError as error:
+        raise UserError(f"--config={shown(path, 200)}: {error.strerror}") from error
+    raise unknown("config file", str(path), siblings)
+
+
+def read_config(argument: str) -> ConfigDict:
+    """The config of a value of --config. Raises UserError for a file or preset that gives none."""
+    try:
+        return config_flags.ConfigFileFlagParser("config").parse(argument)
+    except (flags.Error, KeyError, ValueError, TypeError) as error:
+        raise _explain_config_file(argument, error) from error
+
+
+def quoted(argv: list[str], argument: str) -> list[str]:
+    """`argv` with fields named as ml_collections reads them: `systems.sft+grpo.mode` is a sum to it, and
+    `systems['sft+grpo'].mode` a field."""
+    if all(re.fullmatch(r"[\w.]+", match[2]) for match in filter(None, map(OVERRIDE.fullmatch, argv))):
+        return argv
+    config = read_config(argument)
+    return [_quoted(config, one) for one in argv]
+
+
+def _quoted(config: ConfigDict, argument: str) -> str:
+    match = OVERRIDE.fullmatch(argument)
+    path = match and next(_paths(config, match[2]), None)
+    if not path:
+        return argument
+    name = "".join(f".{key}" if _is_plain(key) else f"[{key!r}]" for key in path)
+    name = name.removeprefix(".").replace(" ", r"\x20")  # absl's flags have no space in their names
+    return f"{match[1]}{name}{match[3] or ''}"
+
+
+def _is_plain(key: str) -> bool:
+    return key.isidentifier() and not keyword.iskeyword(key)
+
+
+def _paths(config: ConfigDict, name: str) -> Iterator[list[str]]:
+    """The ways to read a dotted name as a path of keys, which may hold dots themselves."""
+    for key, value in config.items():
+        if name == key:
+            yield [key]
+        elif name.startswith(f"{key}.") and isinstance(value, ConfigDict):
+            for rest in _paths(value, name[len(key) + 1 :]):
+                yield [key, *rest]
+
+
+def explain(argv: list[str], argument: str, error: Exception) -> UserError:
+    """The one line for an error that absl or ml_collections raised while parsing `argv`."""
+    try:
+        config = read_config(argument)
+    except UserError as config_error:
+        return config_error
+    fields = flatten(config)
+    for field, value in _overrides(argv):
+        if field not in fields:
+            return _no_field(config, fields, field, value)
+        # ml_collections names the field that it could not read as it got it.
+        spelt = _quoted(config, f"--config.{field}=").removeprefix("--").removesuffix("=")
+        if f"{spelt}={value}:" in str(error):
+            kind = type(fields[field]).__name__
+            return UserError(f"--config.{field}={shown(value, 200)}: the value must be of type {kind}")
+    return UserError(shown(error) or f"the flags cannot be read: {type(error).__name__}")
+
+
+def _overrides(argv: list[str]) -> Iterator[tuple[str, str]]:
+    """(dotted name, value) of each, however a name was quoted."""
+    for match in filter(None, map(OVERRIDE.fullmatch, argv)):
+        yield re.sub(r"""\[(['"])(.*?)\1\]""", r".\2", match[2]), (match[3] or "=")[1:]
+
+
+def _no_field(config: ConfigDict, fields: dict[str, object], field: str, value: str) -> UserError:
+    if inside := [name for name in fields if name.startswith(f"{field}.")]:
+        return UserError(f"--config.{field} is a section: set its fields, e.g. --config.{inside[0]}")
+    section, _, leaf = field.rpartition(".")
+    # Sections of fields that differ from the prompt's own hold only what differs.
+    if re.fullmatch(r"(systems|compared|variants)\..+\.prompt|policy\.prompt|studies\..+", section) and (
+        next(_paths(config, section), None) and leaf in config.prompt
+    ):
+        return UserError(
+            f"--config.{field}: {section} holds no {leaf} yet: set all of what differs at once, "
+            f"--config.{section}=\"{{'{leaf}': {shown(value, 60)}}}\""
+        )
+    # Someone who knows a field by its last name only is the commonest case.
+    alike = [known for known in fields if known.rpartition(".")[2] == leaf]
+    return unknown("config field", field, alike or list(fields))
+
+
+def _explain_config_file(argument: str, error: Exception) -> UserError:
+    """A config file that refuses: an unknown preset, most often."""
+    path, _, preset = argument.partition(":")
+    # ml_collections pastes a traceback into a new message and chains the original below it.
+    while error.__context__ is not None:
+        error = error.__context__
+    if isinstance(error, TypeError) and "get_config()" in str(error):
+        needs = "takes no preset" if preset else f"needs a preset: --config={path}:PRESET"
+        return UserError(f"config file {path} {needs}")
+    if isinstance(error, KeyError):
+        return UserError(f"{argument}: unknown preset {error}")
+    return UserError(f"{argument}: {error}")
+
+
+def flatten(config: ConfigDict, prefix: str = "") -> dict[str, object]:
+    """{"optimizer.lr": 1e-4, ...}: every field of a nested config by its dotted name."""
+    fields = {}
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            fields |= flatten(value, f"{prefix}{name}.")
+        else:
+            fields[f"{prefix}{name}"] = value
+    return fields
+
+
+def unknown(kind: str, name: str, known: list[str]) -> UserError:
+    """`unknown KIND NAME`, with the nearest of `known`."""
+    nearest = difflib.get_close_matches(name[:200], known, n=1, cutoff=0.0)
+    hint = f": did you mean {nearest[0]}?" if nearest else ""
+    return UserError(f"unknown {kind} {shown(name, 200)}{hint}")
