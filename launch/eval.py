@@ -20,6 +20,7 @@ from r2rec_jax.data import prepared
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.evaluate.intervals import bootstrap_ci
 from r2rec_jax.evaluate.measure import difference, measure, paired
+from r2rec_jax.evaluate.metrics import summarise
 from r2rec_jax.evaluate.results import UserLines, write_metrics
 from r2rec_jax.model.config import load_config
 from r2rec_jax.prompts.chat import Chat
@@ -55,14 +56,16 @@ def evaluate(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, di
     lines = UserLines(workdir, dataset)
     with scorer:
         for name, rank in rankers.items():
-            _rank(name, rank, runs[name], users, scorer, lines)
+            _rank(name, rank, runs[name], users, dataset, scorer, lines)
     lines.sort(list(rankers), users)
     systems, compared = _measured(config, dataset, users, lines)
     write_metrics(workdir, dataset, len(users), config.seed, systems, compared)
     return systems
 
 
-def _rank(name: str, rank: Rank, runs: int, users: np.ndarray, scorer: Scorer, lines: UserLines) -> None:
+def _rank(
+    name: str, rank: Rank, runs: int, users: np.ndarray, dataset: Dataset, scorer: Scorer, lines: UserLines
+) -> None:
     """Adds the lines of system `name` that are not there yet."""
     everything = itertools.product(range(len(users)), range(runs))
     missing = [(k, run) for k, run in everything if (name, run, users[k]) not in lines]
@@ -78,7 +81,8 @@ def _rank(name: str, rank: Rank, runs: int, users: np.ndarray, scorer: Scorer, l
             if (name, run, users[k]) not in lines:
                 (paid,) = scorer.pay([judged])
                 wall_s = round(time.monotonic() - start, 4)
-                lines.append(name, run, users[k], judged.truth_rank, **_line(run, paid), wall_s=wall_s)
+                said = _line(run, paid, dataset)
+                lines.append(name, run, users[k], judged.truth_rank, **said, wall_s=wall_s)
                 progress.update()
             start = time.monotonic()
 
@@ -91,6 +95,8 @@ def _measured(config: ConfigDict, dataset: Dataset, users: np.ndarray, lines: Us
         runs = [lines.of(name, run, users) for run in range(len(rank_RN))]
         rewards[name] = np.mean([[line["reward"] for line in run] for run in runs], axis=0)
         systems[name] = measure(dataset, users, rank_RN, config.seed) | _rates(list(itertools.chain(*runs)))
+        lenient_RN = np.array([[line["lenient_rank"] for line in run] for run in runs])
+        systems[name]["lenient"] = summarise(lenient_RN)
         systems[name]["ci95"]["reward"] = list(bootstrap_ci(rewards[name], config.seed))
     compared = {
         f"{b} - {a}": paired(ranks[b], ranks[a], config.seed)
@@ -100,16 +106,21 @@ def _measured(config: ConfigDict, dataset: Dataset, users: np.ndarray, lines: Us
     return systems, compared
 
 
-def _line(run: int, paid: Scored) -> dict:
+def _line(run: int, paid: Scored, dataset: Dataset) -> dict:
     """What a line says besides ranks. A prompt is that of all runs, and told once."""
     judged, prompt = paid.judged, paid.judged.prompt
     places = [None if k is None else prompt.titles[k] for k in judged.ranking.places]
-    truth = prompt.record.candidates.tolist().index(prompt.record.truth)
+    items = prompt.record.candidates.tolist()
+    item_ids = [dataset.catalog.item_ids[item] for item in items]
+    truth = items.index(prompt.record.truth)
     return ({} if run else {"prompt": prompt.text}) | {
         "reasoning": judged.reasoning,
         "answer": judged.answer,
         "ranking": places,
+        "ranking_ids": [None if k is None else item_ids[k] for k in judged.ranking.places],
         "truth": prompt.titles[truth],
+        "truth_id": item_ids[truth],
+        "lenient_rank": judged.lenient_rank,
         "valid": judged.ranking.valid,
         "truncated": judged.truncated,
         "statements": judged.statements,
@@ -128,13 +139,17 @@ def _rates(lines: list[dict]) -> dict[str, float]:
 
 
 def table(systems: dict[str, dict]) -> str:
-    """The systems as aligned text, HR@1 with its 95% interval."""
+    """The systems as aligned text, HR@1 with its 95% interval; of those that answer in words also HR@1 of
+    whatever could be read, called lenient."""
     rows = [
-        f"{'system':<14}{'HR@1':>6}  {'95% interval':<14}{'HR@3':>6}{'NDCG@3':>8}{'valid':>7}{'reward':>8}"
+        f"{'system':<14}{'HR@1':>6}  {'95% interval':<14}{'HR@3':>6}{'NDCG@3':>8}"
+        f"{'valid':>7}{'lenient HR@1':>14}{'reward':>8}"
     ]
     for name, row in systems.items():
         low, high = row["ci95"]["hr@1"]
-        extra = f"{row['valid_rate']:>7.3f}{row['reward']:>8.3f}" if "reward" in row else ""
+        extra = ""
+        if "reward" in row:
+            extra = f"{row['valid_rate']:>7.3f}{row['lenient']['hr@1']:>14.3f}{row['reward']:>8.3f}"
         numbers = (
             f"{row['hr@1']:>6.3f}  {f'[{low:.3f}, {high:.3f}]':<14}{row['hr@3']:>6.3f}{row['ndcg@3']:>8.3f}"
         )

@@ -26,7 +26,9 @@ from r2rec_jax.evaluate.terminal import case_text
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.plain_text import plain
 
-USER = flags.DEFINE_integer("user", None, "whose recommendation to explain: one of eval/users.jsonl")
+USER = flags.DEFINE_string(
+    "user", None, "whose recommendation to explain: a user_id of eval/users.jsonl, as in the raw files"
+)
 
 
 def main(config: ConfigDict, workdir: Path, _: bool) -> None:
@@ -34,12 +36,12 @@ def main(config: ConfigDict, workdir: Path, _: bool) -> None:
     print(explain(config, workdir, USER.value, shutil.get_terminal_size().columns, styled))
 
 
-def explain(config: ConfigDict, workdir: Path, user: int | None, width: int, styled: bool) -> str:
+def explain(config: ConfigDict, workdir: Path, user_id: str | None, width: int, styled: bool) -> str:
     """The user's case as text. Raises UserError for a user who was not evaluated, naming the nearest."""
     finished = read_finished(workdir)
     if POLICY not in finished.metrics:
         raise UserError(f"no results of {POLICY!r} in {workdir}: run launch.reproduce into it to the end")
-    _check(user, finished.dataset, workdir)
+    user = _evaluated(user_id, finished.dataset)
     (row,) = finished.lines[POLICY].of(POLICY, 0, [user])
     case = build_case(
         row,
@@ -52,25 +54,24 @@ def explain(config: ConfigDict, workdir: Path, user: int | None, width: int, sty
     text = [case_text(case, width=width, styled=styled), "", "The truth's rank by system"]
     for name, lines in finished.lines.items():
         (row,) = lines.of(name, 0, [user])
-        text.append(f"  {plain(about(name).label)}: {row['truth_rank'] or 'not in its answer'}")
+        missed = "not in its answer" if row.get("valid", True) else "a miss: its answer breaks the form"
+        text.append(f"  {plain(about(name).label)}: {row['truth_rank'] or missed}")
     return "\n".join(text)
 
 
-def _check(user: int | None, dataset: Dataset, workdir: Path) -> None:
-    evaluated = dataset.split.users["evaluation"].tolist()
-    nearest = ", ".join(map(str, sorted(evaluated, key=lambda one: abs(one - (user or 0)))[:3]))
-    if user is None:
-        raise UserError(f"--user is missing: pass one who was evaluated, e.g. --user={evaluated[0]}")
-    if not 0 <= user < dataset.interactions.n_users:
-        raise UserError(
-            f"no user {user} in {workdir / 'data'}: users are 0 to {dataset.interactions.n_users - 1}; "
-            f"the nearest evaluated ones are {nearest}"
-        )
+def _evaluated(user_id: str | None, dataset: Dataset) -> int:
+    """The number of the user. Raises UserError for an id that is unknown or was not evaluated."""
+    ids, evaluated = dataset.catalog.user_ids, dataset.split.users["evaluation"].tolist()
+    if user_id is None:
+        raise UserError(f"--user is missing: pass one who was evaluated, e.g. --user={ids[evaluated[0]]}")
+    user = dataset.find_user(user_id)
     if user not in evaluated:
         group = next((name for name, users in dataset.split.users.items() if user in users), "no")
+        some = ", ".join(ids[one] for one in evaluated[:3])
         raise UserError(
-            f"user {user} belongs to the {group} group and was not evaluated: try one of {nearest}"
+            f"user {user_id} belongs to the {group} group and was not evaluated: try one of {some}"
         )
+    return user
 
 
 if __name__ == "__main__":

@@ -44,15 +44,16 @@ class Step:
 class Case:
     """One user's query and the answer to it.
 
-    demographics: may be empty. likes: titles, oldest first. history: what the user rated, oldest first; empty
-    where prompts show none. chains: hops in the order of the loop.
+    user: the id in the raw files. demographics: may be empty. likes: titles, oldest first. history: what the
+    user rated, oldest first; empty where prompts show none. chains: hops in the order of the loop.
     candidates: titles in the order shown; `truth` is an index into them. ranking: the answer as parsed,
     best first, OFF_LIST where it names no candidate. hit_rank: rank of the truth in it, 0 for a miss.
+    valid: whether the answer keeps the form asked for; one that does not is a miss, whatever it names.
     genres: of the titles that have any, whether or not the prompt tells them. verb: what a person of a chain
     did with an item, "rated" where the log has ratings.
     """
 
-    user: int
+    user: str
     demographics: dict[str, str]
     likes: list[str]
     chains: list[list[Hop]]
@@ -64,6 +65,7 @@ class Case:
     genres: dict[str, str] = dataclasses.field(default_factory=dict)
     history: list[Hop] = dataclasses.field(default_factory=list)
     verb: str = "rated"
+    valid: bool = True
 
 
 def build_case(
@@ -98,7 +100,7 @@ def build_case(
     record = _as_shown(whole, row, dataset, words, prompt)
     titles, peers = shown_titles(record, dataset.catalog, words), peer_names(record.chains, words)
     return Case(
-        user=record.user,
+        user=clean(dataset.catalog.user_ids[record.user]),
         demographics={clean(name): clean(value) for name, value in record.demographics.items()},
         likes=[words.title(dataset.catalog, item) for item in record.likes],
         chains=[_hops(chain, dataset, words, peers) for chain in record.chains],
@@ -107,6 +109,7 @@ def build_case(
         steps=_steps(row["reasoning"], record, dataset, words),
         ranking=[OFF_LIST if title is None else plain(title) for title in row["ranking"]],
         hit_rank=row["truth_rank"],
+        valid=row.get("valid", True),
         genres={
             words.title(dataset.catalog, item): ", ".join(map(clean, dataset.catalog.genres[item]))
             for item in _shown(record)

@@ -27,11 +27,15 @@ def fuse(rankings: list[Ranking], candidates: int, places: int) -> Ranking:
 
 
 def self_consistent(samples: list[Judged], places: int) -> Judged:
-    """The fused ranking of one user's samples, with the reasoning of the sample that agrees best with it:
-    whose places of what is ranked lie nearest in sum, an absent candidate being beyond the last."""
+    """The fused ranking of one user's valid answers, with the reasoning of the sample that agrees best with
+    it: whose places of what is ranked lie nearest in sum, an absent candidate being beyond the last.
+
+    `lenient_rank` is that of all answers, fused.
+    """
     record = samples[0].prompt.record
     C = len(record.candidates)
-    fused = fuse([one.ranking for one in samples], C, places)
+    fused = fuse([one.ranking for one in samples if one.ranking.valid], C, places)
+    lenient = fuse([one.ranking for one in samples], C, places)
 
     def distance(one: Judged) -> int:
         return sum(
@@ -40,4 +44,9 @@ def self_consistent(samples: list[Judged], places: int) -> Judged:
 
     truth = int(np.flatnonzero(record.candidates == record.truth)[0])
     nearest = min(samples, key=distance)
-    return dataclasses.replace(nearest, ranking=fused, truth_rank=rank_of(fused, truth))
+    return dataclasses.replace(
+        nearest,
+        ranking=fused,
+        truth_rank=rank_of(fused, truth) if fused.valid else 0,
+        lenient_rank=rank_of(lenient, truth),
+    )

@@ -13,13 +13,21 @@ from r2rec_jax.runtime.plain_text import plain
 
 @dataclasses.dataclass(frozen=True)
 class Judged:
-    """`truth_rank` counts from 1, 0 for a miss; `statements` counts reasoning before the answer only."""
+    """One completion, read.
+
+    truth_rank: of the truth in a valid answer, from 1; 0 for a miss, and for an answer that breaks the form
+      asked for, whatever it names. All metrics are of this rank.
+    lenient_rank: the same of whatever could be read, valid or not: what the reward pays, so that a policy
+      that does not yet keep the form can learn to.
+    statements: of the reasoning before the answer only.
+    """
 
     prompt: Prompt
     reasoning: str
     answer: str | None
     ranking: Ranking
     truth_rank: int
+    lenient_rank: int
     statements: int
     truncated: bool
 
@@ -57,5 +65,7 @@ def judge_scores(
 
 def _judged(prompt: Prompt, reasoning: str, answer: str | None, ranking: Ranking, truncated: bool) -> Judged:
     truth = int(np.flatnonzero(prompt.record.candidates == prompt.record.truth)[0])
-    rank, statements = rank_of(ranking, truth), count_statements(reasoning)
-    return Judged(prompt, reasoning, answer, ranking, rank, statements, truncated)
+    lenient = rank_of(ranking, truth)
+    rank = lenient if ranking.valid else 0
+    statements = count_statements(reasoning)
+    return Judged(prompt, reasoning, answer, ranking, rank, lenient, statements, truncated)

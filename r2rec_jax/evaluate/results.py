@@ -1,7 +1,8 @@
 """The files that an evaluation leaves: WORKDIR/users.jsonl, which grows as users end, and metrics.json.
 
 A line of users.jsonl is what one system did for one user in one run: at least "system", "run" (from 0),
-"user", "truth_rank" (0: a miss) and "candidates", the first digits of the candidates' hash.
+"user", its number in the prepared data, "user_id", its id in the raw files, "truth_rank" (0: a miss) and
+"candidates", the first digits of the candidates' hash.
 """
 
 import json
@@ -29,6 +30,7 @@ class UserLines:
         of `dataset`.
         """
         self.path = Path(workdir) / USERS
+        self._user_ids = dataset.catalog.user_ids
         self._candidates = candidates_hash(dataset.split)[:DIGITS]
         self._of: dict[tuple[str, int, int], dict] = {}
         if not self.path.exists():
@@ -42,7 +44,8 @@ class UserLines:
 
     def append(self, system: str, run: int, user: int, truth_rank: int, **more) -> None:
         """Adds a line, on disk when this returns."""
-        line = {"system": system, "run": int(run), "user": int(user), "truth_rank": int(truth_rank), **more}
+        line = {"system": system, "run": int(run), "user": int(user), "user_id": self._user_ids[user]}
+        line |= {"truth_rank": int(truth_rank), **more}
         line["candidates"] = self._candidates
         self._add(line, f"{self.path}: a new line")
         append_line(self.path, json_line(line))

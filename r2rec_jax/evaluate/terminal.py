@@ -68,4 +68,6 @@ def verdict(case: Case) -> str:
     truth = case.candidates[case.truth]
     if case.hit_rank:
         return f"{truth}, the item held out, is number {case.hit_rank} of {len(case.candidates)} candidates."
+    if not case.valid:
+        return f"The answer breaks the form asked for: a miss. {truth} is the item held out."
     return f"{truth}, the item held out, is not in the answer."

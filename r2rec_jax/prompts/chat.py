@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from r2rec_jax.prompts.tokenizer_file import load_tokenizer
+from r2rec_jax.runtime.plain_text import MARKUP
 
 MARKERS = {
     "begin": "<｜begin▁of▁sentence｜>",
@@ -50,7 +51,7 @@ class Chat:
         self.tokenizer.encode_special_tokens = True
         added = {token: one.content for token, one in self.tokenizer.get_added_tokens_decoder().items()}
         added |= {self.tokenizer.token_to_id(text): text for text in MARKERS.values()}
-        markup = {k: text for k, text in added.items() if text in MARKERS.values() or _MARKUP.search(text)}
+        markup = {k: text for k, text in added.items() if text in MARKERS.values() or MARKUP.search(text)}
         # Whether or not the file calls them special: none is a piece of text.
         self._no_text, self._markup = set(markup), re.compile("|".join(map(re.escape, markup.values())))
 

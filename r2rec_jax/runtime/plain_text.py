@@ -4,8 +4,8 @@ import functools
 import re
 import unicodedata
 
-_MARKUP = re.compile(r"< ?/? ?think ?>|<[|｜][^<>]{0,40}[|｜]>", re.IGNORECASE)
-_LONGEST = 44  # characters of what _MARKUP matches
+MARKUP = re.compile(r"< ?/? ?think ?>|<[|｜][^<>]{0,40}[|｜]>", re.IGNORECASE)
+_LONGEST = 44  # characters of what MARKUP matches
 # Combining marks in a row, as in Unicode's stream-safe text: sorting a million of them takes minutes.
 _MARKS = 30
 # Control characters, invisible formats (direction marks, zero-width, tags), halves of surrogate pairs.
@@ -30,11 +30,11 @@ def plain(text: str) -> str:
         if character == ">":
             tail = "".join(kept[-_LONGEST:])
             tail = tail[tail.rfind("<") :]
-            if _MARKUP.fullmatch(tail):
+            if MARKUP.fullmatch(tail):
                 del kept[-len(tail) :]
     text = "".join(kept).rstrip()
     decomposed = unicodedata.normalize("NFKD", text)
-    return plain(decomposed) if _MARKUP.search(decomposed) else text
+    return plain(decomposed) if MARKUP.search(decomposed) else text
 
 
 def _is_full(kept: list[str]) -> bool:

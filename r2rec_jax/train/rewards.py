@@ -35,14 +35,14 @@ def rank_reward(truth_rank: int) -> float:
 
 
 def paper(_: RankingRecord, said: Judged, config: ConfigDict) -> dict[str, float]:
-    """The paper's two parts.
+    """The paper's two parts; the truth's rank is that of what could be read (`Judged.lenient_rank`).
 
     With `step_needs_valid_answer`, statements that lead to no valid answer earn nothing: otherwise
     reasoning alone, without end or answer, is a way to be paid.
     """
     return {
         "step": step_reward(said.statements, *config.statements) if _pays(said, config) else 0.0,
-        "rank": rank_reward(said.truth_rank),
+        "rank": rank_reward(said.lenient_rank),
     }
 
 

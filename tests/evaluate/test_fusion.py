@@ -50,7 +50,7 @@ def test_sums_by_brute_force(answers):
 def judged(reasoning: str, *places, truth=30) -> Judged:
     record = RankingRecord(7, {}, [], [], np.array([40, 10, 30, 20], np.int32), np.ones(4, int), truth)
     prompt = Prompt(record, "", np.array([], np.int32), ["A", "B", "C", "D"])
-    return Judged(prompt, reasoning, "", listed(*places), 0, 1, False)
+    return Judged(prompt, reasoning, "", listed(*places), 0, 0, 1, False)
 
 
 def test_the_reasoning_is_that_of_the_nearest_sample():

@@ -54,7 +54,8 @@ def read(chat, answer_text, *, answer="titles", places=3, truncated=False, reaso
 )
 def test_the_rank_of_the_truth(chat, answer, text, rank, valid):
     judged = read(chat, text, answer=answer)
-    assert (judged.truth_rank, judged.ranking.valid) == (rank, valid)
+    assert (judged.lenient_rank, judged.ranking.valid) == (rank, valid)
+    assert judged.truth_rank == (rank if valid else 0)
     assert (judged.reasoning, judged.answer) == (REASONING, text)
 
 
@@ -74,7 +75,9 @@ def test_an_answer_cut_off_is_read_as_far_as_it_goes(chat):
     whole = chat.completion(REASONING, "Order: Cedar > Amber > Dune")
     cut = np.array(whole[: -1 - len(chat.encode(" > Dune"))], np.int32)
     judged = judge(PROMPT, cut, True, chat, TITLES)
-    assert judged.truncated and judged.truth_rank == 1 and not judged.ranking.valid
+    assert (
+        judged.truncated and judged.lenient_rank == 1 and judged.truth_rank == 0 and not judged.ranking.valid
+    )
 
 
 def test_what_follows_the_end_is_not_read(chat):

@@ -17,7 +17,7 @@ REWARD = grpo.get_config().reward
 
 
 def judged(statements: int, truth_rank: int) -> Judged:
-    return Judged(None, "", None, Ranking([], False), truth_rank, statements, False)
+    return Judged(None, "", None, Ranking([], False), 0, truth_rank, statements, False)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_facts_are_paid_by_the_share_that_the_prompt_supports(lines, paid):
     facts, prompt = supported(FactChecker(FILMS, MOVIES)), Prompt(RECORD, "", np.zeros(0, np.int32), [])
 
     def said(valid: bool) -> Judged:
-        return Judged(prompt, "\n".join(lines), None, Ranking([], valid), 0, len(lines), False)
+        return Judged(prompt, "\n".join(lines), None, Ranking([], valid), 0, 0, len(lines), False)
 
     config = REWARD.copy_and_resolve_references()
     for config.step_needs_valid_answer, valid in ((False, False), (False, True), (True, True)):
