@@ -1,5 +1,7 @@
 """Self-consistency against sums written out, and properties that any fusion must have."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -61,3 +63,10 @@ def test_the_reasoning_is_that_of_the_nearest_sample():
     assert self_consistent(samples[::-1], 3) == found
     lost = judged("first")
     assert self_consistent([lost, judged("second")], 3) == lost
+
+
+def test_an_answer_that_breaks_the_form_has_no_voice_but_in_the_lenient_rank():
+    broken = dataclasses.replace(judged("broken", 2, 0, 1), ranking=Ranking([2, 0, 1], False))
+    found = self_consistent([broken, broken, judged("whole", 0, 2, 1)], 3)
+    assert (found.ranking.places, found.truth_rank, found.lenient_rank) == ([0, 2, 1], 2, 1)
+    assert self_consistent([broken, broken], 3).truth_rank == 0

@@ -228,17 +228,23 @@ def test_metrics_hold_every_system_on_every_user(road):
     assert list(report["systems"]) == ["base", "sft", "sft+grpo"]
     measured = {*measure(dataset, dataset.split.users["evaluation"], np.ones((1, 5), int), 0)}
     rates = {"valid_rate", "truncation_rate", "statements", "reward", "failed_rewards", "wall_s"}
-    rates |= {"dropped_chains", "dropped_likes"}
+    rates |= {"dropped_chains", "dropped_likes", "lenient"}
     for name, row in report["systems"].items():
         assert set(row) == measured | rates, name
         assert (row["users"], row["runs"]) == (SIZES["evaluation"], 2)
+        rows = [line for line in lines(road.at("eval"), "users.jsonl") if line["system"] == name]
+        hits = [line["valid"] and line["ranking"][0] == line["truth"] for line in rows]
+        assert row["hr@1"] == pytest.approx(np.mean(hits))
+        loose = [bool(line["ranking"]) and line["ranking"][0] == line["truth"] for line in rows]
+        assert row["lenient"]["hr@1"] == pytest.approx(np.mean(loose))
     assert report["systems"]["sft"]["valid_rate"] == 1  # by likelihood, whatever it says
     assert list(report["paired"]) == ["sft - base", "sft+grpo - base", "sft+grpo - sft"]
     assert set(report["paired"]["sft - base"]) == {"reward", "hr@1", "ndcg@3"}
 
 
 def test_users_are_listed_in_order_for_every_policy_and_run(road):
-    users = prepared.load(road.at("data")).split.users["evaluation"].tolist()
+    dataset = prepared.load(road.at("data"))
+    users = dataset.split.users["evaluation"].tolist()
     listed = lines(road.at("eval"), "users.jsonl")
     assert [(line["system"], line["run"], line["user"]) for line in listed] == [
         (system, run, user) for system in ("base", "sft", "sft+grpo") for run in (0, 1) for user in users
@@ -247,7 +253,13 @@ def test_users_are_listed_in_order_for_every_policy_and_run(road):
         assert ("prompt" in line) == (line["run"] == 0)
         assert line["truth"] in line.get("prompt", line["truth"])
         ranked = line["ranking"]
-        assert line["truth_rank"] == (ranked.index(line["truth"]) + 1 if line["truth"] in ranked else 0)
+        named = ranked.index(line["truth"]) + 1 if line["truth"] in ranked else 0
+        assert (line["truth_rank"], line["lenient_rank"]) == (named if line["valid"] else 0, named)
+        ids = dataset.catalog.item_ids
+        assert line["user_id"] == dataset.catalog.user_ids[line["user"]]
+        assert line["truth_id"] == ids[dataset.split.truth[line["user"]]]
+        titles = [dataset.catalog.title[dataset.find_item(one)] for one in line["ranking_ids"] if one]
+        assert titles == [title for title in ranked if title]
     by_likelihood = [line for line in listed if line["system"] == "sft"]
     assert all(len(line["ranking"]) == 20 for line in by_likelihood)
     base, sft, bare = (
