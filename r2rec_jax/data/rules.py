@@ -202,8 +202,12 @@ class Rules:
             said = f"{where}: {name} {count:,} of {total:,}"
             if refused is not None and count >= refused * total:
                 raise UserError(f"{said}: correct the file, or the columns that the config names")
-            self.warnings.append(said)
-            logging.warning("%s", said)
+            self.warn(said)
+
+    def warn(self, said: str) -> None:
+        """Logs a warning, and keeps it for the end of the command."""
+        self.warnings.append(said)
+        logging.warning("%s", said)
 
     def _possible(self, time: np.ndarray, unit: str, where: str) -> np.ndarray:
         def inside(per_second: float) -> np.ndarray:

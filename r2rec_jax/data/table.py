@@ -86,7 +86,9 @@ def _items(
             yield rules.title(fact.get("title"), f"item {item}")
 
     title = Texts.of(titles())
-    if names.items_file:
+    if not names.items_file:
+        rules.warn(f"{folder / names.ratings}: no data.table.items_file, so titles are ids")
+    else:
         totals = {"items": ratings.n_items, "years": given["year"], "genres": given["genres"]}
         rules.judge(totals | ({"titles": ratings.n_items} if names.title else {}), str(path))
     return title, years, genres.labels()
