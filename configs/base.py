@@ -27,6 +27,9 @@ def base() -> ConfigDict:
     c.data.table = ConfigDict({"ratings": "ratings.csv", "items_file": "", "users_file": ""})
     c.data.table.update({"user": "user", "item": "item", "rating": "rating", "time": "time", "unit": "s"})
     c.data.table.update({"title": "title", "year": "", "genres": "", "demographics": ()})
+    # How text files are written; "" is detected. header: "yes" or "no" (columns are then "1", "2", ...);
+    # quote: a character, or "none".
+    c.data.table.update({"separator": "", "header": "", "encoding": "", "quote": ""})
     c.data.seed = 0  # of the split and its candidates, and of generated users
     c.data.sizes = ConfigDict({"sft": 500, "grpo": 500, "validation": 100, "evaluation": 1000})
     c.data.min_likes = 6  # ratings above like_above that make a user eligible

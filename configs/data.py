@@ -19,8 +19,15 @@ Presets, and what launch.prepare wants of each. Without the raw files it says wh
     --config=configs/data.py:amazon-2014        data/amazon-2014: reviews_CATEGORY_5.json.gz, meta_...
     --config=configs/data.py:table --config.data.raw=data/mine --config.data.table.ratings=log.parquet \\
         --config.data.table.user=customer --config.data.table.time=bought --config.data.table.unit=ms
-        your own CSV, TSV, JSON lines or Parquet: a row a rating, its columns named in the config; titles,
-        years and genres from `table.items_file`, demographics from `table.users_file`, if you have them
+        your own text tables (.csv, .tsv, .dat, .txt, RecBole's .inter, ...), JSON or Parquet: a row a rating,
+        its columns named in the config; titles, years and genres from `table.items_file`, demographics from
+        `table.users_file`, if you have them. Without a header columns are 1, 2, ...; separator, header,
+        encoding and rating scale are detected and printed, or set by `table.separator`, ..., `scale`
+    --config=configs/data.py:implicit --config.data.raw=data/amazon-games \\
+        --config.data.table.ratings=log.csv --config.data.table.items_file=items.tsv
+        a row a purchase, without rating, in the order of time, without times: `table.rating` and
+        `table.time` are empty (either may be set). Prompts and teachers have nothing to ask of ratings.
+        These are 220,216 purchases of games (RUCAIBox/LLMRank) with a title each; popularity has HR@1 .26
 
 Candidates are frozen here: --config.data.candidates=100 --config.data.negatives=hard (or popularity).
 Amazon Books is 29.5M reviews: expect minutes to parse, about 3 GB of memory, and as much disk beside the
@@ -34,22 +41,26 @@ from configs.base import base, mini, preset_of, tiny
 MOVIELENS = ("ml-100k", "ml-1m", "ml-latest-small", "ml-20m", "ml-25m", "ml-32m")
 # The paper's two Amazon sets, in the release that came before it.
 PAPER = {"amazon-book": ("Books", "books"), "amazon-electronics": ("Electronics", "products")}
+OWN = ("table", "implicit")
 AMAZON = ("amazon-2023", "amazon-2018", "amazon-2014")
 
 
 def get_config(preset: str | None = None) -> ConfigDict:
     c = base()
-    preset = preset_of(preset, ("generated", "mini", *MOVIELENS, *PAPER, *AMAZON, "table")) or "ml-1m"
+    preset = preset_of(preset, ("generated", "mini", *MOVIELENS, *PAPER, *AMAZON, *OWN)) or "ml-1m"
     if preset == "generated":
         return tiny(c)
     if preset == "mini":
         return mini(c)
-    source = "amazon-2023" if preset in PAPER else preset
+    source = "table" if preset in OWN else "amazon-2023" if preset in PAPER else preset
     c.data.update({"source": source, "raw": f"data/{source}"})
     if preset in PAPER:
         c.data.category, c.prompt.wording = PAPER[preset]
-    elif preset in AMAZON or preset == "table":
+    elif preset in AMAZON or preset in OWN:
         c.prompt.wording = "products"
+    if preset == "implicit":
+        c.data.table.update({"rating": "", "time": ""})
+        c.annotate.tasks = ("ranking",)
     if preset != "ml-1m":
         run = preset.replace("-", "")
         c.data.folder, c.annotate.folder = f"runs/{run}/data", f"runs/{run}/annotate"

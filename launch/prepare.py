@@ -21,7 +21,7 @@ from r2rec_jax.data import prepared
 from r2rec_jax.data.audit import Edge, audit, audit_chains
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.data.rules import Rules
-from r2rec_jax.data.source import make_dataset, origin
+from r2rec_jax.data.source import make_dataset, origin, tied_truths
 from r2rec_jax.runtime import made
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.lock import locked
@@ -48,6 +48,7 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
         dataset = make_dataset(config.data, rules=rules, staging=staging)
         audit(dataset)
         checked, alone = _audit_sampled(dataset, config.data)
+        ties = tied_truths(rules, dataset, config.data.seed)
         source, licence = origin(config.data)
         prepared.save(
             dataset,
@@ -56,19 +57,23 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
             licence=licence,
             protocol={name: config.data[name] for name in PROTOCOL},
             rules=rules.counts,
+            ties=ties,
             overwrite=overwrite,
             staging=staging,
             made_from=made_from,
         )
     manifest = prepared.read_manifest(workdir)
     counts = manifest["counts"]
-    for name, count in (counts | counts.pop("split") | manifest["rules"]).items():
+    for name, count in (counts | counts.pop("split") | manifest["rules"] | ties).items():
         print(f"{name:>33}  {count:,}")
     print(f"{'chains audited':>33}  {checked:,}")
     print(f"{'users of the split without chains':>33}  {alone:,}")
     print(f"{'ratings on the scale':>33}  {dataset.scale}")
     print(f"{'a like is above':>33}  {dataset.split.like_above:g}")
+    print(f"{'rows are in order by':>33}  {dataset.clock}")
     print(f"{'candidates':>33}  sha256 {manifest['candidates_sha256']}")
+    for warning in rules.warnings:
+        print(f"WARNING  {warning}")
 
 
 def _audit_sampled(dataset: Dataset, config: ConfigDict) -> tuple[int, int]:

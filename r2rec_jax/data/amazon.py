@@ -18,11 +18,13 @@ from pathlib import Path
 
 import numpy as np
 
+from r2rec_jax.data.columns import LONGEST_LINE
 from r2rec_jax.data.interactions import Catalog, Interactions
 from r2rec_jax.data.mapped import LabelsBuilder, Texts, Traits
-from r2rec_jax.data.raw import LONGEST_LINE, Stage, find
+from r2rec_jax.data.raw import Stage, find
 from r2rec_jax.data.rules import Rules, decode_entities
 from r2rec_jax.data.scale import Scale
+from r2rec_jax.data.text_form import STRICT_CSV
 from r2rec_jax.runtime.errors import UserError
 
 LONGEST_LITERAL = 1 << 20  # characters: parsed as Python, a line takes hundreds of times its size
@@ -96,11 +98,12 @@ def read_amazon(
     """
     form = RELEASES[release]
     reviews, items = files(folder, release, category)
-    ratings = stage.ratings(reviews, form.columns, unit=form.unit, least=0, most=5)
+    ratings = stage.ratings(reviews, form.columns, unit=form.unit, form=STRICT_CSV)
     converted = _as_json(items, stage.work / "items.jsonl") if release == "amazon-2014" else items
-    staged = stage.facts(converted, form.facts, shown=items)
+    staged = stage.facts(converted, form.facts, form=STRICT_CSV, shown=items)
+    ratings.require_match("items", items, staged)
     log = rules.log(
-        *ratings.columns(),
+        **ratings.columns(),
         n_users=ratings.n_users,
         n_items=ratings.n_items,
         where=str(reviews),
@@ -119,6 +122,7 @@ def read_amazon(
 
     title = Texts.of(titles())
     rules.count("items_left_out", ratings.left_out("items", staged))
+    rules.judge(dict.fromkeys(("items", "titles", "genres"), log.n_items), str(items))
     nothing = Traits({}, np.empty((log.n_users, 0), np.int32))
     return log, Catalog(title, np.zeros(log.n_items, np.int32), genres.labels(), nothing, *ratings.all_ids())
 

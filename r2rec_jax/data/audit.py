@@ -51,8 +51,9 @@ def audit_chains(
             raise _fault(dataset, f"a chain of user {user} shows what user {who} did at or after the truth")
         if item in candidates:
             raise _fault(dataset, f"a chain of user {user} shows the candidate {item}")
-        late = log.time[start + row[0]] >= dataset.truth_time(user)
-        if before_target_time and who != user and late:
+        if not before_target_time or who == user:
+            continue
+        if log.time[start + row[0]] >= dataset.truth_time(user):
             raise _fault(dataset, f"a chain of user {user} shows user {who} after the time of the truth")
 
 

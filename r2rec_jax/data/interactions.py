@@ -40,7 +40,16 @@ class Interactions:
 
     @classmethod
     def from_log(cls, user, item, rating, time, n_users: int, n_items: int) -> "Interactions":
-        """Sorts a log in file order and keeps the earliest row of a repeated (user, item) pair.
+        """Sorts a log in file order and keeps the earliest row of a repeated (user, item) pair."""
+        return cls.ordered(user, item, rating, time, None, n_users, n_items)[0]
+
+    @classmethod
+    def ordered(
+        cls, user, item, rating, time, fine, n_users: int, n_items: int
+    ) -> tuple["Interactions", np.ndarray]:
+        """`from_log`, and of every row that is kept its place in the file: int64[N].
+
+        fine: int[N], the parts of a second by which rows of one second are sorted, or None.
 
         Raises:
           ValueError: columns of unequal length, or an index outside its range.
@@ -54,12 +63,13 @@ class Interactions:
         for name, index, limit in (("user", user, n_users), ("item", item, n_items)):
             if len(index) and not 0 <= index.min() <= index.max() < limit:
                 raise ValueError(f"{name} indices must lie in 0..{limit - 1}")
-        order = np.lexsort((time, user))  # stable, so ties keep the file's order
+        clock = (time,) if fine is None else (np.asarray(fine), time)
+        order = np.lexsort((*clock, user))  # stable, so ties keep the file's order
         user, item = user[order], item[order]
         first = first_of_pair(user, item)
         if not first.all():
             user, item, order = user[first], item[first], order[first]
-        return cls(user, item, rating[order], time[order], n_users, n_items)
+        return cls(user, item, rating[order], time[order], n_users, n_items), order
 
 
 def first_of_pair(user: np.ndarray, item: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ from r2rec_jax.data.origin import MOVIELENS
 from r2rec_jax.data.raw import Stage, find
 from r2rec_jax.data.rules import Rules
 from r2rec_jax.data.scale import Scale
+from r2rec_jax.data.text_form import STRICT_CSV
 from r2rec_jax.runtime.errors import UserError
 
 # The official release of 1M. A rebuilt or edited copy is usable, but its results are its own.
@@ -148,11 +149,16 @@ def read_movielens_csv(
             f"no ratings.csv and movies.csv in {folder}: {MOVIELENS[release].hint}; unpack it there"
         )
     named = {"user": "userId", "item": "movieId", "rating": "rating", "time": "timestamp"}
-    ratings = stage.ratings(paths[0], named, unit="s", least=0.5, most=5)
-    staged = stage.facts(paths[1], {"id": "movieId", "title": "title", "genres": "genres"})
-    columns = ratings.columns()
+    ratings = stage.ratings(paths[0], named, unit="s", form=STRICT_CSV)
+    facts = {"id": "movieId", "title": "title", "genres": "genres"}
+    staged = stage.facts(paths[1], facts, form=STRICT_CSV)
+    ratings.require_match("items", paths[1], staged)
     log = rules.log(
-        *columns, n_users=ratings.n_users, n_items=ratings.n_items, where=str(paths[0]), own=HALF_STARS
+        **ratings.columns(),
+        n_users=ratings.n_users,
+        n_items=ratings.n_items,
+        where=str(paths[0]),
+        own=HALF_STARS,
     )
     genres, years = LabelsBuilder(), np.zeros(log.n_items, np.int32)
 
@@ -168,6 +174,7 @@ def read_movielens_csv(
 
     title = Texts.of(titles())
     rules.count("items_left_out", ratings.left_out("items", staged))
+    rules.judge(dict.fromkeys(("items", "titles", "genres"), log.n_items), str(paths[1]))
     nothing = Traits({}, np.empty((log.n_users, 0), np.int32))
     return log, Catalog(title, years, genres.labels(), nothing, *ratings.all_ids())
 
@@ -187,15 +194,16 @@ def _join(path: Path, table, users, movies, listed_in: tuple[str, str], rules: R
     user = positions(path, table[:, 0], user_ids, "user", listed_in[0])
     item = positions(path, table[:, 1], movie_ids, "movie", listed_in[1])
     log = rules.log(
-        user,
-        item,
-        table[:, 2],
-        table[:, 3],
+        user=user,
+        item=item,
+        rating=table[:, 2],
+        time=table[:, 3],
         n_users=len(user_ids),
         n_items=len(movie_ids),
         where=str(path),
         own=Scale(),
     )
+    rules.judge({"titles": log.n_items}, listed_in[1])
     rules.count("items_never_rated", log.n_items - len(np.unique(log.item)))
     ids = ([str(number) for number in numbers] for numbers in (user_ids.tolist(), movie_ids.tolist()))
     return log, Catalog(title, year, genres, demographics, *ids)

@@ -117,8 +117,8 @@ def _require_enough(log: Interactions, users: np.ndarray, rated: int, count: int
     if len(users) and most.min() < count:
         user = int(users[np.argmin(most)])
         raise UserError(
-            f"candidates={count}: user {user} has {most.min() - 1} unrated items but {count - 1} negatives "
-            f"are needed: ask for at most {most.min()}, the whole catalogue for this user"
+            f"candidates={count}: user {user}, the most active, has {most.min() - 1} unrated items but "
+            f"{count - 1} negatives are needed: ask for at most --config.data.candidates={most.min()}"
         )
 
 

@@ -36,6 +36,7 @@ from r2rec_jax.runtime.paths import new_folder, write_atomic
 SCHEMA = 3
 MANIFEST = "manifest.json"
 NAMES = "names.json"
+TIME, ORDER = "time", "order"
 LOOKED_AT = 20_000  # ids, for those nearest to one that is not there
 
 
@@ -48,13 +49,14 @@ class Dataset:
     catalog: Catalog
     split: Split
     scale: Scale = FIVE_STARS  # of the ratings
+    clock: str = TIME  # or ORDER: `interactions.time` is then the row's place in the file
     _folder: Path | None = dataclasses.field(default=None, init=False, repr=False)  # what `load` mapped
 
     def __reduce__(self):
         """To another process a loaded data set goes as its folder, which is mapped there again."""
         if self._folder is not None:
             return load, (self._folder,)
-        return Dataset, (self.name, self.interactions, self.catalog, self.split, self.scale)
+        return Dataset, (self.name, self.interactions, self.catalog, self.split, self.scale, self.clock)
 
     def history(self, user: int) -> slice:
         """Rows of `interactions` that may be seen for `user`, in time order: before the truth."""
@@ -67,6 +69,10 @@ class Dataset:
         """
         if self.split.truth[user] < 0:
             raise KeyError(f"user {user} has no truth")
+        if self.clock != TIME:
+            raise UserError(
+                f"data set {self.name!r} has no times, only an order: data.before_target_time must be false"
+            )
         return int(self.interactions.time[self.split.cutoff[user]])
 
     def recent_likes(self, user: int, n: int) -> np.ndarray:
@@ -112,12 +118,13 @@ def save(
     licence: str = "",
     protocol: dict | None = None,
     rules: dict[str, int] | None = None,
+    ties: dict[str, int] | None = None,
     overwrite: bool = False,
     staging: Path | None = None,
     made_from: str = "",
 ) -> None:
     """Writes the folder in one move; `source`, `licence`, `protocol` (the settings of the split) and
-    `rules` (the counts of data/rules.py) are recorded in the manifest.
+    `rules` and `ties` (the counts of data/rules.py and of `source.tied_truths`) are recorded in the manifest.
     The folder `staging`, of no more use then, goes before the data appear: whoever is killed in between has
     nothing left to clear. `made_from` as for `made.record`.
 
@@ -135,7 +142,7 @@ def save(
             "name": dataset.name,
             "source": source,
             "licence": licence,
-            "protocol": (protocol or {}) | {"like_above": split.like_above},
+            "protocol": (protocol or {}) | {"like_above": split.like_above, "clock": dataset.clock},
             "scale": dataclasses.asdict(dataset.scale),
             "counts": {
                 "users": log.n_users,
@@ -146,6 +153,7 @@ def save(
                 "split": {name: len(users) for name, users in split.users.items()},
             },
             "rules": dict(sorted((rules or {}).items())),
+            "ties": ties or {},
             "candidates_sha256": candidates_hash(split),
             "files": {file.name: _describe(file) for file in sorted(fresh.iterdir())},
         }
@@ -269,7 +277,10 @@ def _open(folder: Path, manifest: dict) -> Dataset:
     if not math.isfinite(like_above):
         raise ValueError(f"like_above is {like_above}")
     split = Split(users, column("truth"), column("cutoff", np.int64), candidates, like_above)
-    return Dataset(manifest["name"], log, catalog, split, Scale(**manifest["scale"]))
+    clock = manifest["protocol"]["clock"]
+    if clock not in (TIME, ORDER):
+        raise ValueError(f"clock is {clock!r}")
+    return Dataset(manifest["name"], log, catalog, split, Scale(**manifest["scale"]), clock)
 
 
 def _describe(path: Path) -> dict:

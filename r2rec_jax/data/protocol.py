@@ -65,7 +65,9 @@ def split(
             "and a negative) and no negative size"
         )
     truth, cutoff = hold_out(interactions, min_likes, like_above)
-    users = _assign(np.flatnonzero(truth >= 0), interactions.n_users, seed, sizes)
+    eligible = np.flatnonzero(truth >= 0)
+    _require_eligible(len(eligible), sizes, min_likes, like_above)
+    users = _assign(eligible, interactions.n_users, seed, sizes)
     rows, replaced = draw_candidates(
         interactions,
         np.concatenate(list(users.values())),
@@ -92,13 +94,23 @@ def hold_out(interactions: Interactions, min_likes: int, like_above: float) -> t
     return truth, cutoff
 
 
-def _assign(eligible: np.ndarray, n_users: int, seed: int, sizes: dict[str, int]) -> dict[str, np.ndarray]:
+def _require_eligible(eligible: int, sizes: dict[str, int], min_likes: int, like_above: float) -> None:
+    """Refuses sizes that ask for more users than there are, naming the size to lower and to what."""
     wanted = sum(sizes.values())
-    if wanted > len(eligible):
-        raise UserError(
-            f"the split asks for {wanted} users but only {len(eligible)} are eligible: "
-            "lower the sizes of the split or give more data"
-        )
+    if wanted <= eligible:
+        return
+    largest = max(sizes, key=lambda name: sizes[name])
+    fit = {largest: sizes[largest] - (wanted - eligible)}
+    if fit[largest] < eligible / 4:  # one group alone cannot give that many: all give their share
+        fit = {name: size * eligible // wanted for name, size in sizes.items() if size}
+    remedy = " ".join(f"--config.data.sizes.{name}={size}" for name, size in fit.items())
+    raise UserError(
+        f"the split asks for {wanted} users but only {eligible} are eligible, with {min_likes} ratings above "
+        f"{like_above:g} or more: lower the sizes, as by {remedy}, or data.min_likes, or give more data"
+    )
+
+
+def _assign(eligible: np.ndarray, n_users: int, seed: int, sizes: dict[str, int]) -> dict[str, np.ndarray]:
     # A lottery number for every user, eligible or not: one user's luck is no other user's business.
     lottery = np.random.default_rng(seed).random(n_users)
     queue = eligible[np.argsort(lottery[eligible], kind="stable")].astype(np.int32)

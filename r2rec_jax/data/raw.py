@@ -1,21 +1,18 @@
 """Raw files of any size through duckdb: parsed once into typed columns, in bounded memory.
 
-A raw file (JSON lines, CSV or TSV, Parquet; the first three may be gzipped) becomes one staged Parquet
-file of the columns that matter, in the raw file's order. Staging reads every value as text and converts
-it here, so that a bad one is reported with its row. Staged files are kept until the data set is done: a
-killed run does not parse what it had parsed. Ids become numbers by sorted order, which depends on no
-thread. All SQL text is made here; what users wrote enters it through `_literal` and `_name` only.
+A raw file (data/columns.py says of which kinds) becomes one staged Parquet file of the columns that matter,
+in the raw file's order. A bad value is reported with its row. Staged files are kept until the data set is
+done: a killed run does not parse what it had parsed. Ids become numbers by sorted order, which depends on no
+thread. Nothing around the process counts: the database knows one time zone, reads its settings from here
+alone, and takes paths for paths.
 """
 
 import contextlib
-import csv
-import gzip
 import hashlib
 import os
 import re
 import shutil
 import threading
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,16 +21,17 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
+from r2rec_jax.data.columns import BLANKS, literal, name, pattern, read_columns
 from r2rec_jax.data.interactions import BLOCK
 from r2rec_jax.data.mapped import Texts
+from r2rec_jax.data.rules import Rules
+from r2rec_jax.data.text_form import TextForm
 from r2rec_jax.runtime.errors import UserError
 
 MEMORY = "2GB"  # duckdb's own; beyond it sorts and joins go to disk
-LONGEST_LINE = 1 << 25  # bytes; a title of 10 MB still fits
 LONGEST_ID = 200
 LONGEST_TEXT = 20_000  # of a title or a list of genres, characters, before the rules of data/rules.py
-
-_TIMES = re.compile(r"DATE|TIMESTAMP.*")
+MOST = 1_000_000  # no rating is higher
 
 
 class Stage:
@@ -43,8 +41,8 @@ class Stage:
     removed; the folder itself, when there is none.
     """
 
-    def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, rules: Rules | None = None):
+        self.folder, self.rules = Path(folder).absolute(), rules or Rules()
         self.work = self.folder / "work"
 
     def __enter__(self) -> "Stage":
@@ -63,6 +61,8 @@ class Stage:
             },
         )
         self.database.execute("SET enable_progress_bar = true; SET enable_progress_bar_print = false")
+        # Those of the process and of its locale otherwise.
+        self.database.execute("SET TimeZone = 'UTC'; SET Calendar = 'gregorian'")
         return self
 
     def __exit__(self, *_) -> None:
@@ -72,34 +72,43 @@ class Stage:
             self.folder.rmdir()  # only when empty
 
     def ratings(
-        self, path: Path, columns: dict[str, str], *, unit: str, least: float, most: float
+        self, path: Path, columns: dict[str, str], *, unit: str, form: TextForm, signed: bool = False
     ) -> "StagedRatings":
         """Stages a ratings file; `columns` maps user, item, rating and time to the file's names.
 
-        Times become integers of `unit` ("s", "ms", "us"). Ratings must lie in least..most.
+        Without a rating every rating is 1; without a time the place in the file is the time. Times that are
+        numbers are of `unit`. A rating below 0 is refused unless `signed`.
 
         Raises:
           UserError: a file that cannot be parsed, lacks a column or has no row, or a bad value, with its row.
         """
-        table, text = _table(self, path, columns, unit)
+        read = read_columns(path, columns, unit=unit, form=form, work=self.work, execute=self.execute)
+        least = -MOST if signed else 0
+        faults = [_bad_id(columns["user"], '"user"'), _bad_id(columns["item"], "item")]
+        if "rating" in columns:
+            expected = f"a number from {least:,} to {MOST:,}"
+            bad = f"NOT coalesce(TRY_CAST(rating AS DOUBLE) BETWEEN {least} AND {MOST}, false)"
+            faults.append(f"WHEN {bad} THEN {_fault(columns['rating'], 'rating', expected)}")
+        if "time" in columns:
+            expected = f"a time in '{unit}' or an ISO date"
+            faults.append(f'WHEN "time" IS NULL THEN {_fault(columns["time"], "as_written", expected)}')
+        seconds, fine = read.clock
         staged = self._staged(
             path,
-            f"""SELECT "user", item, TRY_CAST(rating AS FLOAT) AS rating,
-            TRY_CAST("time" AS BIGINT) AS "time", CASE
-            WHEN {_bad_id('"user"')} THEN {_fault(columns["user"], '"user"', "an id")}
-            WHEN {_bad_id("item")} THEN {_fault(columns["item"], "item", "an id")}
-            WHEN NOT coalesce(TRY_CAST(rating AS DOUBLE) BETWEEN {least:g} AND {most:g}, false)
-              THEN {_fault(columns["rating"], "rating", f"a rating of {least:g} to {most:g}")}
-            WHEN TRY_CAST("time" AS BIGINT) IS NULL
-              THEN {_fault(columns["time"], '"time"', f"a time in '{unit}'")}
-            END AS fault
-            FROM (SELECT {text["user"]} AS "user", {text["item"]} AS item, {text["rating"]} AS rating,
-                  {text["time"]} AS "time" FROM {table})""",
+            f"""SELECT trim("user", {BLANKS}) AS "user", trim(item, {BLANKS}) AS item,
+            TRY_CAST(rating AS FLOAT) AS rating, "time", fine,
+            trim("user", {BLANKS}) != "user" OR trim(item, {BLANKS}) != item AS trimmed,
+            CASE {" ".join(faults)} END AS fault
+            FROM (SELECT {read.text["user"]} AS "user", {read.text["item"]} AS item,
+                  {read.text.get("rating", "'1'")} AS rating, {read.text.get("time", "''")} AS as_written,
+                  CAST({seconds} AS BIGINT) AS "time", CAST({fine} AS INTEGER) AS fine FROM {read.table})""",
             path,
         )
-        return StagedRatings(self, path, staged)
+        return StagedRatings(self, path, staged, ordered="time" not in columns)
 
-    def facts(self, path: Path, columns: dict[str, str], shown: Path | None = None) -> Path:
+    def facts(
+        self, path: Path, columns: dict[str, str], *, form: TextForm, shown: Path | None = None
+    ) -> Path:
         """Stages an items or users file: `columns` as in `ratings`; "id" must be one. All is text.
 
         Errors name the file `shown`, from which `path` was made, if it is not the user's own.
@@ -107,16 +116,29 @@ class Stage:
         Raises:
           UserError: as `ratings`.
         """
-        table, text = _table(self, path, columns, "s")
+        read = read_columns(path, columns, unit="s", form=form, work=self.work, execute=self.execute)
         others = "".join(
-            f", left({text[ours]}, {LONGEST_TEXT}) AS {_name(ours)}" for ours in columns if ours != "id"
+            f", left({read.text[ours]}, {LONGEST_TEXT}) AS {name(ours)}" for ours in columns if ours != "id"
         )
         return self._staged(
             path,
-            f"""SELECT *, CASE WHEN {_bad_id("id")} THEN {_fault(columns["id"], "id", "an id")} END AS fault
-            FROM (SELECT {text["id"]} AS id{others} FROM {table})""",
+            f"""SELECT * REPLACE (trim(id, {BLANKS}) AS id), trim(id, {BLANKS}) != id AS trimmed,
+            CASE {_bad_id(columns["id"], "id")} END AS fault
+            FROM (SELECT {read.text["id"]} AS id{others} FROM {read.table})""",
             shown or path,
         )
+
+    def plain(self, staged: Path, column: str) -> str:
+        """SQL for a text column of a staged file. Where all of it are numbers, of which some are written
+        5.0, as pandas does with whole numbers beside missing ones, they become 5.
+        """
+        rows, text = f"read_parquet({pattern(staged)}, hive_partitioning = false)", name(column)
+        found = f"SELECT coalesce(bool_or(ends_with({text}, '.0')), false) FROM {rows}"
+        every = f"SELECT bool_and(regexp_full_match(nullif({text}, ''), '-?\\d+(\\.0)?')) FROM {rows}"
+        if not self.execute(found).fetchone()[0] or not self.execute(every).fetchone()[0]:
+            return text
+        self.rules.count("columns_of_whole_numbers_with_a_fraction")
+        return f"regexp_replace({text}, '\\.0$', '')"
 
     def _staged(self, path: Path, query: str, shown: Path) -> Path:
         """The result of `query` as a Parquet file, reused when the raw file has not changed since."""
@@ -125,10 +147,10 @@ class Stage:
         staged = self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.parquet"
         if staged.exists():
             logging.info("%s: parsed by an earlier run", shown)
-            return staged
+            return self._counted(staged)
         fresh = self.work / staged.name
-        self.execute(f"COPY ({query}) TO {_literal(fresh)} (FORMAT parquet, COMPRESSION zstd)", shown)
-        rows = f"read_parquet({_literal(fresh)}, file_row_number = true)"
+        self.execute(f"COPY ({query}) TO {literal(fresh)} (FORMAT parquet, COMPRESSION zstd)", shown)
+        rows = _rows_of(fresh)
         if not self.execute(f"SELECT count(*) FROM {rows}").fetchone()[0]:
             raise UserError(f"{shown} holds no rows: fetch it again")
         bad = self.execute(
@@ -137,6 +159,11 @@ class Stage:
         if bad:
             raise UserError(f"{shown} row {bad[0] + 1}: {bad[1]}; correct the file or fetch it again")
         os.replace(fresh, staged)
+        return self._counted(staged)
+
+    def _counted(self, staged: Path) -> Path:
+        trimmed = f"SELECT count(*) FROM {_rows_of(staged)} WHERE trimmed"
+        self.rules.count("ids_with_blanks_around", self.execute(trimmed).fetchone()[0])
         return staged
 
     def execute(self, query: str, path: Path | None = None):
@@ -186,35 +213,44 @@ class Stage:
 class StagedRatings:
     """A staged ratings file whose users and items have numbers: their places in sorted order."""
 
-    def __init__(self, stage: Stage, path: Path, staged: Path):
-        self.stage, self.path = stage, path
-        rows = f"read_parquet({_literal(staged)}, file_row_number = true)"
-        for kind, column in (("users", '"user"'), ("items", "item")):
+    def __init__(self, stage: Stage, path: Path, staged: Path, ordered: bool):
+        self.stage, self.path, self.ordered = stage, path, ordered
+        self._plain: dict[Path, str] = {}
+        rows = _rows_of(staged)
+        user, item = stage.plain(staged, "user"), stage.plain(staged, "item")
+        for kind, column in (("users", user), ("items", item)):
             stage.execute(f"DROP TABLE IF EXISTS {kind}")
             stage.execute(f"CREATE TABLE {kind} AS SELECT DISTINCT {column} AS id FROM {rows} ORDER BY id")
         stage.execute("DROP TABLE IF EXISTS log")
         stage.execute(
             f"""CREATE TABLE log AS SELECT CAST(users.rowid AS INTEGER) AS "user",
-            CAST(items.rowid AS INTEGER) AS item, r.rating, r."time", r.file_row_number AS place
-            FROM {rows} r JOIN users ON r."user" = users.id JOIN items ON r.item = items.id"""
+            CAST(items.rowid AS INTEGER) AS item, r.rating, r."time", r.fine, r.file_row_number AS place
+            FROM (SELECT * REPLACE ({user} AS "user", {item} AS item) FROM {rows}) r
+            JOIN users ON r."user" = users.id JOIN items ON r.item = items.id"""
         )
         self.n_users, self.n_items = (
             stage.execute(f"SELECT count(*) FROM {kind}").fetchone()[0] for kind in ("users", "items")
         )
 
-    def columns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """user int32[N], item int32[N], rating float32[N], time int64[N], in the raw file's order."""
-        count = self.stage.execute("SELECT count(*) FROM log").fetchone()[0]
+    def columns(self) -> dict[str, np.ndarray | None]:
+        """user int32[N], item int32[N], rating float32[N], time int64[N] in seconds, or the place in the file
+        where the log is only `ordered`, fine int32[N] nanoseconds or None, in the raw file's order.
+        """
+        count, finest = self.stage.execute("SELECT count(*), max(fine) FROM log").fetchone()
         dtypes = {"user": np.int32, "item": np.int32, "rating": np.float32, "time": np.int64}
-        columns = {name: np.empty(count, dtype) for name, dtype in dtypes.items()}
+        if finest:
+            dtypes["fine"] = np.int32
+        columns = {ours: np.empty(count, dtype) for ours, dtype in dtypes.items()}
         for start in range(0, count, BLOCK):
             block = self.stage.execute(
                 f"SELECT * FROM log WHERE rowid >= {start} AND rowid < {start + BLOCK}"
             ).fetchnumpy()
+            if self.ordered:
+                block["time"] = block["place"]
             # A join keeps no order; the place in the raw file does.
-            for name, column in columns.items():
-                column[block["place"]] = block[name]
-        return tuple(columns.values())
+            for ours, column in columns.items():
+                column[block["place"]] = block[ours]
+        return {"fine": None} | columns
 
     def ids(self, kind: str) -> Iterator[str]:
         """The raw ids of "users" or "items", by number."""
@@ -229,12 +265,11 @@ class StagedRatings:
 
         The facts are those of its first row; None where the file has none.
         """
-        listed = ", ".join(f"f.{_name(name)}" for name in names)
+        listed = "".join(f", f.{name(column)}" for column in names)
         previous = None
         for number, *row in self._rows(
-            f"""SELECT {kind}.rowid, {kind}.id, f.file_row_number, {listed} FROM {kind}
-            LEFT JOIN read_parquet({_literal(staged)}, file_row_number = true) f ON f.id = {kind}.id
-            ORDER BY 1, 3"""
+            f"""SELECT {kind}.rowid, {kind}.id, f.file_row_number{listed} FROM {kind}
+            LEFT JOIN {self._listed(staged, names)} f ON f.id = {kind}.id ORDER BY 1, 3"""
         ):
             if previous is not None and previous[0] == number:
                 previous[2] += 1
@@ -245,12 +280,39 @@ class StagedRatings:
         if previous is not None:
             yield tuple(previous[1:])
 
+    def require_match(self, kind: str, path: Path, staged: Path) -> None:
+        """Refuses a facts file of which no id is that of a user or item of the log."""
+        listed = self._listed(staged, [])
+        matched = f"SELECT count(*) FROM {kind} SEMI JOIN {listed} f ON f.id = {kind}.id"
+        if self.stage.execute(matched).fetchone()[0]:
+            return
+        theirs, ours = (
+            ", ".join(repr(row[0][:40]) for row in self._rows(f"SELECT DISTINCT id FROM {rows} LIMIT 3"))
+            for rows in (listed, kind)
+        )
+        raise UserError(
+            f"{path} lists none of the {kind} of {self.path}: its ids are like {theirs}, those of the "
+            f"ratings like {ours}: name the column with the same ids, or the right file"
+        )
+
     def left_out(self, kind: str, staged: Path) -> int:
         """How many different ids the facts file has that no rating names."""
+        listed = self._listed(staged, [])
         return self.stage.execute(
-            f"SELECT count(DISTINCT f.id) FROM read_parquet({_literal(staged)}) f "
-            f"ANTI JOIN {kind} ON f.id = {kind}.id"
+            f"SELECT count(DISTINCT f.id) FROM {listed} f ANTI JOIN {kind} ON f.id = {kind}.id"
         ).fetchone()[0]
+
+    def _listed(self, staged: Path, columns: list[str]) -> str:
+        """A facts file as a table of id, file_row_number and `columns`; its numbers as in `Stage.plain`."""
+        if staged not in self._plain:
+            self._plain[staged] = self.stage.plain(staged, "id")
+        # A title is a text, even where all titles are numbers.
+        plain = {
+            column: name(column) if column == "title" else self.stage.plain(staged, column)
+            for column in columns
+        }
+        others = "".join(f", {text} AS {name(column)}" for column, text in plain.items())
+        return f"(SELECT {self._plain[staged]} AS id, file_row_number{others} FROM {_rows_of(staged)})"
 
     def _rows(self, query: str) -> Iterator[tuple]:
         result = self.stage.database.cursor().execute(query)
@@ -261,80 +323,6 @@ class StagedRatings:
 def find(folder: str | Path, *names: str) -> Path | None:
     """The first of `names` that is a file of `folder`."""
     return next((path for name in names if (path := Path(folder) / name).is_file()), None)
-
-
-def _table(stage: Stage, path: Path, columns: dict[str, str], unit: str) -> tuple[str, dict[str, str]]:
-    """What to select from, and for each of ours the SQL that gives its column as text."""
-    if not path.is_file():
-        raise UserError(f"{path} is missing: correct the path")
-    if set(str(path)) & set("*?["):
-        raise UserError(f"{path}: a path with *, ? or [ is a pattern to the reader: rename it")
-    kind = [suffix for suffix in path.suffixes if suffix != ".gz"][-1:]
-    if kind in ([".jsonl"], [".json"]):
-        keys = ", ".join(f"{_literal(name)}: 'VARCHAR'" for name in dict.fromkeys(columns.values()))
-        table = (
-            f"read_json({_literal(path)}, format = 'newline_delimited', columns = {{{keys}}}, "
-            f"maximum_object_size = {LONGEST_LINE})"
-        )
-        return table, {ours: _name(name) for ours, name in columns.items()}
-    if kind in ([".csv"], [".tsv"]):
-        delimiter = "," if kind == [".csv"] else "\t"
-        header = _header(path, delimiter)
-        places = {ours: _find_column(path, header, name) for ours, name in columns.items()}
-        _require_whole(path)
-        names = ", ".join(f"'c{k}': 'VARCHAR'" for k in range(len(header)))
-        table = (
-            f"read_csv({_literal(path)}, auto_detect = false, header = true, delim = {_literal(delimiter)}, "
-            f"quote = '\"', escape = '\"', strict_mode = true, columns = {{{names}}}, "
-            f"max_line_size = {LONGEST_LINE}, buffer_size = {2 * LONGEST_LINE})"
-        )
-        return table, {ours: f"c{place}" for ours, place in places.items()}
-    if kind == [".parquet"]:
-        table = f"read_parquet({_literal(path)})"
-        types = {row[0]: row[1] for row in stage.execute(f"DESCRIBE SELECT * FROM {table}", path).fetchall()}
-        text = {}
-        for ours, name in columns.items():
-            _find_column(path, list(types), name)
-            text[ours] = f"CAST({_name(name)} AS VARCHAR)"
-            if ours == "time" and _TIMES.fullmatch(types[name]):
-                ticks = {"s": 1_000_000, "ms": 1_000, "us": 1}[unit]
-                text[ours] = f"CAST(epoch_us(CAST({_name(name)} AS TIMESTAMP)) // {ticks} AS VARCHAR)"
-        return table, text
-    raise UserError(f"{path}: unknown kind of file: use .jsonl, .json, .csv, .tsv (also .gz) or .parquet")
-
-
-def _header(path: Path, delimiter: str) -> list[str]:
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-            line = file.readline(1 << 20).decode("utf-8-sig")
-        return next(csv.reader([line], delimiter=delimiter, strict=True), [])
-    except (OSError, EOFError, ValueError, zlib.error, csv.Error) as error:
-        raise UserError(f"{path}:1: no readable header ({error}): is it a {path.name[-7:]} file?") from error
-
-
-def _require_whole(path: Path) -> None:
-    """Refuses a CSV cut within its last row, which would still read as one. A cut gzip shows by itself."""
-    if path.suffix == ".gz":
-        return
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        file.seek(max(0, size - LONGEST_LINE))
-        end = file.read()
-    if end[-1:] not in (b"\n", b"\r"):
-        raise UserError(
-            f"{path} does not end with a line break, so it may be truncated: fetch it again, or add one"
-        )
-    # duckdb 2.0 drops a last line that is longer than its buffer without a word.
-    if size > LONGEST_LINE and b"\n" not in end[:-1]:
-        raise UserError(f"{path}: its last line is longer than {LONGEST_LINE} bytes: correct it")
-
-
-def _find_column(path: Path, names: list[str], wanted: str) -> int:
-    if names.count(wanted) != 1:
-        found = ", ".join(repr(name[:40]) for name in names[:20]) or "nothing"
-        many = "more than one" if names.count(wanted) else "no"
-        raise UserError(f"{path}:1: {many} column {wanted!r} among {found}: name the right one")
-    return names.index(wanted)
 
 
 def _explain(path: Path, message: str) -> str:
@@ -354,19 +342,18 @@ def _explain(path: Path, message: str) -> str:
     return f"{path}:{line}: {what[:200]}; correct the line or fetch the file again"
 
 
-def _bad_id(column: str) -> str:
-    return f"coalesce(trim({column}), '') = '' OR length({column}) > {LONGEST_ID}"
+def _rows_of(staged: Path) -> str:
+    return f"read_parquet({pattern(staged)}, file_row_number = true, hive_partitioning = false)"
+
+
+def _bad_id(column: str, sql: str) -> str:
+    """A WHEN for an id that is none; `column` is what the file calls it."""
+    nested = f"regexp_matches({sql}, '^[\\[{{]')"  # a list or an object of JSON
+    bad = f"coalesce(trim({sql}, {BLANKS}), '') = '' OR length({sql}) > {LONGEST_ID} OR {nested}"
+    return f"WHEN {bad} THEN {_fault(column, sql, 'an id')}"
 
 
 def _fault(name: str, column: str, expected: str) -> str:
     """SQL for: what is wrong with `column`, which the file calls `name`."""
     value = f"coalesce('holds ' || left({column}, 40), 'is missing')"
-    return f"{_literal(f'column {name} ')} || {value} || {_literal(f', not {expected}')}"
-
-
-def _literal(text: str | Path) -> str:
-    return "'" + str(text).replace("'", "''") + "'"
-
-
-def _name(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"'
+    return f"{literal(f'column {name} ')} || {value} || {literal(f', not {expected}')}"

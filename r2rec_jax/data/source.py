@@ -5,13 +5,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 from ml_collections import ConfigDict
 
-from r2rec_jax.data import amazon, movielens
+from r2rec_jax.data import amazon, movielens, ties
 from r2rec_jax.data.generate import generate
 from r2rec_jax.data.interactions import Catalog, Interactions
 from r2rec_jax.data.origin import AMAZON_LICENCE, MOVIELENS, MOVIELENS_LICENCE, unpacked
-from r2rec_jax.data.prepared import Dataset
+from r2rec_jax.data.prepared import ORDER, TIME, Dataset
 from r2rec_jax.data.protocol import split
 from r2rec_jax.data.raw import Stage
 from r2rec_jax.data.rules import Rules
@@ -39,8 +40,11 @@ def make_dataset(config: ConfigDict, *, rules: Rules | None = None, staging: Pat
     rules = rules or Rules()
     rules.scale = Scale.parse(config.scale)
     rules.tie_seed = config.seed if config.ties == "random" else None
+    _require_folder(config)
     log, catalog = _read(config, rules, staging)
-    scale = rules.scale or Scale()
+    scale, ordered = rules.scale or Scale(), rules.clock is not None and not rules.clock.real
+    if ordered and config.before_target_time:
+        raise UserError("data.before_target_time needs times, and data.table.time is empty: set it to false")
     groups = split(
         log,
         seed=config.seed,
@@ -51,7 +55,31 @@ def make_dataset(config: ConfigDict, *, rules: Rules | None = None, staging: Pat
         like_above=scale.like_above if config.like_above is None else config.like_above,
     )
     rules.count("negatives_drawn_uniformly_instead", groups.drawn_uniformly)
-    return Dataset(config.source, log, catalog, groups, scale)
+    return Dataset(config.source, log, catalog, groups, scale, ORDER if ordered else TIME)
+
+
+def tied_truths(rules: Rules, dataset: Dataset, seed: int) -> dict[str, int]:
+    """How many held-out items share their time with another row of their user, and how many would be others
+    under data.ties=random; of a log that `rules` has just read in the file's order.
+    """
+    if rules.clock is None or not rules.clock.real:
+        return {}
+    clock, split = rules.clock, dataset.split
+    held_out = np.flatnonzero(split.truth >= 0)
+    tied, moved = ties.count(
+        dataset.interactions, clock.begins, clock.place, split.cutoff, held_out,
+        like_above=split.like_above, order=ties.shuffled(clock.rows, seed),
+    )  # fmt: skip
+    counts = {"truths_tied_in_time": tied}
+    return counts if rules.tie_seed is not None else counts | {"truths_others_under_random_ties": moved}
+
+
+def _require_folder(config: ConfigDict) -> None:
+    raw = Path(config.raw)
+    archive = config.source in MOVIELENS and raw.suffix == ".zip"
+    if config.source != "generated" and raw.is_file() and not archive:
+        hint = "; its name goes to data.table.ratings" if config.source == "table" else ""
+        raise UserError(f"data.raw={raw} is a file: name the folder that holds it{hint}")
 
 
 def origin(config: ConfigDict) -> tuple[str, str]:
@@ -72,7 +100,7 @@ def _read(config: ConfigDict, rules: Rules, staging: Path | None) -> tuple[Inter
         return generate(seed=config.seed, users=config.generated_users)
     if source in amazon.RELEASES:
         amazon.files(config.raw, source, config.category)
-    with _stage(staging) as stage:
+    with _stage(staging, rules) as stage:
         if source in amazon.RELEASES:
             return amazon.read_amazon(config.raw, source, config.category, stage, rules)
         if source == "table":
@@ -86,10 +114,10 @@ def _read(config: ConfigDict, rules: Rules, staging: Path | None) -> tuple[Inter
 
 
 @contextlib.contextmanager
-def _stage(staging: Path | None) -> Iterator[Stage]:
+def _stage(staging: Path | None, rules: Rules) -> Iterator[Stage]:
     if staging is not None:
-        with Stage(staging) as stage:
+        with Stage(staging, rules) as stage:
             yield stage
         return
-    with tempfile.TemporaryDirectory(prefix="r2rec-") as folder, Stage(folder) as stage:
+    with tempfile.TemporaryDirectory(prefix="r2rec-") as folder, Stage(folder, rules) as stage:
         yield stage

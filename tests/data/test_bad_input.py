@@ -171,13 +171,13 @@ def test_a_few_impossible_times_are_left_out_and_counted(raw):
         return [*many, rows[0] | {name["time"]: "0"}, rows[1] | {name["time"]: "-5"}]
 
     rewrite(raw, change)
-    raw.config.sizes = {"evaluation": 0}
+    raw.config.sizes, raw.config.table.users_file = {"evaluation": 0}, ""
     dataset, counts = raw.read()
     assert counts["ratings_with_impossible_time"] == 2
     assert len(dataset.interactions) == 240
 
 
-@pytest.mark.parametrize("source", ["amazon-2023", "amazon-2018", "jsonl", "csv", "tsv", "ml-25m"])
+@pytest.mark.parametrize("source", ["amazon-2023", "amazon-2018", "jsonl", "ml-25m"])
 @pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
 def test_another_encoding(make_raw, source, encoding):
     raw = make_raw(source)
@@ -239,7 +239,7 @@ def test_python_lines_of_2014_are_data_not_code(make_raw, line):
 @pytest.mark.parametrize(
     ("setting", "value", "named"),
     [
-        ("rating", "", "data.table.rating is empty"),
+        ("user", "", "data.table.user is empty"),
         ("rating", "starz", "no column 'starz'"),
         ("unit", "hours", "use s, ms, us"),
         ("ratings", "log.xlsx", "log.xlsx"),
@@ -266,11 +266,3 @@ def test_a_header_named_twice(make_raw):
     raw = make_raw("csv")
     raw.ratings.write_text(raw.ratings.read_text().replace("extra,", "who,", 1))
     refused(raw, raw.ratings, "more than one column 'who'")
-
-
-def test_a_path_that_is_a_pattern(make_raw):
-    raw = make_raw("csv")
-    path = raw.ratings.with_name("log[1].csv")
-    raw.ratings.rename(path)
-    raw.config.table.ratings = path.name
-    refused(raw, path, "rename")

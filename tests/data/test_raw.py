@@ -56,9 +56,10 @@ def test_little_memory_spills_and_changes_nothing(make_raw, monkeypatch):
     ]
     raw.ratings.write_text("\n".join(['extra,who,"a ""thing""",stars,at; --', *lines]) + "\n")
     raw.config.sizes = {"evaluation": 0}
+    raw.config.table.update({"items_file": "", "users_file": ""})
     expected, _ = raw.read()
     monkeypatch.setattr("r2rec_jax.data.raw.MEMORY", "96MB")
-    monkeypatch.setattr("r2rec_jax.data.raw.LONGEST_LINE", 1 << 20)
+    monkeypatch.setattr("r2rec_jax.data.columns.LONGEST_LINE", 1 << 20)
     again, _ = raw.read()
     for name in ("user", "item", "time"):
         assert np.array_equal(getattr(again.interactions, name), getattr(expected.interactions, name))

@@ -166,7 +166,9 @@ def test_python_literals_of_2014_equal_the_same_items_as_json(make_raw):
 def test_genres_without_end_are_cut_and_counted(make_raw):
     raw = make_raw("amazon-2023")
     kinds = ["Toys", "y" * 5000, *(f"kind {k}" for k in range(200))]
-    raw.items.write_bytes(gzip.compress(json.dumps({"parent_asin": "I1", "categories": kinds}).encode()))
+    raw.items.write_bytes(
+        gzip.compress(json.dumps({"parent_asin": "I1", "title": "T", "categories": kinds}).encode())
+    )
     dataset, counts = raw.read()
     assert dataset.catalog.genres[0] == ("y" * 300, *(f"kind {k}" for k in range(49)))
     assert counts["labels_cut"] == counts["items_with_many_genres"] == 1
