@@ -53,6 +53,8 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     dataset = prepared.load(config.data.folder)
     words = wording_of(config.prompt.wording, dataset)
     asked = questions(dataset, chat, config)
+    if not asked:
+        raise UserError(f"{config.data.folder} has no SFT users to ask about: prepare it with data.sizes.sft")
     validator = Validator(dataset.catalog, words, chat, config.prompt, c.max_tokens)
     teacher = _teacher(config, chat, dataset.catalog, words)
     claim(workdir, _settled(config), overwrite)

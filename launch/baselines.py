@@ -37,8 +37,14 @@ def rank(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, dict]:
             f"systems names {unknown!r}, which has no section in the config: see configs/baselines.py"
         )
     dataset = prepared.load(config.data.folder)
-    claim(workdir, config, overwrite)
     users = dataset.split.users["evaluation"]
+    if not len(users):
+        raise UserError(
+            f"{config.data.folder} has no evaluation users: prepare it with data.sizes.evaluation"
+        )
+    for name in config.systems:
+        suite.check(dataset, name, config[name])
+    claim(workdir, config, overwrite)
     lines, results, ranks = UserLines(workdir, dataset), {}, {}
     for name in config.systems:
         if (name, 0, int(users[-1])) not in lines:

@@ -29,6 +29,7 @@ from r2rec_jax.evaluate.faithful_edits import Edited, Editor
 from r2rec_jax.evaluate.faithful_table import text
 from r2rec_jax.evaluate.faithful_trials import Trials
 from r2rec_jax.evaluate.modes import PolicyRanker
+from r2rec_jax.evaluate.policy import check_prompts
 from r2rec_jax.evaluate.results import UserLines
 from r2rec_jax.model.config import load_config
 from r2rec_jax.pipeline.prompts import RankingPrompts
@@ -61,14 +62,17 @@ def examine(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, dic
     users = _users(config, dataset)
     mesh = make_mesh(**config.mesh)
     sampling = SamplingConfig(**config.rollout, slots=config.evaluate.batch_size)
-    policies = make_policies(config, sections, mesh, dataset)
+    load = make_policies(config, sections, mesh, dataset)
+    policies = {name: load(name) for name in sections}
+    for section in sections.values():
+        check_prompts(_prompts(config, section, dataset, users, chat), None)
     claim(workdir, config, overwrite)
 
     lines = UserLines(workdir, dataset)
     for name, section in sections.items():
         missing = {k for k, run in np.ndindex(len(users), runs[name]) if (name, run, users[k]) not in lines}
         if missing:
-            model, variables = policies(name)
+            model, variables = policies[name]
             ranker = PolicyRanker(model, chat, sampling, mesh, mode="likelihood", runs=runs[name], samples=1)
             edited = _edited(config, section, dataset, users, chat)
             checker = FactChecker(dataset.catalog, wording_of(section.wording, dataset))
@@ -113,11 +117,17 @@ def _users(config: ConfigDict, dataset: Dataset) -> np.ndarray:
 def _edited(
     config: ConfigDict, section: ConfigDict, dataset: Dataset, users: np.ndarray, chat: Chat
 ) -> list[Edited]:
-    before = config.data.before_target_time
-    prompts = RankingPrompts(dataset, users, chat, section, config.seed, before_target_time=before)
+    prompts = _prompts(config, section, dataset, users, chat)
     editor = Editor(dataset.catalog, prompts.graph, prompts.wording, chat, section)
     bar = tqdm(range(len(users)), desc="edits", unit="user", mininterval=1.0, delay=1.0)
     return [editor(prompts[k], config.seed) for k in bar]
+
+
+def _prompts(
+    config: ConfigDict, section: ConfigDict, dataset: Dataset, users: np.ndarray, chat: Chat
+) -> RankingPrompts:
+    before = config.data.before_target_time
+    return RankingPrompts(dataset, users, chat, section, config.seed, before_target_time=before)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.evaluate.judge import Judged
 from r2rec_jax.evaluate.liking import LikingRanker
 from r2rec_jax.evaluate.modes import PolicyRanker
+from r2rec_jax.evaluate.policy import check_prompts
 from r2rec_jax.evaluate.served import ServerRanker
 from r2rec_jax.model.llama import Llama
 from r2rec_jax.model.policy import Policy, load_policy, with_items
@@ -108,7 +109,8 @@ def make_rankers(
 ) -> dict[str, Rank]:
     """The systems in their order. The base is loaded once for all, if any of them needs it.
 
-    Raises UserError for missing keys, checkpoints or item vectors, and settings that cannot be.
+    Raises UserError for missing keys, checkpoints or item vectors, settings that cannot be, and users whose
+    prompts fit nowhere.
     """
     mesh = make_mesh(**config.mesh)
     sampling = SamplingConfig(**config.rollout, slots=config.evaluate.batch_size)
@@ -133,18 +135,20 @@ def make_rankers(
             case "policy":
                 model, variables = adapted(name)
                 rank = ranker(model, c.mode, runs[name], c.samples)
+                check_prompts(source(section), sampling.max_tokens if c.mode == "constrained" else None)
                 return lambda wanted: rank(
                     variables, prompts(section), section, seed=config.seed, wanted=wanted
                 )
             case "tallrec":
                 model, variables = adapted(name)
                 # Two answers to a question: half as many users make as many rows as another system's.
-                size = max(1, config.evaluate.batch_size // 2)
-                return lambda wanted: LikingRanker(model, source(section), mesh, size)(variables, wanted)
+                rank = LikingRanker(model, source(section), mesh, max(1, config.evaluate.batch_size // 2))
+                return lambda wanted: rank(variables, wanted)
             case "server":
                 own = {field: config.rollout[field] for field in ("max_tokens", "temperature", "top_p")}
                 server = Server(c.server, f"systems.{name}.server", **own)
                 ask = ServerRanker(server, config.evaluate.replies, runs[name])
+                check_prompts(source(section), None)
                 return lambda wanted: ask(prompts(section), section, wanted)
 
     return {name: of(name) for name in config.systems}

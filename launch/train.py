@@ -13,7 +13,6 @@ from pathlib import Path
 import jax
 import numpy as np
 from ml_collections import ConfigDict
-from tokenizers import Tokenizer
 
 from launch import command
 from launch.inputs import check_items, require
@@ -22,12 +21,12 @@ from r2rec_jax.data import prepared
 from r2rec_jax.data.interactions import Catalog
 from r2rec_jax.data.source import make_dataset
 from r2rec_jax.evaluate.metrics import summarise
-from r2rec_jax.evaluate.policy import rank_users, summary
+from r2rec_jax.evaluate.policy import check_prompts, rank_users, summary
 from r2rec_jax.model.completion import completion_logprobs
 from r2rec_jax.model.config import load_config
 from r2rec_jax.model.hf import save_params
 from r2rec_jax.model.policy import Policy, load_policy, with_items
-from r2rec_jax.pipeline.batches import batches, collate, lengths_of
+from r2rec_jax.pipeline.batches import batches, check_fit, collate, lengths_of
 from r2rec_jax.pipeline.histories import Histories
 from r2rec_jax.pipeline.hybrid import HybridExamples
 from r2rec_jax.pipeline.liking import liking_examples
@@ -60,7 +59,7 @@ from r2rec_jax.train.scoring import Scorer, means
 from r2rec_jax.train.sft import sft_step
 from r2rec_jax.train.state import TrainState, restore_trainable
 
-SAMPLES = "samples.jsonl"
+SAMPLES, TOKENIZER = "samples.jsonl", "tokenizer.json"
 
 
 def main(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive = loop.run) -> None:
@@ -81,10 +80,17 @@ def pretrain(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Dri
     text, make_tokenizer = kinds[config.corpus.kind](config)
     mesh = make_mesh(**config.mesh)
     policy, parts = load_policy(config, mesh, config.seed), _parts(config, mesh)
+    folder = workdir / "tokenizer"
+    made = None if not overwrite and (folder / TOKENIZER).exists() else make_tokenizer()
+    most = policy.model.config.vocab_size
+    if made and (tokens := made.get_vocab_size()) > most:
+        raise UserError(
+            f"the tokenizer has {tokens} tokens and model.architecture.vocab_size={most}: make it as large"
+        )
     on_first(lambda: claim(workdir, config, overwrite))
-    chat = _own_tokenizer(workdir / "tokenizer", make_tokenizer)
-    if (tokens := chat.tokenizer.get_vocab_size()) > policy.model.config.vocab_size:
-        raise UserError(f"the tokenizer has {tokens} tokens: make model.architecture.vocab_size as large")
+    if made:
+        on_first(lambda: write_atomic(folder / TOKENIZER, made.to_str(pretty=True)))
+    chat = Chat(folder)
     count = c.steps * c.batch_size
     rows = PretrainRows(text(chat), chat.begin, rows=count, seed=config.seed, curriculum=curriculum)
     widths = tuple(length for _, length, _ in curriculum)
@@ -146,8 +152,11 @@ def sft(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive) -
     """Teaches a fresh adapter to write the teacher's traces."""
     require(config, "model", "traces")
     chat = Chat(config.model.folder)
-    traces = Traces(Path(config.annotate.folder) / "traces.jsonl", chat)
-    _imitate(config, workdir, overwrite, drive, traces.examples)
+    path = Path(config.annotate.folder) / "traces.jsonl"
+    examples = Traces(path, chat).examples
+    check_fit(examples, config.prompt.buckets, config.train.response_buckets, f"{path}: trace")
+    _check_size(config, len(examples), f"traces of {path}")
+    _imitate(config, workdir, overwrite, drive, examples)
 
 
 def tallrec(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive) -> None:
@@ -158,6 +167,8 @@ def tallrec(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Driv
     words, c = wording_of(config.prompt.wording, dataset), config.prompt
     users, questions = dataset.split.users["sft"], config.train.questions
     examples = liking_examples(dataset, users, words, chat, c, questions=questions, seed=config.seed)
+    check_fit(examples, c.buckets, config.train.response_buckets, "question")
+    _check_size(config, len(examples), f"questions to the SFT users of {config.data.folder}")
     _imitate(config, workdir, overwrite, drive, examples)
 
 
@@ -169,8 +180,12 @@ def llara(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive)
     chat = Chat(config.model.folder, first_item=load_config(config.model.folder).vocab_size)
     users, c = dataset.split.users["sft"], config.train
     prompts = RankingPrompts(dataset, users, chat, config.prompt, config.seed)
-    rows = c.steps * c.batch_size
-    _imitate(config, workdir, overwrite, drive, HybridExamples(prompts, rows), hybrid=True)
+    _check_size(config, len(users), f"SFT users of {config.data.folder}")
+    examples = HybridExamples(prompts, c.steps * c.batch_size)
+    # Each user once: another time the prompt is another, and shorter or as long; the response is the same.
+    once = (examples[k] for k in range(min(len(users), len(examples))))
+    check_fit(once, config.prompt.buckets, c.response_buckets, "example")
+    _imitate(config, workdir, overwrite, drive, examples, hybrid=True)
 
 
 def _imitate(
@@ -182,7 +197,6 @@ def _imitate(
     policy, parts = load_policy(config, mesh, config.seed), _parts(config, mesh)
     if hybrid:
         policy = with_items(policy, config.model.item_table, mesh, config.seed)
-    on_first(lambda: claim(workdir, config, overwrite))
     widths = config.prompt.buckets, config.train.response_buckets
     # With one bucket for all there is nothing to gain.
     similar = len(widths[0]) > 1 or len(widths[1]) > 1
@@ -196,6 +210,7 @@ def _imitate(
         workers=config.data.workers,
         put=lambda batch: to_devices(batch, mesh),
     )
+    on_first(lambda: claim(workdir, config, overwrite))
     _supervise(config, workdir, policy, examples, mesh, parts, drive)
 
 
@@ -217,13 +232,21 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive) 
     # One completion of each validation user: other shapes, and other programs anyway.
     one_each = dataclasses.replace(sampling, slots=config.evaluate.batch_size)
     validator = Engine(policy.model, chat.end, one_each, mesh, chat.text)
-    on_first(lambda: claim(workdir, config, overwrite))
 
     def prompts_of(group):
         users, before = dataset.split.users[group], config.data.before_target_time
         return RankingPrompts(dataset, users, chat, config.prompt, config.seed, before_target_time=before)
 
     questions, held_out = prompts_of("grpo"), prompts_of("validation")
+    _check_size(config, len(questions), f"GRPO users of {config.data.folder}")
+    if config.train.best_metric and not len(held_out):
+        raise UserError(
+            f"{config.data.folder} has no validation users, whom train.best_metric="
+            f"{config.train.best_metric} is of: prepare it with data.sizes.validation, or set "
+            "train.best_metric to ''"
+        )
+    for prompts in (questions, held_out):
+        check_prompts(prompts, sampling.max_tokens if sampling.constrained else None)
     examples = batches(
         questions,
         batch_size=config.train.batch_size,
@@ -233,6 +256,7 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive) 
         lengths=questions.widths() if len(config.prompt.buckets) > 1 else None,
         workers=config.data.workers,
     )
+    on_first(lambda: claim(workdir, config, overwrite))
     # A copy: the state is donated to every step, the reference must outlive them all.
     state = place_state(TrainState.create(jax.tree.map(lambda x: x.copy(), reference), optimizer), mesh)
     frozen = {"base": policy.frozen, "reference": reference}
@@ -288,7 +312,8 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive) 
         return {f"validation/{name}": value for name, value in rates.items()}
 
     with scorer:
-        drive(config, workdir, state, examples, advance, phases, evaluate, logs=(samples,))
+        judge = evaluate if len(held_out) else None
+        drive(config, workdir, state, examples, advance, phases, judge, logs=(samples,))
 
 
 def _supervise(
@@ -315,20 +340,15 @@ def _supervise(
     return drive(config, workdir, state, examples, advance, phases)
 
 
+def _check_size(config: ConfigDict, there: int, what: str) -> None:
+    if there < config.train.batch_size:
+        size = config.train.batch_size
+        raise UserError(f"train.batch_size={size} is more than the {there} {what}: lower it")
+
+
 def _parts(config: ConfigDict, mesh) -> int:
     check_parts(config.train.batch_size, config.train.micro_batches, mesh)
     return config.train.micro_batches
-
-
-def _own_tokenizer(folder: Path, make: Callable[[], Tokenizer]) -> Chat:
-    """The tokenizer of a run that begins from scratch, made once a workdir."""
-
-    def write() -> None:
-        if not (folder / "tokenizer.json").exists():
-            write_atomic(folder / "tokenizer.json", make().to_str(pretty=True))
-
-    on_first(write)
-    return Chat(folder)
 
 
 def _append_samples(samples: StepLog, step: int, experience: Experience, group: int) -> None:

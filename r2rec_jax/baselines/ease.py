@@ -27,6 +27,15 @@ def fit_score(dataset: Dataset, users: np.ndarray, *, l2: float = 2000.0, profil
     return np.take_along_axis(scores, candidates, axis=1).astype(np.float64)
 
 
+def check_size(n_items: int) -> None:
+    """Raises UserError for a catalogue that is too large for a dense inverse."""
+    if n_items > _MOST_ITEMS:
+        raise UserError(
+            f"ease: {n_items} items need a dense {n_items} x {n_items} inverse, over the limit of "
+            f"{_MOST_ITEMS}; leave ease out of the baselines for this data"
+        )
+
+
 def fit(observed: sparse.csr_array, *, l2: float) -> np.ndarray:
     """The weights B, float32[n_items, n_items], diagonal zero.
 
@@ -36,11 +45,7 @@ def fit(observed: sparse.csr_array, *, l2: float) -> np.ndarray:
     n_items = observed.shape[1]
     if l2 <= 0:
         raise UserError(f"ease: l2 is {l2}; it must be above 0, or the Gram matrix may not invert")
-    if n_items > _MOST_ITEMS:
-        raise UserError(
-            f"ease: {n_items} items need a dense {n_items} x {n_items} inverse, over the limit of "
-            f"{_MOST_ITEMS}; leave ease out of the baselines for this data"
-        )
+    check_size(n_items)
     gram = np.asfortranarray((observed.T @ observed).toarray(), dtype=np.float32)
     gram[np.diag_indices(n_items)] += np.float32(l2)
     # Cholesky in place: a third of the work of a general inverse, and no second copy of the matrix.

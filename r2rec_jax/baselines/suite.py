@@ -12,6 +12,20 @@ from r2rec_jax.baselines.propagation import Propagation
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.runtime.errors import UserError
 
+CLOSED_FORM = ("random_order", "popularity", "item_knn", "ease")
+NEURAL = ("sasrec", "gru4rec", "caser", "graphsage", "ngcf", "lightgcn")
+
+
+def check(dataset: Dataset, name: str, config: ConfigDict) -> None:
+    """Raises UserError for a system, by its name and section, that could not be fitted to these data."""
+    module = config.get("module", "")
+    if module not in (*CLOSED_FORM, *NEURAL):
+        raise UserError(f"{name}.module={module!r}: use one of {', '.join((*CLOSED_FORM, *NEURAL))}")
+    if module == "ease":
+        ease.check_size(dataset.interactions.n_items)
+    if module in NEURAL:
+        trainer.held_out(dataset)
+
 
 def score(dataset: Dataset, users: np.ndarray, config: ConfigDict, workdir: Path) -> np.ndarray:
     """Fits one system and scores the candidates of `users`.

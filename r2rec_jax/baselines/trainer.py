@@ -41,15 +41,20 @@ def fit_score(system, dataset: Dataset, users: np.ndarray, config: ConfigDict, w
     Raises:
         UserError: the split has no users but those evaluated.
     """
-    groups = dataset.split.users
-    held_out = np.concatenate([group for name, group in groups.items() if name != "evaluation"])
-    if not len(held_out):
-        raise UserError("baselines: early stopping needs users who are not evaluated; prepare with some")
-    params = _fit(system, dataset, held_out, config, workdir)
+    params = _fit(system, dataset, held_out(dataset), config, workdir)
     table = io.BytesIO()
     np.save(table, np.asarray(params["item_embedding"], np.float32), allow_pickle=False)
     write_atomic(workdir / ITEMS, table.getvalue())
     return system.scores(params, users)
+
+
+def held_out(dataset: Dataset) -> np.ndarray:
+    """The users of the split who are not evaluated. Raises UserError where there are none."""
+    groups = dataset.split.users
+    users = np.concatenate([group for name, group in groups.items() if name != "evaluation"])
+    if not len(users):
+        raise UserError("baselines: early stopping needs users who are not evaluated; prepare with some")
+    return users
 
 
 def _fit(system, dataset: Dataset, users: np.ndarray, config: ConfigDict, workdir: Path) -> dict:

@@ -6,9 +6,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from r2rec_jax.evaluate.judge import Judged, judge
-from r2rec_jax.pipeline.prompts import Prompt, pad_prompts
+from r2rec_jax.pipeline.prompts import Prompt, RankingPrompts, pad_prompts
 from r2rec_jax.prompts.chat import Chat
-from r2rec_jax.rollout.constrain import Rankings, rankings
+from r2rec_jax.rollout.constrain import Rankings, check_budget, rankings
 from r2rec_jax.rollout.engine import Engine
 from r2rec_jax.rollout.queue import generate
 from r2rec_jax.rollout.slots import Rollout
@@ -74,6 +74,16 @@ def check_numbers(logprobs: np.ndarray, prompt: Prompt) -> None:
             f"user {prompt.record.user}: the model's log-probabilities are not numbers, so its weights or "
             "its adapter's are broken: use an earlier checkpoint, or model.dtype=float32"
         )
+
+
+def check_prompts(prompts: RankingPrompts, max_tokens: int | None) -> None:
+    """Raises UserError where a user's candidates alone fit no bucket, or have more places or tokens than an
+    answer may; `max_tokens` is that of a completion whose answer is constrained, else None."""
+    c = prompts.config
+    for k in range(len(prompts)):
+        titles = prompts.shortest(k).titles
+        if max_tokens is not None:
+            check_budget(rankings(prompts.chat, [titles], answer=c.answer, places=c.places), max_tokens)
 
 
 def ids(prompts: list[Prompt]) -> np.ndarray:

@@ -49,6 +49,21 @@ def collate(
     )
 
 
+def check_fit(
+    examples, prompt_buckets: tuple[int, ...], response_buckets: tuple[int, ...], where: str
+) -> None:
+    """Raises UserError for the first example that no bucket holds; `where` says what is counted, from 1."""
+    fields = {"prompt": ("prompt.buckets", prompt_buckets)}
+    fields["response"] = ("train.response_buckets", response_buckets)
+    for number, example in enumerate(examples, start=1):
+        for part, (field, buckets) in fields.items():
+            if (tokens := len(example[part])) > max(buckets):
+                raise UserError(
+                    f"{where} {number}: a {part} of {tokens} tokens fits no bucket of {field}="
+                    f"{tuple(buckets)}: add a larger one"
+                )
+
+
 def lengths_of(examples) -> np.ndarray:
     """Tokens of each (prompt, response, mask) example of a source, int [len(examples)]."""
     return np.array([len(example["prompt"]) + len(example["response"]) for example in examples])

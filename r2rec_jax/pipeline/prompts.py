@@ -61,6 +61,12 @@ class RankingPrompts:
             raise UserError("prompt.item_tokens is for LLaRA, trained by configs/llara.py: leave it out here")
         self.graph = build_graph(dataset)
         self.wording = wording_of(config.wording, dataset)
+        names = len(self.wording.peers)
+        if config.chains * config.chain_length > names:
+            raise UserError(
+                f"prompt.chains={config.chains} of prompt.chain_length={config.chain_length} may show more "
+                f"people than the {names} that wording {config.wording!r} has names for: use fewer"
+            )
 
     def __getstate__(self) -> dict:
         return vars(self) | {"graph": None}  # sooner built anew in another process than sent there
@@ -81,16 +87,23 @@ class RankingPrompts:
         buckets = np.sort(self.config.buckets)
         return buckets[np.searchsorted(buckets, [len(self[k].tokens) for k in range(len(self))])]
 
-    def record(self, k: int) -> RankingRecord:
-        """User k's query whole, before `fit`."""
+    def shortest(self, k: int) -> Prompt:
+        """Prompt k with its candidates alone. Raises UserError where even that fits no bucket."""
+        record = self.record(k, chains=0, likes=0, history=0)
+        return fit(record, self.dataset.catalog, self.wording, self.chat, self.config)
+
+    def record(
+        self, k: int, *, chains: int | None = None, likes: int | None = None, history: int | None = None
+    ) -> RankingRecord:
+        """User k's query whole, before `fit`; or with so many chains, likes and rated items."""
         c = self.config
         return make_record(
             self.dataset,
             self.graph,
             int(self.users[k]),
-            chains=c.chains,
-            likes=c.likes,
-            history=c.history,
+            chains=c.chains if chains is None else chains,
+            likes=c.likes if likes is None else likes,
+            history=c.history if history is None else history,
             seed=self.seed,
             length=c.chain_length,
             selection=c.chain_selection,
