@@ -16,12 +16,18 @@ _REFUSALS = (
     errno.EIO,
 )
 
+CUT = " ... "  # in place of the middle of a long text
+
 
 class UserError(Exception):
     """Bad input from outside: one line saying what is wrong, where, and what to do.
 
-    Commands print the message and exit with code 2; nothing has been overwritten.
+    Commands print the message and exit with code 2; nothing has been overwritten. Whatever the message quotes
+    from outside, it is one line of visible text (`shown`).
     """
+
+    def __init__(self, message: object):
+        super().__init__(shown(message))
 
 
 def shown(text: object, most: int = 2000) -> str:
@@ -31,8 +37,8 @@ def shown(text: object, most: int = 2000) -> str:
     code, so that a title or a server's reply moves no cursor and forges no line of a log.
     """
     line = str(text).replace("\n", " ")
-    if len(line) > most:
-        line = f"{line[: most // 2]} ... {line[-most // 2 :]}"
+    if len(line) > most + len(CUT):  # so that what has been cut is not cut again
+        line = f"{line[: most // 2]}{CUT}{line[-(most // 2) :]}"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 

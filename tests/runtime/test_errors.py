@@ -3,7 +3,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r2rec_jax.runtime.errors import shown
+from r2rec_jax.runtime.errors import UserError, shown
 
 
 @given(st.text())
@@ -20,4 +20,9 @@ def test_what_does_not_print_is_told_by_its_code():
 
 
 def test_a_long_text_keeps_both_ends():
-    assert shown("a" * 5000 + "b" * 5000, 20) == "a" * 10 + " ... " + "b" * 10
+    cut = shown("a" * 5000 + "b" * 5000, 20)
+    assert cut == "a" * 10 + " ... " + "b" * 10 and shown(cut, 20) == cut
+
+
+def test_a_users_error_is_one_line_whatever_it_quotes():
+    assert str(UserError("row 1 holds 'a\nb\x1b[2J'")) == "row 1 holds 'a b\\x1b[2J'"
