@@ -39,8 +39,12 @@ def ask(
     What is longer than max(config.buckets) loses the oldest of the history.
 
     Raises:
-      UserError: the longest question alone is too long.
+      UserError: the longest question alone is too long, or the data have no ratings.
     """
+    if not words.liking:
+        raise UserError(
+            "TALLRec asks whether a user will like an item, and the data have no ratings: leave it out"
+        )
     catalog, budget = dataset.catalog, max(config.buckets)
     # Without the begin and user tokens: `known` has them.
     asked = [open_turn(chat, question_text(item, catalog, words), reasoning=False)[2:] for item in items]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from r2rec_jax.data.scale import NONE, Scale
 from r2rec_jax.pipeline.liking import ask, liking_examples
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
@@ -85,3 +86,9 @@ def test_what_is_too_long_loses_its_oldest_history(dataset, chat):
     config.buckets = (5,)
     with pytest.raises(UserError, match=r"needs \d+ tokens.*add a larger bucket"):
         ask(history, [5], dataset, COMPACT, chat, config)
+
+
+def test_without_ratings_nobody_can_be_asked(dataset, chat):
+    words = wording("products", Scale(NONE, 1, 1, 1))
+    with pytest.raises(UserError, match="no ratings: leave it out"):
+        ask([(1, 1.0)], [5], dataset, words, chat, CONFIG)
