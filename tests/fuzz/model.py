@@ -131,19 +131,47 @@ class PEFTFolder(Files):
         assert set(tree) == {"layers"} and Llama(self._base, lora)
 
 
+SENTENCE = "Kai gave it a 4, so it fits; Emma (1996) é"
+TOKENIZER_CONFIG = {
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "add_bos_token": True,
+    "model_max_length": 99,
+}
+# Parts of tokenizer.json with state in them.
+STATE = {
+    "truncation": [{"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0}],
+    "padding": [
+        {"strategy": {"Fixed": 64}, "direction": "Left", "pad_to_multiple_of": None, "pad_id": 0}
+        | {"pad_type_id": 0, "pad_token": "x"}
+    ],
+    "normalizer": [{"type": "Lowercase"}, {"type": "NFC"}, {"type": "Prepend", "prepend": "_"}, None],
+    "post_processor": [{"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True}, None],
+    "pre_tokenizer": [{"type": "Whitespace"}, {"type": "Digits", "individual_digits": True}, None],
+}
+
+
 class Tokenizer(Files):
     def __init__(self, folder: Path):
         super().__init__(folder)
         train_tokenizer(["Kai gave it a 4, so it fits."], 290).save(str(folder / "tokenizer.json"))
+        (folder / "tokenizer_config.json").write_text(json.dumps(TOKENIZER_CONFIG))
+        (folder / "config.json").write_text(json.dumps({"vocab_size": 290, "eos_token_id": 1}))
+        (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 1}))
         self.keep()
 
     def mutated(self, rng: Random, name: str, content: bytes) -> bytes:
-        del name
-        return mutate_json(rng, json.loads(content)) if rng.randrange(2) else mutate(rng, content)
+        value = json.loads(content)
+        if name == "tokenizer.json" and rng.randrange(2):
+            part = rng.choice(list(STATE))
+            value[part] = rng.choice(STATE[part])
+            return json.dumps(value).encode()
+        return mutate_json(rng, value) if rng.randrange(2) else mutate(rng, content)
 
     def read_folder(self) -> None:
         chat = Chat(self.folder)
         assert all(type(getattr(chat, name)) is int for name in MARKERS)
+        assert chat.decode(chat.encode(SENTENCE)) == SENTENCE
+        assert len(chat.prompt(SENTENCE)) < len(chat.prompt(SENTENCE * 50)) - 1000
 
 
 class Items(Target):
