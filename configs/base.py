@@ -28,7 +28,7 @@ def base() -> ConfigDict:
     c.data.table.update({"user": "user", "item": "item", "rating": "rating", "time": "time", "unit": "s"})
     c.data.table.update({"title": "title", "year": "", "genres": "", "demographics": ()})
     # How text files are written; "" is detected. header: "yes" or "no" (columns are then "1", "2", ...);
-    # quote: a character, or "none".
+    # quote: ", ' or "none".
     c.data.table.update({"separator": "", "header": "", "encoding": "", "quote": ""})
     c.data.seed = 0  # of the split and its candidates, and of generated users
     c.data.sizes = ConfigDict({"sft": 500, "grpo": 500, "validation": 100, "evaluation": 1000})

@@ -18,7 +18,6 @@ from r2rec_jax.runtime.errors import UserError
 
 LONGEST_LINE = 1 << 25  # bytes; a title of 10 MB still fits
 UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
-BLANKS = "' ' || chr(9) || chr(10) || chr(13) || chr(160)"
 
 _NESTED = re.compile(r"(STRUCT|MAP|UNION|VARIANT|BLOB|BIT|INTERVAL|GEOMETRY|TIME\b).*|.*\]")
 _LIST = re.compile(r".*\[\d*\]")
@@ -142,7 +141,7 @@ def _dated(value: str, type_: str) -> tuple[str, str]:
 def _clock(text: str, unit: str) -> tuple[str, str]:
     """The same of text: a number in `unit`, or an ISO date or timestamp, with an offset or in UTC."""
     ticks = UNITS[unit]
-    integer = f"length({text}) < 19 AND translate({text}, '0123456789', '') = ''"
+    integer = f"CAST(TRY_CAST({text} AS BIGINT) AS VARCHAR) = {text}"  # a cast alone would round
     number = f"TRY_CAST({text} AS DECIMAL(38, 9))"
     whole = f"CAST(floor({number}) AS HUGEINT)"
     # A cast to a timestamp in nanoseconds would drop the offset: the digits beyond are read from the text.
@@ -196,6 +195,18 @@ def find_column(path: Path, names: list[str], wanted: str) -> int:
     found = ", ".join(repr(name[:40]) for name in names[:20]) or "nothing"
     many = "more than one" if names.count(wanted) else "no"
     raise UserError(f"{path}:1: {many} column {wanted!r} among {found}: name the right one")
+
+
+def has_blanks(text: str) -> str:
+    """SQL for whether blanks stand around a text."""
+    return f"coalesce(regexp_matches({text}, '^[\\s\\x{{A0}}]|[\\s\\x{{A0}}]$'), false)"
+
+
+def trimmed(text: str) -> str:
+    """SQL for a text without blanks around it."""
+    # trim() of many characters is slow, and few ids need it.
+    blanks = "' ' || chr(9) || chr(10) || chr(11) || chr(12) || chr(13) || chr(160)"
+    return f"CASE WHEN {has_blanks(text)} THEN trim({text}, {blanks}) ELSE {text} END"
 
 
 def literal(text: str | Path) -> str:

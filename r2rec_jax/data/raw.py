@@ -21,7 +21,7 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from r2rec_jax.data.columns import BLANKS, literal, name, pattern, read_columns
+from r2rec_jax.data.columns import has_blanks, literal, name, pattern, read_columns, trimmed
 from r2rec_jax.data.interactions import BLOCK
 from r2rec_jax.data.mapped import Texts
 from r2rec_jax.data.rules import Rules
@@ -92,14 +92,13 @@ class Stage:
         if "time" in columns:
             expected = f"a time in '{unit}' or an ISO date"
             faults.append(f'WHEN "time" IS NULL THEN {_fault(columns["time"], "as_written", expected)}')
-        seconds, fine = read.clock
+        (seconds, fine), user, item = read.clock, read.text["user"], read.text["item"]
         staged = self._staged(
             path,
-            f"""SELECT trim("user", {BLANKS}) AS "user", trim(item, {BLANKS}) AS item,
-            TRY_CAST(rating AS FLOAT) AS rating, "time", fine,
-            trim("user", {BLANKS}) != "user" OR trim(item, {BLANKS}) != item AS trimmed,
+            f"""SELECT "user", item, TRY_CAST(rating AS FLOAT) AS rating, "time", fine, trimmed,
             CASE {" ".join(faults)} END AS fault
-            FROM (SELECT {read.text["user"]} AS "user", {read.text["item"]} AS item,
+            FROM (SELECT {trimmed(user)} AS "user", {trimmed(item)} AS item,
+                  {has_blanks(user)} OR {has_blanks(item)} AS trimmed,
                   {read.text.get("rating", "'1'")} AS rating, {read.text.get("time", "''")} AS as_written,
                   CAST({seconds} AS BIGINT) AS "time", CAST({fine} AS INTEGER) AS fine FROM {read.table})""",
             path,
@@ -122,9 +121,9 @@ class Stage:
         )
         return self._staged(
             path,
-            f"""SELECT * REPLACE (trim(id, {BLANKS}) AS id), trim(id, {BLANKS}) != id AS trimmed,
-            CASE {_bad_id(columns["id"], "id")} END AS fault
-            FROM (SELECT {read.text["id"]} AS id{others} FROM {read.table})""",
+            f"""SELECT *, CASE {_bad_id(columns["id"], "id")} END AS fault
+            FROM (SELECT {trimmed(read.text["id"])} AS id, {has_blanks(read.text["id"])} AS trimmed{others}
+                  FROM {read.table})""",
             shown or path,
         )
 
@@ -348,8 +347,8 @@ def _rows_of(staged: Path) -> str:
 
 def _bad_id(column: str, sql: str) -> str:
     """A WHEN for an id that is none; `column` is what the file calls it."""
-    nested = f"regexp_matches({sql}, '^[\\[{{]')"  # a list or an object of JSON
-    bad = f"coalesce(trim({sql}, {BLANKS}), '') = '' OR length({sql}) > {LONGEST_ID} OR {nested}"
+    nested = f"left({sql}, 1) IN ('[', '{{')"  # a list or an object of JSON
+    bad = f"coalesce({sql}, '') = '' OR length({sql}) > {LONGEST_ID} OR {nested}"
     return f"WHEN {bad} THEN {_fault(column, sql, 'an id')}"
 
 

@@ -35,7 +35,7 @@ _BOMS |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 @dataclasses.dataclass(frozen=True)
 class TextForm:
     """separator: up to four characters. header: "yes" or "no". encoding: a name that Python knows.
-    quote: one character, or "none". What is "" is detected.
+    quote: a quotation mark, or "none". What is "" is detected.
     """
 
     separator: str = ""
@@ -48,8 +48,8 @@ class TextForm:
             raise UserError(f"data.table.header={self.header!r}: use yes or no")
         if len(self.separator) > 4 or set(self.separator) & set("\r\n"):
             raise UserError(f"data.table.separator={self.separator!r}: use one to four characters")
-        if self.quote != NO_QUOTE and len(self.quote) > 1:
-            raise UserError(f"data.table.quote={self.quote!r}: use one character or {NO_QUOTE}")
+        if self.quote not in ("", '"', "'", NO_QUOTE):
+            raise UserError(f"data.table.quote={self.quote!r}: use \", ' or {NO_QUOTE}")
         try:
             codecs.lookup(self.encoding or "utf-8")
         except (LookupError, ValueError):
