@@ -87,7 +87,11 @@ def _run(
         logging.get_absl_handler().addFilter(_is_for_the_user)
         sys.unraisablehook = _report
         stopping.listen()
-        main(argv)
+        try:
+            main(argv)
+            stopping.ignore()  # all is done
+        finally:
+            stopping.wait_for_device()
 
     if not set(HELP).isdisjoint(sys.argv[1:]):  # of a command in another folder: launch/__init__.py has ours
         sys.exit(help_of(Path(sys.argv[0])))
@@ -101,21 +105,28 @@ def _run(
             _end(2)
         sys.exit(2)
     except KeyboardInterrupt:
-        stopping.ignore()
-        if not resumes:
-            print("interrupted", file=sys.stderr)
-            sys.exit(130)
-        if machines.speaks():
-            print(f"stopped; go on with: {stopping.resuming_command()}", file=sys.stderr)
+        _stopped(resumes)
     except BrokenPipeError:  # `... | head` has read enough; what is still in the buffer has nowhere to go
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except Exception as error:
         if not (fault := disk_fault(error)):
+            if stopping.was_asked():
+                _stopped(resumes)
             raise
         again = f"; then go on with: {stopping.resuming_command()}" if resumes else ""
         print("error:", shown(f"{fault}: make room there, or make it writable{again}"), file=sys.stderr)
         _end(2)
+
+
+def _stopped(resumes: bool) -> NoReturn:
+    stopping.ignore()
+    if not resumes:
+        print("interrupted", file=sys.stderr)
+        stopping.leave(130)
+    if machines.speaks():
+        print(f"stopped; go on with: {stopping.resuming_command()}", file=sys.stderr)
+    stopping.leave(0)
 
 
 def _end(code: int) -> NoReturn:
@@ -135,9 +146,11 @@ def _is_for_the_user(record: python_logging.LogRecord) -> bool:
 
 
 def _report(unraisable) -> None:
-    """What is raised where nobody can catch it. After one refused write, tensorstore finds nobody in orbax to
-    tell of the next."""
-    if str(unraisable.exc_value) != "Event loop is closed":
+    """What is raised where nobody can catch it: a stop, too. After one refused write, tensorstore finds
+    nobody in orbax to tell of the next."""
+    if unraisable.exc_type is KeyboardInterrupt:
+        stopping.again()
+    elif str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)
 
 

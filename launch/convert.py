@@ -14,7 +14,8 @@ is whole. Given again, the same command finds it there and ends.
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import jax
@@ -23,7 +24,8 @@ from absl import flags
 from tqdm import tqdm
 
 from launch import command
-from r2rec_jax.model.hf import Leaf, abstract_params, hf_tensors
+from r2rec_jax.model.casts import cast
+from r2rec_jax.model.hf import Leaf, abstract_params, hf_name, hf_tensors
 from r2rec_jax.model.lora import merge
 from r2rec_jax.model.peft import save_adapter
 from r2rec_jax.model.shards import INDEX, write_tensors
@@ -68,24 +70,27 @@ def convert(source: Path, target: Path, dtype: str, overwrite: bool) -> None:
     """Writes `target` from `source` in the other form, weights in `dtype`, companion files as they are.
 
     Raises:
-      UserError: the source is no whole model, or the target exists and `overwrite` is false.
+      UserError: the source is no whole model, or holds numbers that `dtype` has not; or the target exists
+        and `overwrite` is false.
     """
     if source.resolve() == target.resolve():
         raise UserError(f"--source and --target are both {source}: name another --target")
     made_from = made.digest({"dtype": dtype}, source)
     to_hf = is_orbax(source)
-    config, leaves = read_weights(source, np.dtype(dtype))
+    # In float32 first, where what the target cannot hold is to be counted.
+    config, leaves = read_weights(source, np.float32 if dtype == "float16" else np.dtype(dtype))
     if _is_there(target, made_from, overwrite):
         return
+    zeros = Counter()
     with new_folder(target, overwrite) as temporary:
         _copy_companions(source, temporary, dtype)
-        leaves = _progress(leaves, abstract_params(config), dtype)
+        leaves = _progress(_narrow(leaves, dtype, zeros), abstract_params(config), dtype)
         if to_hf:
             write_tensors(temporary, hf_tensors(leaves, dtype))
         else:
             save_orbax(temporary, leaves)
         made.record(temporary, made_from)
-    print(f"{target}: {'Hugging Face safetensors' if to_hf else 'orbax'}, {dtype}")
+    print(f"{target}: {'Hugging Face safetensors' if to_hf else 'orbax'}, {dtype}{_told(zeros)}")
 
 
 def export(
@@ -107,12 +112,39 @@ def export(
         return
     # Summed in float32 whatever is written, so that nothing is rounded twice.
     config, leaves = read_weights(base, np.float32)
+    zeros = Counter()
     with new_folder(target, overwrite) as temporary:
         _copy_companions(Path(base), temporary, dtype)
-        leaves = _progress(merge(leaves, adapter, lora), abstract_params(config), "float32")
+        leaves = _narrow(merge(leaves, adapter, lora), dtype, zeros)
+        leaves = _progress(leaves, abstract_params(config), dtype)
         write_tensors(temporary, hf_tensors(leaves, dtype))
         made.record(temporary, made_from)
-    print(f"{target}: {base} with the adapter of {workdir}, {dtype}")
+    print(f"{target}: {base} with the adapter of {workdir}, {dtype}{_told(zeros)}")
+
+
+def _narrow(leaves: Iterable[Leaf], dtype: str, zeros: Counter) -> Iterator[Leaf]:
+    """The leaves in `dtype`; `zeros` counts, by tensor, the weights that are too small for it.
+
+    Raises UserError for one that is too large.
+    """
+    for path, leaf in leaves:
+        if leaf.dtype != dtype:
+            weights, layered = np.asarray(leaf), path[0] == "layers"
+            leaf = np.empty(weights.shape, dtype)
+            for layer in range(len(weights)) if layered else [...]:
+                name = hf_name(path, layer if layered else None)
+                leaf[layer] = cast(weights[layer], dtype, name)
+                zeros[name] += np.count_nonzero(weights[layer]) - np.count_nonzero(leaf[layer])
+            leaf = jax.device_put(leaf)
+        yield path, leaf
+        del leaf  # before the next one is made
+
+
+def _told(zeros: Counter) -> str:
+    if not zeros.total():
+        return ""
+    name, most = zeros.most_common(1)[0]
+    return f"; {zeros.total():,} weights are too small for it and became 0, most in {name}: {most:,}"
 
 
 def _is_there(target: Path, made_from: str, overwrite: bool) -> bool:

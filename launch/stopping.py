@@ -1,5 +1,7 @@
 """Being told to stop, by Ctrl-C or SIGTERM: the first time in good order, the second time at once."""
 
+import atexit
+import contextlib
 import os
 import re
 import shlex
@@ -7,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+from typing import NoReturn
 
 from r2rec_jax.runtime import workdir
 
@@ -14,6 +17,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # A terminal and a scheduler tell a whole group, and whoever stands between (make, a shell) passes it on: what
 # comes this soon after the first signal is the first signal.
 SAME_S = 1.0
+AGAIN_S = 0.02  # after a stop was raised where nobody can catch it
+_asked = threading.Event()
 
 
 def listen() -> None:
@@ -29,6 +34,46 @@ def listen() -> None:
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     threading.Thread(target=_count, args=(reader,), daemon=True).start()
+
+
+def was_asked() -> bool:
+    """Whether a signal has come. What is raised then is the stop, whatever it looks like: a
+    KeyboardInterrupt within JAX's tracing comes out as an error of JAX's."""
+    return _asked.wait(0.05)  # for the thread that counts
+
+
+def again() -> None:
+    """Raises KeyboardInterrupt once more, soon: the last one came within a callback of the garbage collector
+    or a destructor, where Python reports it and goes on."""
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
+
+
+def wait_for_device() -> None:
+    """Returns when this process has nothing in work on its devices any more, if it uses any.
+
+    With several processes nobody waits: the others may not take part in what is in work.
+    """
+    if (jax := sys.modules.get("jax")) is None:
+        return
+    from jax._src import xla_bridge
+
+    if not xla_bridge.backends_are_initialized() or jax.process_count() > 1:
+        return
+    for array in jax.live_arrays():
+        with contextlib.suppress(Exception):  # of a failed program, or of an array given away meanwhile
+            array.block_until_ready()
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process as the interpreter does, but for its own end: a thread of XLA that comes to Python
+    then ends the process with "terminate called without an active exception"."""
+    threading._shutdown()  # waits for what writes a checkpoint
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def ignore() -> None:
@@ -53,6 +98,7 @@ def _count(reader: int) -> None:
     while numbers := os.read(reader, 64):  # a byte a signal, whoever handles it
         if not set(SIGNALS).intersection(numbers):
             continue
+        _asked.set()
         now = time.monotonic()
         first = now if first is None else first
         if now - first > SAME_S:

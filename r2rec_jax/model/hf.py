@@ -10,6 +10,7 @@ import numpy as np
 from flax import traverse_util
 from flax.linen import meta
 
+from r2rec_jax.model.casts import cast
 from r2rec_jax.model.config import LlamaConfig, load_config, to_hf
 from r2rec_jax.model.llama import Llama, abstract_variables
 from r2rec_jax.model.shards import Stored, read_headers, read_slice, transpose_into, write_tensors
@@ -64,7 +65,8 @@ def read_params(folder: str | Path, dtype, shardings=None) -> tuple[LlamaConfig,
 
     Raises:
       UserError: at once, before any weight is read: one line that names every missing, unknown,
-        misshaped or repeated tensor, every wrong dtype and absent file.
+        misshaped or repeated tensor, every wrong dtype and absent file; a number that is not finite, or not
+        in `dtype`, when its parameter's turn comes.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -199,7 +201,10 @@ def save_params(
 
 
 def hf_tensors(leaves, dtype) -> Iterator[tuple[str, np.ndarray]]:
-    """(name, tensor) in Hugging Face's names and layout, for (path, array) of this project's."""
+    """(name, tensor) in Hugging Face's names and layout, for (path, array) of this project's.
+
+    Raises UserError for a number that is not finite, or not in `dtype`.
+    """
     for path, leaf in leaves:
         yield from _tensors_of(path, np.asarray(leaf), dtype)
         del leaf  # before the next one is made
@@ -207,7 +212,7 @@ def hf_tensors(leaves, dtype) -> Iterator[tuple[str, np.ndarray]]:
 
 def _tensors_of(path: tuple[str, ...], leaf: np.ndarray, dtype) -> Iterator[tuple[str, np.ndarray]]:
     for layer, value in enumerate(leaf) if path[0] == "layers" else [(None, leaf)]:
-        value = np.ascontiguousarray(value.astype(dtype, copy=False))
+        value = np.ascontiguousarray(cast(value, dtype, hf_name(path, layer)))
         if _is_transposed(path):
             tensor = np.empty(value.shape[::-1], dtype)
             transpose_into(tensor, value)

@@ -15,6 +15,7 @@ import safetensors.numpy
 from flax import traverse_util
 from flax.linen import meta
 
+from r2rec_jax.model.casts import cast
 from r2rec_jax.model.config import LARGEST, LlamaConfig
 from r2rec_jax.model.hf import misfits
 from r2rec_jax.model.llama import Llama, abstract_variables
@@ -25,6 +26,7 @@ from r2rec_jax.runtime.outside import parse_json
 from r2rec_jax.runtime.paths import new_folder
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 # Fields of adapter_config.json that may hold something, and the values that this code implements; any
 # field that is neither here nor below must be empty (null, false, "", [] or {}).
@@ -108,8 +110,8 @@ def load_adapter(folder: str | Path, config: LlamaConfig, shardings=None) -> tup
       shardings: tree of shardings like `lora`; None leaves JAX's default placement.
 
     Raises:
-      UserError: an unsupported field, a damaged file, or every missing, unknown or misshaped tensor in
-        one line.
+      UserError: an unsupported field, a damaged file, every missing, unknown or misshaped tensor and wrong
+        dtype in one line, or a number that is not finite in float32.
     """
     path = Path(folder) / WEIGHTS
     lora = load_config(folder)
@@ -125,15 +127,18 @@ def load_adapter(folder: str | Path, config: LlamaConfig, shardings=None) -> tup
         for leaf, shape in abstract.items()
         for layer in range(shape.shape[0])
     }
-    if faults := misfits({name: tensor.shape for name, tensor in tensors.items()}, wanted):
+    wrong = [f"{name} {tensor.dtype}" for name, tensor in tensors.items() if tensor.dtype not in DTYPES]
+    found = {name: tensor.shape for name, tensor in tensors.items()}
+    if faults := misfits(found, wanted, {"wrong dtype": wrong}):
         raise UserError(
             f"{folder} does not fit its {CONFIG} and the base model: {faults}; use the base it was made for"
         )
     placed = traverse_util.flatten_dict(shardings) if shardings is not None else {}
     tree = {}
     for leaf, shape in abstract.items():
-        layers = [tensors[tensor_name(leaf, layer)].T for layer in range(shape.shape[0])]
-        tree[leaf] = jax.device_put(np.stack(layers).astype(np.float32), placed.get(leaf))
+        names = [tensor_name(leaf, layer) for layer in range(shape.shape[0])]
+        layers = [cast(tensors[name].T, np.float32, f"{path}: {name}") for name in names]
+        tree[leaf] = jax.device_put(np.stack(layers), placed.get(leaf))
     return lora, traverse_util.unflatten_dict(tree)
 
 
@@ -150,10 +155,10 @@ def save_adapter(
 
     `base_model` is recorded as the name or folder of what the adapter was trained on; `made_from` as for
     `made.record`.
-    Raises UserError if `folder` exists and `overwrite` is false.
+    Raises UserError if `folder` exists and `overwrite` is false, or for a number that is not finite.
     """
     tensors = {
-        tensor_name(path, layer): np.ascontiguousarray(value.T)
+        tensor_name(path, layer): np.ascontiguousarray(cast(value.T, np.float32, tensor_name(path, layer)))
         for path, leaf in traverse_util.flatten_dict(jax.device_get(lora)).items()
         for layer, value in enumerate(leaf)
     }

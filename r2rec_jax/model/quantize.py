@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
+SMALLEST = 1e-30  # of a channel's largest weight that is told from 0
+
 
 def quantize(kernel, axis: int = -2) -> tuple[jax.Array, jax.Array]:
     """Rounds a kernel [..., in, out] to (int8 of its shape, scale float32 [..., out]).
@@ -15,8 +17,9 @@ def quantize(kernel, axis: int = -2) -> tuple[jax.Array, jax.Array]:
     """
     kernel = kernel.astype(jnp.float32)
     largest = jnp.max(jnp.abs(kernel), axis=axis)
-    # Zeros are zeros under any scale; this one can divide.
-    scale = jnp.where(largest > 0, largest, 1.0) / 127.0
+    # Zeros are zeros under any scale; this one can divide. A device that has no subnormal numbers would make
+    # a scale of 0 of what is as small, and NaN of its weights.
+    scale = jnp.where(largest > SMALLEST, largest, 1.0) / 127.0
     return jnp.round(kernel / jnp.expand_dims(scale, axis)).astype(jnp.int8), scale
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from r2rec_jax.model.casts import cast
 from r2rec_jax.runtime.errors import UserError, shown
 from r2rec_jax.runtime.outside import parse_json
 
@@ -91,7 +92,8 @@ def read_slice(
 ) -> None:
     """Fills `out` with tensor[index], transposed if so, in `out`'s dtype; one or two dimensions.
 
-    Besides `out` it needs a few MB, and the file's pages of this slice while it runs.
+    Besides `out` it needs a few MB, and the file's pages of this slice while it runs. Raises UserError for a
+    number that is not finite, or not in that dtype.
     """
     # Opened for every tensor: pages of a mapped file count as resident until it is closed. Reading
     # without a map (backend "pread") fetches the whole tensor for any slice of it in safetensors 0.8.
@@ -103,7 +105,7 @@ def read_slice(
 
         def read(start: int) -> None:
             stop = min(start + step, rows.stop)
-            piece = tensor[(slice(start, stop), *columns)].astype(out.dtype, copy=False)
+            piece = cast(tensor[(slice(start, stop), *columns)], out.dtype, f"{stored.file}: {name}")
             here = slice(start - rows.start, stop - rows.start)
             if transposed:
                 transpose_into(out[:, here], piece)

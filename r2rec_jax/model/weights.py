@@ -36,8 +36,8 @@ def read_weights(folder: str | Path, dtype, shardings=None) -> tuple[LlamaConfig
     """`hf.read_params` for a folder of either form: parameter by parameter into their shardings.
 
     Raises:
-      UserError: at once for what does not fit config.json; damaged data of the orbax form when its
-        parameter's turn comes.
+      UserError: at once for what does not fit config.json; damaged data of the orbax form, and numbers
+        that are not finite or not in `dtype`, when their parameter's turn comes.
     """
     if not is_orbax(folder):
         return read_params(folder, dtype, shardings)
@@ -100,7 +100,17 @@ def _read(where: Path, path: tuple[str, ...], shape: tuple[int, ...], dtype, sha
     except Exception as error:  # orbax lets through what its layers raise
         raise _damaged(where, error) from error
     gc.collect()  # orbax leaves a copy behind in a reference cycle
+    if not _all_finite(array):
+        raise UserError(
+            f"{where}: {'/'.join(path)} holds numbers that are not finite in {array.dtype}: load it in "
+            "another dtype, or convert it again"
+        )
     return array.block_until_ready()
+
+
+@jax.jit
+def _all_finite(array: jax.Array) -> jax.Array:
+    return jax.numpy.isfinite(array).all()
 
 
 def _damaged(where: Path, error: Exception) -> UserError:

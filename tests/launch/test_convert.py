@@ -85,6 +85,44 @@ def test_dtype_is_that_of_the_weights_written(source, tmp_path):
         assert json.loads((tmp_path / folder / "config.json").read_text())["torch_dtype"] == dtype
 
 
+def with_weights(source: Path, name: str, values: dict) -> None:
+    held = tensors(source)
+    held[name] = held[name].astype(np.float32)
+    for place, value in values.items():
+        held[name][place] = value
+    safetensors.numpy.save_file(held, source / "model.safetensors", metadata={"format": "pt"})
+
+
+Q_PROJ = "model.layers.1.self_attn.q_proj.weight"
+
+
+def test_a_weight_that_float16_has_not_is_refused_by_name(source, tmp_path):
+    with_weights(source, Q_PROJ, {(3, 5): 1e5})
+    target = tmp_path / "target"
+    with pytest.raises(UserError, match=rf"{Q_PROJ} holds 100000, and float16 ends at 65504"):
+        convert(source, target, "float16", overwrite=False)
+    assert not target.exists()
+    convert(source, target, "bfloat16", overwrite=False)
+    with pytest.raises(UserError, match=rf"{Q_PROJ} holds 99840, and float16 ends at 65504"):
+        convert(target, tmp_path / "back", "float16", overwrite=False)
+    assert not (tmp_path / "back").exists()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_what_is_no_number_is_refused_by_name(source, tmp_path, dtype, value):
+    with_weights(source, Q_PROJ, {(0, 0): value})
+    with pytest.raises(UserError, match=rf"model\.safetensors: {Q_PROJ} holds {value}, which is no weight"):
+        convert(source, tmp_path / "target", dtype, overwrite=False)
+    assert not (tmp_path / "target").exists()
+
+
+def test_weights_too_small_for_float16_are_counted_by_name(source, tmp_path, capsys):
+    with_weights(source, Q_PROJ, {(0, slice(3)): 2e-8, (1, 0): 5e-8})
+    convert(source, tmp_path / "target", "float16", overwrite=False)
+    assert f"3 weights are too small for it and became 0, most in {Q_PROJ}: 3" in capsys.readouterr().out
+
+
 def test_the_command(source, tmp_path):
     done = start("--source=source", "--target=orbax", cwd=tmp_path)
     out, err = done.communicate()

@@ -56,6 +56,14 @@ def test_no_weight_moves_by_more_than_half_a_step():
     assert np.all(peaks == np.where(largest > 0, 127, 0))
 
 
+def test_channels_of_subnormal_numbers_are_zero():
+    kernel = np.zeros((3, 4), np.float32)
+    kernel[:, 1], kernel[:, 2], kernel[1, 3] = 1e-40, 1e-37, 2.0
+    whole, scale = quantize(jnp.asarray(kernel))
+    assert np.isfinite(scale).all() and (np.asarray(scale) > 0).all()
+    assert np.array_equal(whole, [[0, 0, 0, 0], [0, 0, 0, 127], [0, 0, 0, 0]])
+
+
 def test_only_the_seven_linear_layers_are_int8(both, config):
     params, int8 = both
     wanted = shapes(Llama(config, int8=True))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import zlib
@@ -58,6 +59,53 @@ def test_a_reader_that_has_enough_ends_a_command_without_a_traceback():
     command = f"{sys.executable} -m launch.train --help | head -1"
     done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.startswith("Trains:") and done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "JAX_ENABLE_X64=1",
+        "JAX_ENABLE_X64=True",
+        "JAX_DEFAULT_MATMUL_PRECISION=bfloat16",
+        "JAX_DEFAULT_PRNG_IMPL=rbg",
+        "JAX_THREEFRY_PARTITIONABLE=0",
+        "JAX_RANDOM_SEED_OFFSET=1",
+        "JAX_DISABLE_JIT=1",
+        "XLA_FLAGS=--xla_cpu_enable_fast_math",
+    ],
+)
+def test_what_would_change_numbers_is_refused_by_name(setting):
+    name, _, value = setting.partition("=")
+    command = [sys.executable, "-m", "launch.report"]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | {name: value}, capture_output=True, text=True)
+    told = f"error: the environment has {setting}, which changes numbers: unset it\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", told)
+
+
+def test_every_setting_named_is_one_of_jax_and_as_it_is_by_itself():
+    import jax
+
+    for name, fine in process.NUMBERS.items():
+        value = jax.config.values[name.lower()]
+        assert value is None or getattr(value, "name", str(value)).lower() in fine
+
+
+def test_settings_that_change_no_number_are_the_users(start):
+    theirs = {"JAX_ENABLE_X64": "0", "JAX_DEBUG_NANS": "1", "XLA_FLAGS": "--xla_cpu_enable_fast_math=false"}
+    assert theirs.items() <= start(**theirs).items()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_among_the_imports_ends_in_one_line(tmp_path, number):
+    (tmp_path / "launch").mkdir()
+    (tmp_path / "launch" / "__init__.py").write_text((ROOT / "launch" / "__init__.py").read_text())
+    (tmp_path / "launch" / "slow.py").write_text("import time; print('here', flush=True); time.sleep(60)")
+    command = [sys.executable, "-m", "launch.slow"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    child = subprocess.Popen(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, **pipes)
+    assert child.stdout.readline() == "here\n"
+    child.send_signal(number)
+    assert (child.communicate()[1], child.returncode) == ("interrupted\n", 130)
 
 
 def age(path: Path, seconds: float) -> None:
