@@ -47,7 +47,7 @@ def rank(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, dict]:
     claim(workdir, config, overwrite)
     lines, results, ranks = UserLines(workdir, dataset), {}, {}
     for name in config.systems:
-        if (name, 0, int(users[-1])) not in lines:
+        if any((name, 0, int(user)) not in lines for user in users):
             _rank(dataset, users, section(config, name), workdir / name, lines)
         ranks[name] = lines.ranks(name, users)
         wall_s = sum(line["wall_s"] for line in lines.of(name, 0, users))

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from launch import command
-from launch.inputs import require
+from launch.inputs import require, stage_of
 from launch.rankers import Rank, count_runs, make_rankers, prompt_section
 from r2rec_jax.data import prepared
 from r2rec_jax.data.prepared import Dataset
@@ -28,7 +28,6 @@ from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.workdir import claim
 from r2rec_jax.train.scoring import Scored, Scorer
 
-STAGES = ("sft", "tallrec", "llara")  # configs that a system of this name is trained by, else grpo
 # Of all runs of all users: name in metrics.json -> in a line.
 RATES = {"valid_rate": "valid", "truncation_rate": "truncated", "statements": "statements"}
 RATES |= {"dropped_chains": "dropped_chains", "dropped_likes": "dropped_likes", "reward": "reward"}
@@ -42,8 +41,8 @@ def evaluate(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, di
     """Ranks with every system, writes the two files, and returns the metrics of each system."""
     sections = {name: prompt_section(config, name) for name in config.systems}
     runs = {name: count_runs(config, name, section) for name, section in sections.items()}
-    adapted = {c.adapter: name if name in STAGES else "grpo" for name, c in config.systems.items()}
-    require(config, "model", "data", adapters={folder: stage for folder, stage in adapted.items() if folder})
+    adapters = {c.adapter: stage_of(c.adapter, name) for name, c in config.systems.items() if c.adapter}
+    require(config, "model", "data", adapters=adapters)
     chat = Chat(config.model.folder, first_item=load_config(config.model.folder).vocab_size)
     dataset = prepared.load(config.data.folder)
     users = dataset.split.users["evaluation"]

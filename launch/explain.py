@@ -17,11 +17,10 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from launch import command
-from launch.finished import POLICY, read_finished
+from launch.finished import read_finished
 from r2rec_jax.chains.graph import build_graph
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.evaluate.cases import build_case
-from r2rec_jax.evaluate.systems import about
 from r2rec_jax.evaluate.terminal import case_text
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.plain_text import plain
@@ -39,10 +38,12 @@ def main(config: ConfigDict, workdir: Path, _: bool) -> None:
 def explain(config: ConfigDict, workdir: Path, user_id: str | None, width: int, styled: bool) -> str:
     """The user's case as text. Raises UserError for a user who was not evaluated, naming the nearest."""
     finished = read_finished(workdir)
-    if POLICY not in finished.metrics:
-        raise UserError(f"no results of {POLICY!r} in {workdir}: run launch.reproduce into it to the end")
+    if not (policy := finished.policy):
+        raise UserError(
+            f"no results of R2Rec in {workdir}: run launch.reproduce into it to the end, or launch.eval"
+        )
     user = _evaluated(user_id, finished.dataset)
-    (row,) = finished.lines[POLICY].of(POLICY, 0, [user])
+    (row,) = finished.lines[policy].of(policy, 0, [user])
     case = build_case(
         row,
         finished.dataset,
@@ -55,7 +56,7 @@ def explain(config: ConfigDict, workdir: Path, user_id: str | None, width: int, 
     for name, lines in finished.lines.items():
         (row,) = lines.of(name, 0, [user])
         missed = "not in its answer" if row.get("valid", True) else "a miss: its answer breaks the form"
-        text.append(f"  {plain(about(name).label)}: {row['truth_rank'] or missed}")
+        text.append(f"  {plain(finished.about(name).label)}: {row['truth_rank'] or missed}")
     return "\n".join(text)
 
 

@@ -9,11 +9,11 @@ import numpy as np
 from r2rec_jax.data import prepared
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.evaluate.results import METRICS, UserLines, read_metrics
+from r2rec_jax.evaluate.systems import ALIASES, POLICY, System, about, policy_in
 from r2rec_jax.evaluate.table import SeedResult
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.outside import parse_json
 
-POLICY = "r2rec"  # the finished one
 STAGES = "stages.json"  # of a run, by stage: {"seconds", of all attempts, and "done"}
 # What makes a system's adapter.
 MADE_BY = {
@@ -39,6 +39,15 @@ class Finished:
     lines: dict[str, UserLines]
     seconds: dict[str, float]
 
+    @property
+    def policy(self) -> str | None:
+        """The name of the finished policy, None where it was not evaluated."""
+        return policy_in(self.metrics)
+
+    def about(self, system: str) -> System:
+        """What is known of a system, of which only a language model's answers are valid or not."""
+        return about(system, classical="valid_rate" not in self.metrics[system])
+
     def rows(self, system: str) -> list[dict]:
         """The users' lines of the system's first run."""
         return self.lines[system].of(system, 0, self.users)
@@ -49,7 +58,7 @@ class Finished:
 
     def seed_result(self, system: str) -> SeedResult:
         metrics = self.metrics[system]
-        trained = sum(self.seconds.get(stage, 0.0) for stage in MADE_BY.get(system, ()))
+        trained = sum(self.seconds.get(stage, 0.0) for stage in MADE_BY.get(ALIASES.get(system, system), ()))
         seconds, valid = metrics["wall_s"] + trained, metrics.get("valid_rate")
         return SeedResult(self.seed, self.users, self.ranks(system), seconds, valid)
 

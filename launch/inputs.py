@@ -1,16 +1,40 @@
-"""What a command reads and must find: everything missing is named at once, with what makes it."""
+"""What a command reads and must find: everything missing is named at once, with the command that makes it."""
 
+import importlib
+import shlex
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from configs.base import MODEL_MINI, MODEL_TINY
+from configs import data as data_config
+from configs.base import MODEL_8B, MODEL_MINI, MODEL_TINY
+from launch.overrides import flatten
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.model.config import load_config
 from r2rec_jax.model.items import read_items
 from r2rec_jax.runtime import mirror
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.train.state import CHECKPOINTS
+
+STAGE_PRESETS = (None, "quickstart", "mini")
+# Of the config files by which something missing is made.
+PRESETS = {
+    "data": (*data_config.MOVIELENS, *data_config.PAPER, *data_config.AMAZON, "generated", "mini", "table"),
+    "sft": STAGE_PRESETS,
+    "grpo": STAGE_PRESETS,
+    "baselines": STAGE_PRESETS,
+    "tallrec": STAGE_PRESETS[:2],
+    "llara": STAGE_PRESETS[:2],
+}
+STAGES = ("sft", "grpo", "tallrec", "llara")
+# What a stage makes depends on these sections and fields of a config, `but` on how fast or where.
+MADE_FROM = {
+    "prepare": ("data",),
+    "annotate": ("seed", "data", "prompt", "model", "annotate"),
+    "train": ("seed", "data", "prompt", "model", "lora", "annotate"),
+    "baselines": ("seed", "data"),
+}
+BUT = ("data.workers", "model.remat", "model.attention", "model.item_table")
 
 
 def require(config: ConfigDict, *kinds: str, adapters: dict[str, str] | None = None) -> None:
@@ -22,47 +46,23 @@ def require(config: ConfigDict, *kinds: str, adapters: dict[str, str] | None = N
     Raises:
       UserError: one line with every input that is not there and the command that provides it.
     """
-    mini = config.prompt.wording == "mini"
-    preset = "mini" if mini else config.data.source
-    category = f" --config.data.category={config.data.category}" if preset.startswith("amazon") else ""
-    data_config = f"--config=configs/data.py:{preset}{category}"
-    stage_preset = ":quickstart" if preset == "generated" else ":mini" if mini else ""
-    fetch = f"hf download deepseek-ai/{Path(config.model.folder).name} --local-dir {config.model.folder}"
-    if config.model.folder == MODEL_TINY:
-        fetch = f"git checkout -- {MODEL_TINY}"
-    if config.model.folder == MODEL_MINI:
-        own = Path(MODEL_MINI).parent
-        fetch = f"python -m launch.train --config=configs/pretrain_mini.py --workdir={own}"
-    wanted = {
-        "model": (config.model.folder, fetch),
-        "data": (
-            config.data.folder,
-            f"python -m launch.prepare {data_config} --workdir={config.data.folder}",
-        ),
-        "traces": (
-            config.annotate.folder,
-            f"python -m launch.annotate {data_config} --workdir={config.annotate.folder}",
-        ),
-        "items": (
-            config.model.item_table,
-            f"python -m launch.baselines --config=configs/baselines.py{stage_preset} "
-            f"--config.systems=\"('sasrec',)\" --workdir={Path(config.model.item_table).parent.parent}",
-        ),
+    places = {
+        "model": config.model.folder,
+        "data": config.data.folder,
+        "traces": config.annotate.folder,
+        "items": config.model.item_table,
     }
-    found = [(kind, *wanted[kind]) for kind in kinds]
-    found += [
-        (
-            "adapter",
-            f"{folder}/{CHECKPOINTS}",
-            f"python -m launch.train --config=configs/{stage}.py{stage_preset} --workdir={folder}",
-        )
-        for folder, stage in (adapters or {}).items()
-    ]
+    wanted = [(kind, places[kind], kind) for kind in kinds]
+    wanted += [("adapter", f"{folder}/{CHECKPOINTS}", stage) for folder, stage in (adapters or {}).items()]
     for kind in kinds:
-        mirror.fetch(wanted[kind][0])
+        mirror.fetch(places[kind])
     for folder in adapters or {}:
         mirror.fetch(folder, f"{CHECKPOINTS}/")
-    missing = [f"no {kind} at {path} (`{fix}`)" for kind, path, fix in found if not Path(path).exists()]
+    missing = [
+        f"no {kind} at {path} ({_what_makes(maker, path, config)})"
+        for kind, path, maker in wanted
+        if not Path(path).exists()
+    ]
     if missing:
         raise UserError("; ".join(missing))
     if "model" in kinds:
@@ -97,6 +97,64 @@ def check_lengths(config: ConfigDict) -> None:
             f"more than the {positions} positions of {config.model.folder} (max_position_embeddings in its "
             "config.json): lower one of them"
         )
+
+
+def _what_makes(maker: str, path: str, config: ConfigDict) -> str:
+    if maker == "model":
+        return _model(path)
+    if maker == "data":
+        return f"`{command_for('prepare', 'data', config, path)}`"
+    if maker == "traces":
+        return f"`{command_for('annotate', 'data', config, path)}`"
+    if maker == "items":
+        workdir = str(Path(path).parent.parent)
+        return f"`{command_for('baselines', 'baselines', config, workdir, systems=('sasrec',))}`"
+    return f"`{command_for('train', maker, config, str(Path(path).parent))}`"
+
+
+def stage_of(folder: str, system: str) -> str:
+    """The config file that trains a system's adapter: its folder, or the system, is called after it."""
+    return next((name for name in (Path(folder).name, system) if name in STAGES), "grpo")
+
+
+def _model(folder: str) -> str:
+    name = Path(MODEL_8B).name
+    if folder == MODEL_TINY:
+        return f"`git checkout -- {MODEL_TINY}`"
+    if folder == MODEL_MINI:
+        workdir = Path(MODEL_MINI).parent
+        return f"`python -m launch.train --config=configs/pretrain_mini.py --workdir={workdir}`"
+    if Path(folder).name == name:
+        return f"`hf download deepseek-ai/{name} --local-dir {folder}`"
+    return "model.folder: name the folder of a Hugging Face Llama"
+
+
+def command_for(command: str, file: str, config: ConfigDict, workdir: str, **fields: object) -> str:
+    """The command line by which `launch.COMMAND` makes what `config` reads: with the nearest preset of
+    configs/FILE.py, and with every field in which that differs, besides `fields`."""
+    wanted = _made_from(command, config)
+    module, nearest = importlib.import_module(f"configs.{file}"), None
+    for preset in PRESETS[file]:
+        known = _made_from(command, module.get_config(preset))
+        # What only one of them has is of a stage's own.
+        differing = {name: wanted[name] for name in wanted if name in known and wanted[name] != known[name]}
+        if nearest is None or len(differing) < len(nearest[1]):
+            nearest = preset, differing
+    preset, differing = nearest
+    flags = [f"--config=configs/{file}.py" + (f":{preset}" if preset else "")]
+    # Double quotes inside, which a shell's single ones leave alone.
+    values = {name: str(value).replace("'", '"') for name, value in (differing | fields).items()}
+    flags += [f"--config.{name}={value}" for name, value in values.items()]
+    return shlex.join(["python", "-m", f"launch.{command}", *flags, f"--workdir={workdir}"])
+
+
+def _made_from(command: str, config: ConfigDict) -> dict[str, object]:
+    own = {"prepare": "data.folder", "annotate": "annotate.folder"}.get(command)
+    return {
+        name: value
+        for name, value in flatten(config).items()
+        if name.split(".")[0] in MADE_FROM[command] and name not in BUT and name != own
+    }
 
 
 def check_items(config: ConfigDict, dataset: Dataset) -> None:

@@ -15,13 +15,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from launch import command, tables
-from launch.finished import POLICY, Finished, read_finished
+from launch.finished import Finished, read_finished
 from r2rec_jax.chains.graph import build_graph
 from r2rec_jax.data.prepared import candidates_hash
 from r2rec_jax.evaluate.cases import Case, build_case, choose
 from r2rec_jax.evaluate.measure import by_quartile
 from r2rec_jax.evaluate.report import Curve, Groups, Report, render
-from r2rec_jax.evaluate.systems import about
 from r2rec_jax.evaluate.table import Table, as_json
 from r2rec_jax.evaluate.table_text import markdown
 from r2rec_jax.runtime import metrics
@@ -46,7 +45,7 @@ def write(config: ConfigDict, workdir: Path) -> dict[Path, Table]:
         runs = tables.finished_runs(config, workdir)
         made = {name: tables.of_seeds(config, name, workdir, runs) for name in config.tables}
         # Curves and cases are of one seed: the first with a policy.
-        seed = next((seed for seed, run in runs.items() if POLICY in run.metrics), next(iter(runs), None))
+        seed = next((seed for seed, run in runs.items() if run.policy), next(iter(runs), None))
         shown, folder, detail = runs.get(seed), workdir / f"seed{seed}", f"Of seed {seed}."
     else:
         shown, folder, detail = read_finished(workdir), workdir, ""
@@ -113,11 +112,12 @@ def _training(folder: Path) -> list[Curve]:
 
 
 def _compared(finished: Finished) -> dict[str, dict]:
-    """Label -> metrics: the finished policy and the best classical system, or the two best of these."""
-    others = [name for name in finished.metrics if about(name).group == "classical"]
-    best = sorted(others, key=lambda name: -finished.metrics[name]["hr@1"])
-    names = ([POLICY] if POLICY in finished.metrics else []) + best
-    return {about(name).label: finished.metrics[name] for name in names[:2]}
+    """Label -> metrics: the finished policy and the best classical system, or the two best of these; where
+    neither was evaluated, of all."""
+    best = sorted(finished.metrics, key=lambda name: -finished.metrics[name]["hr@1"])
+    names = [finished.policy] if finished.policy else []
+    names += [name for name in best if finished.about(name).group == "classical"]
+    return {finished.about(name).label: finished.metrics[name] for name in (names or best)[:2]}
 
 
 def _places(finished: Finished) -> Curve:
@@ -149,8 +149,8 @@ def _groups(finished: Finished) -> list[Groups]:
             {name: row["hr@1_by_popularity"] for name, row in compared.items()},
         ),
     ]
-    if POLICY in finished.metrics:
-        rows = finished.rows(POLICY)
+    if finished.policy:
+        rows = finished.rows(finished.policy)
         hit = np.array([row["truth_rank"] == 1 for row in rows], float)
         statements = np.array([row["statements"] for row in rows])
         if len(by_length := by_quartile(hit, statements, finished.seed)) > 1:
@@ -158,7 +158,7 @@ def _groups(finished: Finished) -> list[Groups]:
                 Groups(
                     "HR@1 by length of the reasoning",
                     "statements before the answer",
-                    {about(POLICY).label: by_length},
+                    {finished.about(finished.policy).label: by_length},
                     "Does more reasoning go with more success?",
                 )
             )
@@ -166,12 +166,12 @@ def _groups(finished: Finished) -> list[Groups]:
 
 
 def _cases(config: ConfigDict, finished: Finished) -> list[Case]:
-    if POLICY not in finished.metrics:
+    if not finished.policy:
         return []
     graph, before = build_graph(finished.dataset), config.data.before_target_time
     return [
         build_case(row, finished.dataset, graph, config.prompt, seed=finished.seed, before_target_time=before)
-        for row in choose(finished.rows(POLICY))
+        for row in choose(finished.rows(finished.policy))
     ]
 
 

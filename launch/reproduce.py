@@ -13,9 +13,9 @@ from ml_collections import ConfigDict
 
 from configs.base import system
 from launch import baselines, command, report, stages, tables
-from launch.finished import POLICY
 from launch.inputs import require
 from r2rec_jax.data.source import make_dataset
+from r2rec_jax.evaluate.systems import POLICY
 from r2rec_jax.evaluate.table_text import text
 from r2rec_jax.runtime.workdir import claim
 

@@ -15,20 +15,23 @@ from ml_collections import ConfigDict
 
 from configs.base import system
 from launch import baselines, stages
-from launch.finished import POLICY, Finished, read_finished, results_in
+from launch.finished import Finished, read_finished, results_in
 from r2rec_jax.data import amazon
 from r2rec_jax.data.source import make_dataset
 from r2rec_jax.evaluate.paper import SHORT, dataset_name
 from r2rec_jax.evaluate.systems import (
+    ALIASES,
     CLASSICAL,
     CLOSED,
+    POLICY,
     SYSTEMS,
     TABLES,
     TRAINED_ON,
     about,
     paper_of,
+    policy_in,
 )
-from r2rec_jax.evaluate.table import Table, lead_of, measured_row
+from r2rec_jax.evaluate.table import SeedResult, Table, lead_of, measured_row
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.train.state import CHECKPOINTS
 
@@ -75,10 +78,10 @@ def _policies(c: ConfigDict, run: Path, wanted: set[str]) -> None:
             "r2rec without rl": system(str(run / "sft")),
         }
         stages.evaluate(c, run, "eval_ablations", without)
-    for number, (name, folder) in enumerate(trained_elsewhere(c).items()):
-        adapter = Path(folder) / run.name / "grpo"
+    for data, folder in c.trained.items():
+        name, adapter = TRAINED_ON + SHORT[data], Path(folder) / run.name / "grpo"
         if name in wanted and (adapter / CHECKPOINTS).exists():
-            stages.evaluate(c, run, f"eval_transfer{number}", {name: system(str(adapter))})
+            stages.evaluate(c, run, f"eval_transfer_{data}", {name: system(str(adapter))})
 
 
 def _trained_in(run: Path, systems: Mapping[str, ConfigDict]) -> dict[str, ConfigDict]:
@@ -113,9 +116,14 @@ def _waits_for(name: str, c: ConfigDict, run: Path) -> str:
 
 def of_run(config: ConfigDict, finished: Finished) -> Table:
     """The table of one run: every system it has."""
-    names = [name for name in SYSTEMS if name in finished.metrics]
-    names += [name for name in finished.metrics if name not in SYSTEMS]
+    known = list(SYSTEMS)
+    place = {name: known.index(ALIASES.get(name, name)) for name in finished.metrics if _is_known(name)}
+    names = sorted(place, key=place.get) + [name for name in finished.metrics if name not in place]
     return _table(config, "R2Rec", names, Path(), [finished], "")
+
+
+def _is_known(name: str) -> bool:
+    return ALIASES.get(name, name) in SYSTEMS
 
 
 def finished_runs(config: ConfigDict, workdir: Path) -> dict[int, Finished]:
@@ -190,11 +198,11 @@ def _table(
 ) -> Table:
     data = dataset_name(config.data.source, config.data.category)
     results = {name: [run.seed_result(name) for run in runs if name in run.metrics] for name in names}
+    policy = policy_in(names)
     rows = [
         measured_row(
             name,
-            about(name).label,
-            about(name).group,
+            *_called(name, config, results[name]),
             results[name],
             paper=paper_of(name, data),
             missing=f"needs {config.data.raw}" if no_data else _missing(name, config, workdir),
@@ -203,18 +211,25 @@ def _table(
     ]
     rows = [
         row
-        if row.system == POLICY
-        else dataclasses.replace(row, lead=lead_of(results.get(POLICY, []), results[row.system]))
+        if row.system == policy
+        else dataclasses.replace(row, lead=lead_of(results.get(policy, []), results[row.system]))
         for row in rows
     ]
     return Table(f"{title} on {data}", config_hash(config), rows, no_data)
+
+
+def _called(name: str, config: ConfigDict, results: list[SeedResult]) -> tuple[str, str]:
+    """A system's label and group. One of the user's own is classical where launch.baselines ranked by it."""
+    classical = any(result.valid_rate is None for result in results) or name in config.baselines.systems
+    system = about(name, classical=classical)
+    return system.label, system.group
 
 
 def _missing(name: str, config: ConfigDict, workdir: Path) -> str:
     """Why a system without results has none."""
     run = workdir / f"seed{min(config.policy_seeds, default=0)}"
     lack = _waits_for(name, config, run) if name in config.compared else ""
-    if about(name).group != "classical" and name not in CLOSED:
+    if _called(name, config, [])[1] != "classical" and name not in CLOSED:
         lack = absent_weights(config) or lack
     folder = trained_elsewhere(config).get(name)
     return lack or (f"needs that adapter in {folder}/seedN/grpo" if folder else "not run yet")

@@ -87,7 +87,7 @@ def pretrain(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Dri
         raise UserError(
             f"the tokenizer has {tokens} tokens and model.architecture.vocab_size={most}: make it as large"
         )
-    on_first(lambda: claim(workdir, config, overwrite))
+    _claim(config, workdir, overwrite)
     if made:
         on_first(lambda: write_atomic(folder / TOKENIZER, made.to_str(pretty=True)))
     chat = Chat(folder)
@@ -210,7 +210,7 @@ def _imitate(
         workers=config.data.workers,
         put=lambda batch: to_devices(batch, mesh),
     )
-    on_first(lambda: claim(workdir, config, overwrite))
+    _claim(config, workdir, overwrite)
     _supervise(config, workdir, policy, examples, mesh, parts, drive)
 
 
@@ -256,7 +256,7 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive) 
         lengths=questions.widths() if len(config.prompt.buckets) > 1 else None,
         workers=config.data.workers,
     )
-    on_first(lambda: claim(workdir, config, overwrite))
+    _claim(config, workdir, overwrite)
     # A copy: the state is donated to every step, the reference must outlive them all.
     state = place_state(TrainState.create(jax.tree.map(lambda x: x.copy(), reference), optimizer), mesh)
     frozen = {"base": policy.frozen, "reference": reference}
@@ -338,6 +338,11 @@ def _supervise(
         return state, metrics | {"train/at_best_s": at_best(batch)}, batch
 
     return drive(config, workdir, state, examples, advance, phases)
+
+
+def _claim(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
+    """A run that has ended goes on where `train.steps` is raised."""
+    on_first(lambda: claim(workdir, config, overwrite, grows="train.steps"))
 
 
 def _check_size(config: ConfigDict, there: int, what: str) -> None:

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from r2rec_jax.evaluate.cases import Case
 from r2rec_jax.evaluate.figures import COLOURS, interval_figure, line_figure
 from r2rec_jax.evaluate.metrics import chance
+from r2rec_jax.evaluate.systems import policy_in
 from r2rec_jax.evaluate.table import GROUPS, METRICS, Row, Table
 from r2rec_jax.evaluate.table_text import decimal, duration, lead_text
 
@@ -51,9 +52,8 @@ class Groups:
 class Report:
     """All that the page shows.
 
-    facts: run header, label -> value (dataset, model, seeds, ...). The last row of the table's group
-    "ours" is the finished policy. detail: which seed figures and cases are of, "" where there is but one.
-    candidates: candidates a user, which sets chance.
+    facts: run header, label -> value (dataset, model, seeds, ...). detail: which seed figures and cases are
+    of, "" where there is but one. candidates: candidates a user, which sets chance.
     """
 
     facts: dict[str, str]
@@ -76,7 +76,7 @@ def render(report: Report) -> str:
     )
     environment.filters |= {"number": decimal, "duration": duration, "ordinal": _ordinal, "lead": lead_text}
     rows = report.table.rows
-    ours = [row for row in rows if row.group == "ours"]
+    policy = policy_in(row.system for row in rows)
     others = [row for row in rows if row.group != "ours" and row.measured]
     return environment.get_template("report.html.j2").render(
         report=report,
@@ -87,8 +87,8 @@ def render(report: Report) -> str:
             if any(row.group == group for row in rows)
         },
         chance=chance(report.candidates),
-        # The last of our rows is the finished policy: choosing our best row would flatter us.
-        headline=ours[-1] if ours else None,
+        # The finished policy: choosing our best row would flatter us.
+        headline=next((row for row in rows if row.system == policy), None),
         rival=max(others, key=lambda row: row.measured["hr@1"], default=None),
         leads=any(row.lead for row in rows),
         paper=any(row.paper for row in rows),

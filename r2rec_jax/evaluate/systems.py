@@ -1,6 +1,7 @@
 """What the systems of a result are called, where they stand in a table, and whom of the paper they answer."""
 
 import dataclasses
+from collections.abc import Iterable
 
 from r2rec_jax.evaluate.paper import R2REC, Published, published, published_transfer
 
@@ -44,6 +45,9 @@ SYSTEMS = {
     "r2rec without rl": System("R2Rec without RL", "ours", "R2Rec without RL"),
     "r2rec": System("R2Rec", "ours", R2REC),
 }
+POLICY = "r2rec"  # the finished one
+# What the systems of configs/eval.py are called in the tables.
+ALIASES = {"base": "prompt only", "sft": "r2rec without rl", "sft+grpo": POLICY}
 CLASSICAL = tuple(name for name, system in SYSTEMS.items() if system.group == "classical")
 CLOSED = ("gpt-4o-mini", "o4-mini")  # behind a server, whose key they need
 OTHER_LLMS = ("chatrec", "tallrec", "llara")
@@ -55,13 +59,25 @@ TABLES = {
 TRAINED_ON = "r2rec trained on "  # and a data set: evaluated on another one
 
 
-def about(name: str) -> System:
-    """The system of SYSTEMS; one that is not there stands among ours under its own name."""
+def about(name: str, *, classical: bool = False) -> System:
+    """The system of SYSTEMS. One that is not there stands under its own name: among ours if that begins as
+    one of ours does, else with the `classical` ones or the other language models."""
+    name = ALIASES.get(name, name)
     if name in SYSTEMS:
         return SYSTEMS[name]
     base, *detail = name.split(", ", 1)
     label = SYSTEMS[base].label if base in SYSTEMS else base.replace("r2rec", "R2Rec")
-    return System(", ".join([label, *detail]), "ours")
+    if base.startswith("r2rec") or (base in SYSTEMS and SYSTEMS[base].group == "ours"):
+        group = "ours"
+    else:
+        group = "classical" if classical else "llm"
+    return System(", ".join([label, *detail]), group)
+
+
+def policy_in(names: Iterable[str]) -> str | None:
+    """Which of the systems is the finished policy, by its own name sooner than by an alias; None for none."""
+    found = {ALIASES.get(name, name): name for name in sorted(names, key=ALIASES.__contains__, reverse=True)}
+    return found.get(POLICY)
 
 
 def paper_of(name: str, dataset: str) -> Published | None:

@@ -5,6 +5,7 @@ import json
 import shutil
 from pathlib import Path
 
+from absl import logging
 from ml_collections import ConfigDict
 
 from r2rec_jax.runtime.copies import named
@@ -25,11 +26,11 @@ _locks: dict[Path, Lock] = {}
 _claimed: set[Path] = set()
 
 
-def claim(workdir: str | Path, config: ConfigDict, overwrite: bool) -> bool:
+def claim(workdir: str | Path, config: ConfigDict, overwrite: bool, grows: str = "") -> bool:
     """Takes `workdir` for `config`, recorded in its config.json (resolved, sorted), until this process ends.
 
     Returns True when the folder already belongs to this very config, `MANNERS` aside: resume from what it
-    holds.
+    holds. `grows` names a field that may also be higher than it was: the run is made longer, and recorded so.
     `overwrite` clears the folder first, whatever its config was.
 
     Raises:
@@ -48,17 +49,20 @@ def claim(workdir: str | Path, config: ConfigDict, overwrite: bool) -> bool:
         )
     resolved = json.loads(json.dumps(named(config.to_dict())))
     if record.is_file() and not overwrite:
-        _refuse_other(workdir, record, resolved)
+        _refuse_other(workdir, record, resolved, grows)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         _hold(workdir)
         if overwrite and record.is_file():
             _clear(workdir)
         resumed = record.is_file()
-        if resumed:
-            _refuse_other(workdir, record, resolved)  # it may be new
-        else:
+        grown = resumed and _refuse_other(workdir, record, resolved, grows)  # it may be new
+        if grown or not resumed:
             write_atomic(record, json.dumps(resolved, indent=2, sort_keys=True) + "\n")
+        if grown:
+            logging.info(
+                "%s; what depends on its end, as the learning rate does, is now that of the new", grown
+            )
     except OSError as error:
         raise UserError(f"--workdir {workdir} cannot be written: {error.strerror}") from error
     _claimed.add(workdir.resolve())
@@ -83,17 +87,29 @@ def _hold(workdir: Path) -> None:
         _locks[where] = Lock(workdir / LOCK, f"--workdir {workdir}")
 
 
-def _refuse_other(workdir: Path, record: Path, wanted: dict) -> None:
+def _refuse_other(workdir: Path, record: Path, wanted: dict, grows: str) -> str:
+    """Says by how much the run grows, "" where it is the same. Raises UserError where it is another."""
     try:
         present = parse_json(record.read_bytes())
     except ValueError as error:
         raise UserError(f"{record} is not JSON: choose another --workdir or add --overwrite") from error
-    differing = drift(present, wanted, ignored=MANNERS)
+    before, now = (_field(config, grows) for config in (present, wanted))
+    grown = type(before) is type(now) is int and before < now
+    differing = drift(present, wanted, ignored=(*MANNERS, grows) if grown else MANNERS)
     if differing:
+        only = f"; {grows} can be raised, not lowered" if before != now and not grown else ""
         raise UserError(
-            f"--workdir {workdir} belongs to another config: {first(differing)}; "
+            f"--workdir {workdir} belongs to another config: {first(differing)}{only}; "
             "choose another --workdir or add --overwrite to clear it"
         )
+    return f"{grows} is raised from {before} to {now}" if grown else ""
+
+
+def _field(tree: object, name: str) -> object:
+    """A field by its dotted name, None where there is none."""
+    for part in filter(None, name.split(".")):
+        tree = tree.get(part) if isinstance(tree, dict) else None
+    return tree if name else None
 
 
 def _clear(workdir: Path) -> None:

@@ -62,9 +62,9 @@ def supported(checker: FactChecker) -> Reward:
     return facts
 
 
-def functions(config: ConfigDict) -> list[Reward]:
-    """Of a whole config: the paper's, `supported` where it has a weight, and those of `reward.extra`, each
-    named "module:function".
+def functions(config: ConfigDict) -> list[tuple[Reward, float]]:
+    """Of a whole config, each with its weight: the paper's, `supported` where it has one, and those of
+    `reward.extra`, named "module:function", with those of `reward.extra_weights`, 1 each where these are ().
 
     Raises:
       UserError: a name that nothing can be imported by, or data.folder holds no data.
@@ -74,18 +74,27 @@ def functions(config: ConfigDict) -> list[Reward]:
         dataset = prepared.load(config.data.folder)
         words = wording_of(config.prompt.wording, dataset)
         ours.append(supported(FactChecker(dataset.catalog, words)))
-    return [*ours, *map(_imported, config.reward.extra)]
+    extra = config.reward.extra
+    weights = config.reward.get("extra_weights") or (1.0,) * len(extra)
+    return [
+        *((function, 1.0) for function in ours),
+        *zip(map(_imported, extra), weights, strict=True),
+    ]
 
 
-def reward(pay: list[Reward], said: Judged, config: ConfigDict) -> dict[str, float]:
-    """The parts of every function, by name.
+def reward(
+    pay: list[tuple[Reward, float]], said: Judged, config: ConfigDict
+) -> tuple[dict[str, float], float]:
+    """(the parts of every function by name, their weighted sum).
+
+    A part X weighs what its function does, times `config.X_weight` where there is such a field.
 
     Raises:
       ValueError: a part or their weighted sum is no finite float32, or two functions give one part.
       TypeError: a part's name is no text.
     """
-    parts = {}
-    for function in pay:
+    parts, total = {}, 0.0
+    for function, weight in pay:
         for name, value in function(said.prompt.record, said, config).items():
             if not isinstance(name, str):
                 raise TypeError(f"part {name!r} is not named by a text")
@@ -94,15 +103,11 @@ def reward(pay: list[Reward], said: Judged, config: ConfigDict) -> dict[str, flo
             parts[name] = float(value)
             if not math.isfinite(parts[name]):
                 raise ValueError(f"part {name!r} is {parts[name]}")
+            total += weight * config.get(f"{name}_weight", 1.0) * parts[name]
     # Infinite in the update's float32, one reward would take its whole group's advantages with it.
-    if not abs(total(parts, config)) <= LARGEST:
-        raise ValueError(f"the weighted parts add up to {total(parts, config)}")
-    return parts
-
-
-def total(parts: dict[str, float], config: ConfigDict) -> float:
-    """The weighted sum: part X has the weight `config.X_weight`, 1 where there is no such field."""
-    return sum(config.get(f"{name}_weight", 1.0) * value for name, value in parts.items())
+    if not abs(total) <= LARGEST:
+        raise ValueError(f"the weighted parts add up to {total}")
+    return parts, total
 
 
 def _pays(said: Judged, config: ConfigDict) -> bool:

@@ -25,7 +25,7 @@ from r2rec_jax.pipeline.prompts import Prompt
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.runtime.distributed import gather
 from r2rec_jax.runtime.errors import shown
-from r2rec_jax.train.rewards import functions, reward, total
+from r2rec_jax.train.rewards import functions, reward
 
 ELSEWHERE = "paid by another process"
 START_S = 120.0  # a worker imports what it needs in about a second
@@ -35,7 +35,7 @@ PROGRAM = "from r2rec_jax.train.scoring import serve; serve({})"
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """`parts` by name and `reward`, their sum; where a function failed, {}, nan, and `fault` says why."""
+    """`parts` by name and `reward`, their weighted sum; of a function that failed {} and nan, and `fault`."""
 
     judged: Judged
     parts: dict[str, float]
@@ -99,9 +99,10 @@ class Scorer:
         """Waits for all; logs a line when functions have failed."""
         scored = [wait() for wait in pending]
         if jax.process_count() > 1:
-            mine = [(k, one.parts, one.fault) for k, one in enumerate(scored) if one.fault != ELSEWHERE]
-            for k, parts, fault in itertools.chain(*gather(mine)):
-                scored[k] = self._scored(scored[k].judged, None, parts, fault)
+            paid = [(one.parts, one.reward, one.fault) for one in scored]
+            mine = [(k, *one) for k, one in enumerate(paid) if one[-1] != ELSEWHERE]
+            for k, *one in itertools.chain(*gather(mine)):
+                scored[k] = self._scored(scored[k].judged, None, *one)
         if faults := [one.fault for one in scored if one.fault]:
             logging.warning("%d of %d rewards failed, e.g. %s", len(faults), len(scored), faults[0])
         return scored
@@ -109,21 +110,21 @@ class Scorer:
     def _begin(self, item) -> Callable[[], Scored]:
         self._begun += 1
         if self._begun % jax.process_count() != jax.process_index():
-            return lambda: self._scored(item, None, {}, ELSEWHERE)
+            return lambda: self._scored(item, None, {}, math.nan, ELSEWHERE)
         if not self._threads:
             return lambda: self._scored(item, *self._payer(item))
         future = Future()
         self._tasks.put((item, future))
         return lambda: self._scored(item, *future.result())
 
-    def _scored(self, item, judged: Judged | None, parts: dict, fault: str) -> Scored:
+    def _scored(self, item, judged: Judged | None, parts: dict, reward: float, fault: str) -> Scored:
         if isinstance(item, Judged):
             judged = item
         elif judged is None:  # lost with its worker, or paid by another process
             judged = self._payer.read(item)
         else:
             judged = dataclasses.replace(judged, prompt=item[0])
-        return Scored(judged, parts, math.nan if fault else total(parts, self._config.reward), fault)
+        return Scored(judged, parts, reward, fault)
 
     def _work(self, worker: "_Worker", setup: dict) -> None:
         limit_s = self._config.reward.timeout_s
@@ -134,7 +135,12 @@ class Scorer:
                     result = worker.ask(item, limit_s)
                 except (EOFError, OSError) as error:
                     late = isinstance(error, TimeoutError)
-                    result = None, {}, f"no result within {limit_s:g} s" if late else "its process ended"
+                    result = (
+                        None,
+                        {},
+                        math.nan,
+                        f"no result within {limit_s:g} s" if late else "its process ended",
+                    )
                     worker.close()
                     worker = _Worker(setup)
                 future.set_result(result)
@@ -162,14 +168,14 @@ class Payer:
     def read(self, item: tuple[Prompt, np.ndarray, bool]) -> Judged:
         return judge(*item, self._chat, self._prompt)
 
-    def __call__(self, item) -> tuple[Judged, dict[str, float], str]:
-        """(judged, parts, fault) of a Judged or of what `read` takes."""
+    def __call__(self, item) -> tuple[Judged, dict[str, float], float, str]:
+        """(judged, parts, reward, fault) of a Judged or of what `read` takes."""
         judged = item if isinstance(item, Judged) else self.read(item)
         try:
-            return judged, reward(self._functions, judged, self._reward), ""
+            return judged, *reward(self._functions, judged, self._reward), ""
         except (Exception, SystemExit) as error:
             # Not str(error): an exception of the user's own may fail at that too.
-            return judged, {}, shown(traceback.format_exception_only(error)[-1].strip(), LONGEST)
+            return judged, {}, math.nan, shown(traceback.format_exception_only(error)[-1].strip(), LONGEST)
 
 
 class _Worker:
@@ -228,10 +234,10 @@ def serve(descriptor: int) -> None:
             while True:
                 item = connection.recv()
                 signal.setitimer(signal.ITIMER_REAL, limit_s)
-                judged, parts, fault = pay(item)
+                judged, *paid = pay(item)
                 signal.setitimer(signal.ITIMER_REAL, 0)
                 # The other side has the prompt.
                 said = None if judged is item else dataclasses.replace(judged, prompt=None)
-                connection.send((said, parts, fault))
+                connection.send((said, *paid))
         except (EOFError, ConnectionError):
             pass

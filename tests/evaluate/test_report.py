@@ -121,7 +121,9 @@ def test_only_results():
 def test_headline_is_the_finished_policy_not_our_best_row():
     base = report()
     *others, policy = base.table.rows
-    early = dataclasses.replace(policy, name="early", measured=policy.measured | {"hr@1": 0.2})
+    early = dataclasses.replace(
+        policy, system="r2rec without rl", name="early", measured=policy.measured | {"hr@1": 0.2}
+    )
     table = dataclasses.replace(base.table, rows=[*others, early, policy])
     text = Page(render(dataclasses.replace(base, table=table))).text
     assert re.search(r"policy plain puts the true item first for\s+15\.1\s*%", text)
@@ -130,6 +132,16 @@ def test_headline_is_the_finished_policy_not_our_best_row():
     assert re.search(
         r"R2Rec has no result here: needs weights\.\s+The best.*baseline plain.*14\.1", text, re.S
     )
+
+
+@pytest.mark.parametrize("group", ["classical", "llm", "ours"])
+@pytest.mark.parametrize("place", [0, 3])
+def test_headline_is_ours_wherever_another_system_stands(group, place):
+    base = report()
+    rows = list(base.table.rows)
+    rows.insert(place, Row("newest", "newest", group, measured={"hr@1": 0.059, "hr@3": 0.1, "ndcg@3": 0.1}))
+    text = Page(render(dataclasses.replace(base, table=dataclasses.replace(base.table, rows=rows)))).text
+    assert re.search(r"policy plain puts the true item first for\s+15\.1\s*%", text)
 
 
 @pytest.mark.parametrize("points", [[], [(0, math.nan)], [(0, math.inf), (1, 2)]])

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -95,6 +96,21 @@ def test_grpo_interrupted_and_resumed_is_uninterrupted(road, tmp_path, monkeypat
     optimizer = make_optimizer(road.grpo, 1)
     states = [restore_trainable(folder, like, optimizer) for folder in (tmp_path, whole)]
     jax.tree.map(np.testing.assert_array_equal, *states)
+
+
+def test_a_finished_run_goes_on_where_its_steps_are_raised(road, tmp_path):
+    shutil.copytree(road.at("sft"), tmp_path / "run")
+    config = road.sft.copy_and_resolve_references()
+    config.train.steps = 5
+    train.main(config, tmp_path / "run", False)
+    assert [row["step"] for row in read(tmp_path / "run")] == [1, 2, 3, 4, 5]
+    assert untimed(tmp_path / "run")[:3] == untimed(road.at("sft"))
+    assert sorted(int(path.name) for path in (tmp_path / "run/checkpoints").glob("[0-9]*"))[-2:] == [3, 5]
+    assert json.loads((tmp_path / "run/config.json").read_text())["train"]["steps"] == 5
+    config.train.steps = 4
+    refused(
+        train.main, config, tmp_path / "run", "train.steps (5 there, 4 here)", "can be raised, not lowered"
+    )
 
 
 def test_sft_that_is_not_finite_ends_with_its_batch(road, tmp_path, monkeypatch):

@@ -44,6 +44,16 @@ def test_a_user_is_explained_from_the_files(run, dataset):
     assert text.count("the user rated") == 10  # both ends of five chains
 
 
+def test_a_run_made_stage_by_stage_is_explained(run, dataset):
+    """Its policy has the name of configs/eval.py."""
+    for name in ("users.jsonl", "metrics.json"):
+        path = run / "eval" / name
+        path.write_text(path.read_text().replace('"r2rec"', '"sft+grpo"'))
+    user = int(dataset.split.users["evaluation"][0])
+    text = explain(reproduce.get_config("quickstart"), run, user, 100, False)
+    assert "is number 2 of 20 candidates" in text and "R2Rec: 2" in text
+
+
 def test_who_cannot_be_explained_is_one_line(run, dataset, tmp_path):
     config = reproduce.get_config("quickstart")
     evaluated = [int(user) for user in dataset.split.users["evaluation"]]

@@ -1,22 +1,29 @@
 """What the commands say when something is missing or wrong: one line, and nothing is lost."""
 
 import re
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
+from ml_collections import ConfigDict
 
 from configs import grpo
 from configs.base import system
-from launch import annotate, prepare, train
+from launch import annotate, inputs, prepare, train
 from launch import eval as evaluation
+from r2rec_jax.runtime.drift import drift
+from tests.configs.test_configs import build
+from tests.configs.test_ranges import parsed
 from tests.launch.road import ROOT, command, refused
 
 
 def test_absent_inputs_are_named_with_their_commands(road, tmp_path):
     absent, workdir = str(tmp_path / "absent"), tmp_path / "run"
-    prepare_line = f"python -m launch.prepare --config=configs/data.py:generated --workdir={absent}"
-    annotate_line = f"python -m launch.annotate --config=configs/data.py:generated --workdir={absent}"
+    prepare_line = (
+        "python -m launch.prepare --config=configs/data.py:generated --config.data.generated_users=80"
+    )
+    annotate_line = "python -m launch.annotate --config=configs/data.py:generated "
 
     config = road.grpo.copy_and_resolve_references()
     config.data.folder = absent
@@ -34,12 +41,36 @@ def test_absent_inputs_are_named_with_their_commands(road, tmp_path):
     refused(annotate.main, config, workdir, f"no data at {absent}", prepare_line)
 
 
+@pytest.mark.parametrize(("command", "file"), [("prepare", "data"), ("annotate", "data"), ("train", "sft")])
+@pytest.mark.parametrize(
+    ("name", "preset", "changes"),
+    [
+        ("grpo", None, {}),
+        ("grpo", "mini", {"data.seed": 3, "prompt.wording": "movies"}),
+        ("eval", "quickstart", {"annotate.tasks": ("rating", "ranking"), "data.sizes.sft": 7}),
+        ("sft", None, {"data.source": "table", "data.raw": "data/mine", "data.table.user": "the customer"}),
+        ("grpo", None, {"data.source": "amazon-2023", "data.raw": "x", "data.category": "Toys_and_Games"}),
+    ],
+)
+def test_the_command_named_makes_what_is_missing(command, file, name, preset, changes):
+    """What it says is read again, by a shell and by the flags: the same settings of what it makes."""
+    config = build(name, preset)
+    config.update_from_flattened_dict(changes)
+    line = shlex.split(inputs.command_for(command, file, config, "runs/a b"))
+    assert line[:3] == ["python", "-m", f"launch.{command}"] and line[-1] == "--workdir=runs/a b"
+    found = parsed(line[3].replace("=", f"={ROOT}/"), *line[4:-1])
+    for section in inputs.MADE_FROM[command]:
+        theirs, ours = ({section: c[section]} for c in (found, config))
+        assert (
+            drift(*(ConfigDict(one).to_dict() for one in (theirs, ours)), ignored=("folder", "workers")) == []
+        )
+
+
 def test_several_absent_inputs_make_one_line(road, tmp_path):
     config = road.grpo.copy_and_resolve_references()
     config.data.folder, config.model.folder = str(tmp_path / "data"), str(tmp_path / "model")
-    refused(
-        train.main, config, tmp_path / "run", "no model at", "hf download", "no data at", "launch.prepare"
-    )
+    named = ["no model at", "name the folder of a Hugging Face Llama", "no data at", "launch.prepare"]
+    refused(train.main, config, tmp_path / "run", *named)
 
 
 def test_a_data_folder_that_is_none_is_refused(road, tmp_path):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from configs import reproduce as reproduce_config
-from launch import report, reproduce, stages, tables
+from configs.base import system as system_of
+from launch import baselines, report, reproduce, stages, tables
 from r2rec_jax.data import prepared
 from r2rec_jax.evaluate.measure import measure
 from r2rec_jax.evaluate.results import UserLines, write_metrics
@@ -111,6 +112,51 @@ def test_one_run_has_its_stages_in_order(tmp_path, done):
     assert (tmp_path / "run/report.html").read_bytes() == page
     with pytest.raises(UserError, match="no evaluation in"):
         report.main(c, tmp_path / "nothing", False)
+
+
+@pytest.mark.usefixtures("done")
+def test_a_baseline_of_ones_own_stands_with_the_baselines(tmp_path):
+    """Not among ours, where it once was what the report's first sentence spoke of."""
+    c = config("quickstart", tmp_path, weights=True)
+    c.baselines.systems = ("random_order", "popularity", "newest")
+    c.baselines.newest = {"module": "popularity"}
+    reproduce.main(c, tmp_path / "run", False)
+    found = rows(tmp_path / "run", "report")
+    assert found["newest"]["group"] == "classical" and found["newest"]["lead"] is not None
+    assert found["r2rec"]["group"] == "ours"
+    page = (tmp_path / "run/report.html").read_text()
+    assert "R2Rec puts the true item first for" in " ".join(page.split())
+
+
+@pytest.mark.usefixtures("done")
+def test_a_run_made_stage_by_stage_is_reported(tmp_path):
+    """By launch.prepare, train, eval and baselines, as README shows it: no record of stages, and the names of
+    configs/eval.py."""
+    c, run = config("quickstart", tmp_path, weights=True), tmp_path / "run"
+    c = stages.settle(c, run)
+    stages.prepare.main(c, run / "data", False)
+    stages.train.main(c.sft, run / "sft", False)
+    section = c.eval.copy_and_resolve_references()
+    stages.evaluation.evaluate(section, run / "eval", False)
+    baselines.rank(c.baselines, run / "baselines", False)
+    (page,) = report.write(c, run)
+    found = rows(run, "report")
+    assert list(found) == ["random_order", "popularity", "base", "sft", "sft+grpo"]
+    names = {name: row["name"] for name, row in found.items() if row["group"] == "ours"}
+    assert names == {"base": "Prompt only", "sft": "R2Rec without RL", "sft+grpo": "R2Rec"}
+    assert found["popularity"]["lead"] is not None and found["sft+grpo"]["lead"] is None
+    assert "R2Rec puts the true item first for" in " ".join(page.read_text().split())
+
+
+@pytest.mark.usefixtures("done")
+def test_one_system_of_ones_own_makes_a_report(tmp_path):
+    c, run = config("quickstart", tmp_path, weights=True), tmp_path / "run"
+    c = stages.settle(c, run)
+    stages.prepare.main(c, run / "data", False)
+    c.eval.systems = {"mine": system_of()}
+    stages.evaluation.evaluate(c.eval, run / "eval", False)
+    (page,) = report.write(c, run)
+    assert "mine" in page.read_text() and rows(run, "report")["mine"]["group"] == "llm"
 
 
 def test_policies_are_trained_once_for_their_seeds_and_shared_by_the_tables(tmp_path, done, monkeypatch):

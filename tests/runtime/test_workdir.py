@@ -44,6 +44,23 @@ def test_a_new_workdir_holds_the_sorted_config_and_the_same_config_resumes(tmp_p
     assert (tmp_path / "run/kept").exists()
 
 
+def test_a_run_is_made_longer_and_never_shorter(tmp_path):
+    claim(tmp_path, config(), overwrite=False, grows="steps")
+    with pytest.raises(UserError, match=r"steps \(3 there, 5 here\); choose"):
+        claim(tmp_path, config(steps=5), overwrite=False)
+    with pytest.raises(UserError, match=r"config: shape .*; choose"):
+        claim(tmp_path, config(steps=5, shape=(1,)), overwrite=False, grows="steps")
+    assert json.loads((tmp_path / "config.json").read_text())["steps"] == 3
+    assert claim(tmp_path, config(steps=5), overwrite=False, grows="steps") is True
+    assert json.loads((tmp_path / "config.json").read_text()) == config(steps=5, shape=[1, 2]).to_dict()
+    before = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(
+        UserError, match=r"steps \(5 there, 4 here\); steps can be raised, not lowered; choose"
+    ):
+        claim(tmp_path, config(steps=4), overwrite=False, grows="steps")
+    assert (tmp_path / "config.json").read_bytes() == before
+
+
 def test_another_config_is_refused_naming_at_most_three_fields(tmp_path):
     claim(tmp_path, config(), overwrite=False)
     other = config(steps=4, optimizer={"lr": 1e-3}, name="x", shape=(1,))

@@ -1,6 +1,8 @@
 """PAPER.md formulas 5 to 7 by tables of values; our part for facts by traces with known errors."""
 
 import math
+import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -10,7 +12,9 @@ from r2rec_jax.evaluate.judge import Judged
 from r2rec_jax.pipeline.prompts import Prompt
 from r2rec_jax.prompts.answer import Ranking
 from r2rec_jax.teachers.facts import FactChecker
-from r2rec_jax.train.rewards import paper, rank_reward, step_reward, supported, total
+from r2rec_jax.train.rewards import functions, paper, rank_reward, reward, step_reward, supported
+from tests.configs.test_configs import FOLDER
+from tests.configs.test_ranges import parsed
 from tests.teachers.test_validator import FILMS, MOVIES, RECORD
 
 REWARD = grpo.get_config().reward
@@ -18,6 +22,13 @@ REWARD = grpo.get_config().reward
 
 def judged(statements: int, truth_rank: int) -> Judged:
     return Judged(None, "", None, Ranking([], False), 0, truth_rank, statements, False)
+
+
+def total(parts: dict[str, float], config, weight: float = 1.0) -> float:
+    said = Judged(Prompt(RECORD, "", np.zeros(0, np.int32), []), "", None, Ranking([], False), 0, 0, False)
+    found, paid = reward([(lambda *_: parts, weight)], said, config)
+    assert found == parts
+    return paid
 
 
 @pytest.mark.parametrize(
@@ -74,6 +85,23 @@ def test_weights_scale_their_own_part():
     assert total(parts, config) == pytest.approx(5.0)
     config.step_weight, config.rank_weight = 0.0, 10.0
     assert total(parts, config) == pytest.approx(5.0)
+
+
+def test_a_function_of_ones_own_has_its_weight_by_flags(monkeypatch):
+    own = ModuleType("my_rewards")
+    own.brevity, own.calm = (lambda *_: {"brevity": 1.0, "length": 2.0}), (lambda *_: {"calm": 4.0})
+    monkeypatch.setitem(sys.modules, "my_rewards", own)
+    extra = "--config.reward.extra=('my_rewards:brevity', 'my_rewards:calm')"
+    file = f"--config={FOLDER}/grpo.py:quickstart"
+    for flag, weights in (("()", (1.0, 1.0)), ("(0.5, -2)", (0.5, -2))):
+        config = parsed(file, extra, f"--config.reward.extra_weights={flag}")
+        pay = functions(config)
+        assert [weight for _, weight in pay] == [1.0, *weights]
+        prompt = Prompt(RECORD, "", np.zeros(0, np.int32), [])
+        said = Judged(prompt, "", None, Ranking([], True), 1, 5, False)
+        parts, paid = reward(pay, said, config.reward)
+        assert parts == {"step": 1.0, "rank": 1.0, "brevity": 1.0, "length": 2.0, "calm": 4.0}
+        assert paid == pytest.approx(3.0 + 3.0 * weights[0] + 4.0 * weights[1])
 
 
 TRUE = ("The viewer gave Heat (1995) [Action] a 4.", "Person A gave the same film a 5.")

@@ -131,6 +131,13 @@ def test_a_part_has_its_weight(make):
     assert one.reward == pytest.approx(3 + 10 * len("Order: Birch > Amber") / 100)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_function_has_its_weight_wherever_it_is_done(make, workers):
+    with make("brevity", workers=workers, extra_weights=(10.0,)) as scorer:
+        (one,) = scorer.collect([begin(scorer)])
+    assert one.reward == pytest.approx(3 + 10 * (len("Order: Birch > Amber") / 100 + 7))
+
+
 def test_what_was_judged_elsewhere_is_paid_as_well(make):
     with make("brevity") as scorer:
         (one,) = scorer.collect([begin(scorer)])
