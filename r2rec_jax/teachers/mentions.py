@@ -8,6 +8,7 @@ from r2rec_jax.data.scale import COUNTS, NONE, Scale
 from r2rec_jax.prompts.wording import Wording
 
 _YEAR = re.compile(r"\s\(\d{4}\)$")
+_VERSION = re.compile(r" \(version \d+\)")  # tells items of one name apart
 _ARTICLE = re.compile(r"(.+), (The|A|An|Le|La|Les|Der|Die|Das|Il|El)\b(.*)", re.DOTALL)
 _SHORTEST = 4  # letters of a lone word that counts as a title without its year: not "It" or "Go"
 
@@ -17,7 +18,7 @@ _TIMES = re.compile(r"\b(once|twice)\b|(?<![\w.,/#-])(\d+) times?\b", re.IGNOREC
 
 
 class Names:
-    """The names under which items may be mentioned: as shown, without the year, with the article first.
+    """The names under which items may be mentioned: as shown, without year or version, the article first.
 
     A name of several items means all of them; a longer name hides the shorter ones inside it.
     """
@@ -28,7 +29,8 @@ class Names:
         for item in items:
             shown = wording.title(catalog, item)
             bare = _YEAR.sub("", shown) if int(catalog.year[item]) else shown
-            for name in {shown, bare, _article_first(shown), _article_first(bare)}:
+            said = {shown, bare, _VERSION.sub("", shown), _VERSION.sub("", bare)}
+            for name in said | set(map(_article_first, said)):
                 one_word = len(name.split()) == 1
                 if one_word and name != shown and len(name) < _SHORTEST:
                     continue

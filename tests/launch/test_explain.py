@@ -50,7 +50,7 @@ def test_a_run_made_stage_by_stage_is_explained(run, dataset):
         path = run / "eval" / name
         path.write_text(path.read_text().replace('"r2rec"', '"sft+grpo"'))
     user = int(dataset.split.users["evaluation"][0])
-    text = explain(reproduce.get_config("quickstart"), run, user, 100, False)
+    text = explain(reproduce.get_config("quickstart"), run, str(user), 100, False)
     assert "is number 2 of 20 candidates" in text and "R2Rec: 2" in text
 
 

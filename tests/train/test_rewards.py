@@ -25,7 +25,7 @@ def judged(statements: int, truth_rank: int) -> Judged:
 
 
 def total(parts: dict[str, float], config, weight: float = 1.0) -> float:
-    said = Judged(Prompt(RECORD, "", np.zeros(0, np.int32), []), "", None, Ranking([], False), 0, 0, False)
+    said = Judged(Prompt(RECORD, "", np.zeros(0, np.int32), []), "", None, Ranking([], False), 0, 0, 0, False)
     found, paid = reward([(lambda *_: parts, weight)], said, config)
     assert found == parts
     return paid
@@ -98,7 +98,7 @@ def test_a_function_of_ones_own_has_its_weight_by_flags(monkeypatch):
         pay = functions(config)
         assert [weight for _, weight in pay] == [1.0, *weights]
         prompt = Prompt(RECORD, "", np.zeros(0, np.int32), [])
-        said = Judged(prompt, "", None, Ranking([], True), 1, 5, False)
+        said = Judged(prompt, "", None, Ranking([], True), 1, 1, 5, False)
         parts, paid = reward(pay, said, config.reward)
         assert parts == {"step": 1.0, "rank": 1.0, "brevity": 1.0, "length": 2.0, "calm": 4.0}
         assert paid == pytest.approx(3.0 + 3.0 * weights[0] + 4.0 * weights[1])
