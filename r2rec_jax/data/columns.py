@@ -215,7 +215,7 @@ def literal(text: str | Path) -> str:
 
 def pattern(path: Path) -> str:
     """A path as duckdb takes it: absolute, since it would open "~" and URLs, and not a pattern of paths."""
-    return literal(re.sub(r"([\[*?\\])", r"[\1]", str(path.absolute())))
+    return literal(re.sub(r"([\[*?])", r"[\1]", str(path.absolute())))
 
 
 def name(text: str) -> str:
