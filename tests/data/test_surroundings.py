@@ -18,7 +18,7 @@ NAMES = ("rating=5", "user=u1", "a b'c\"d", "[1]{x,y}*?", "~", "%s\\n", "é")
 
 
 def write_log(folder: Path) -> Path:
-    """Users of 5 ratings in a Parquet with time zones, items in CSV with letters beyond ASCII."""
+    """A log in Parquet with a time zone and in CSV without, items in CSV with letters beyond ASCII."""
     folder.mkdir(parents=True, exist_ok=True)
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
@@ -29,24 +29,31 @@ def write_log(folder: Path) -> Path:
             FROM range(9) a(u), range(6) b(k)"""
         )
         connection.table("log").write_parquet(str(folder / "log.parquet"))
+        # The same, as text without a zone.
+        naive = connection.table("log").project('"user", item, rating, CAST("time" AS TIMESTAMP) AS "time"')
+        naive.write_csv(str(folder / "log.csv"))
     items = "".join(f"i{k};Amélie {k}\n" for k in range(31))
     (folder / "items.csv").write_bytes(f"item;title\n{items}".encode("cp1252"))
     return folder
 
 
-def config_of(raw: Path):
+def config_of(raw: Path, ratings: str):
     config = base().data
     config.update({"source": "table", "raw": str(raw), "min_likes": 1, "candidates": 5})
     config.sizes = {"evaluation": 5}
-    config.table.update({"ratings": "log.parquet", "items_file": "items.csv"})
+    config.table.update({"ratings": ratings, "items_file": "items.csv"})
     return config
 
 
 def described(raw: Path, staging: Path | None = None) -> str:
-    dataset = make_dataset(config_of(raw), rules=Rules(), staging=staging)
-    log = dataset.interactions
-    facts = (log.time.tolist(), log.rating.tolist(), dataset.split.truth.tolist())
-    return ascii((*facts, list(dataset.catalog.title), candidates_hash(dataset.split)))
+    found = []
+    for ratings in ("log.parquet", "log.csv"):
+        dataset = make_dataset(config_of(raw, ratings), rules=Rules(), staging=staging)
+        log = dataset.interactions
+        facts = (log.time.tolist(), log.rating.tolist(), dataset.split.truth.tolist())
+        found.append(ascii((*facts, list(dataset.catalog.title), candidates_hash(dataset.split))))
+    assert found[0] == found[1]
+    return found[0]
 
 
 @pytest.mark.parametrize(
