@@ -27,6 +27,8 @@ def base() -> ConfigDict:
     c.data.table = ConfigDict({"ratings": "ratings.csv", "items_file": "", "users_file": ""})
     c.data.table.update({"user": "user", "item": "item", "rating": "rating", "time": "time", "unit": "s"})
     c.data.table.update({"title": "title", "year": "", "genres": "", "demographics": ()})
+    # Columns of the ids in items_file and users_file, where they are not called as in `ratings`.
+    c.data.table.update({"items_id": "", "users_id": ""})
     # How text files are written; "" is detected. header: "yes" or "no" (columns are then "1", "2", ...);
     # quote: ", ' or "none".
     c.data.table.update({"separator": "", "header": "", "encoding": "", "quote": ""})

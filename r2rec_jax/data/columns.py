@@ -215,7 +215,10 @@ def literal(text: str | Path) -> str:
 
 def pattern(path: Path) -> str:
     """A path as duckdb takes it: absolute, since it would open "~" and URLs, and not a pattern of paths."""
-    return literal(re.sub(r"([\[*?])", r"[\1]", str(path.absolute())))
+    text = str(path.absolute())
+    if "\\" in text and set(text) & set("*?["):
+        raise UserError(f"{path}: duckdb opens no path with a backslash and one of *, ? and [: rename it")
+    return literal(re.sub(r"([\[*?])", r"[\1]", text))
 
 
 def name(text: str) -> str:

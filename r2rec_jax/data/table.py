@@ -26,7 +26,8 @@ def read_table(
     """Reads the ratings, and the items and users where `names` has files for them.
 
     `names` is `config.data.table`: files relative to `folder` and the columns in them; an empty name is a
-    column that is not there. The items file has the column `names.item` too, the users file `names.user`.
+    column that is not there. The items file has the column `names.item` too, the users file `names.user`,
+    unless `items_id` and `users_id` name others.
     Without a rating every rating is 1; without a time the rows are in order. Times are numbers in
     `names.unit`, or dates. Genres are joined by "|", or a list.
 
@@ -69,7 +70,9 @@ def _items(
         if not names.items_file:
             yield from ((item, 1) for item in ratings.ids("items"))
             return
-        staged = stage.facts(path, {"id": names.item} | {f: names[f] for f in known}, form=form)
+        staged = stage.facts(
+            path, {"id": names.items_id or names.item} | {f: names[f] for f in known}, form=form
+        )
         ratings.require_match("items", path, staged)
         yield from ratings.facts("items", staged, known)
         rules.count("items_left_out", ratings.left_out("items", staged))
@@ -121,7 +124,7 @@ def _users(
     if not names.users_file or not fields:
         return Traits({}, np.empty((ratings.n_users, 0), np.int32))
     # Numbered names: a column that somebody calls "id" must not meet ours.
-    columns = {"id": names.user} | {f"d{k}": field for k, field in enumerate(fields)}
+    columns = {"id": names.users_id or names.user} | {f"d{k}": field for k, field in enumerate(fields)}
     staged = stage.facts(path, columns, form=form)
     ratings.require_match("users", path, staged)
     people = []

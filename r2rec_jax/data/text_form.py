@@ -82,7 +82,7 @@ def detect(path: Path, form: TextForm, wanted: list[str]) -> tuple[TextForm, lis
     if not rows:
         raise UserError(f"{path}:1: no readable first line: fetch it again")
     names = _names(rows[0], wanted)
-    if not found and not form.header and len(rows) > 1 and not looks_like_header(rows):
+    if not found and not form.header and len(names) > 1 < len(rows) and not looks_like_header(rows):
         raise UserError(
             f"{path}:1: no column {wanted[0]!r} and no header: name columns by place, as 1 for the first"
         )

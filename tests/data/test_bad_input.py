@@ -266,3 +266,64 @@ def test_a_header_named_twice(make_raw):
     raw = make_raw("csv")
     raw.ratings.write_text(raw.ratings.read_text().replace("extra,", "who,", 1))
     refused(raw, raw.ratings, "more than one column 'who'")
+
+
+def csv_file(path, *rows) -> None:
+    path.write_text("".join(",".join(map(str, row)) + "\n" for row in rows), encoding="utf-8")
+
+
+LISTED = [(f"I{i}", f"Film {i}", 1990 + i, "Comedy") for i in range(1, 6)]
+ITEMS = ('"a ""thing"""', "name", "year", "kinds")
+
+
+@pytest.mark.parametrize(
+    ("form", "named"),
+    [
+        ("item-{0};{1};{2};{3}", "its ids are like 'item-I"),
+        ("{0}; ;{2};{3}", "titles_missing 5 of 5"),
+        ("{0};{1};MCM{2};{3}", "years_unreadable 5 of 5"),
+        ("{0};{1};{2};[{3}]", "items_with_unreadable_categories 5 of 5"),
+    ],
+)
+def test_facts_of_which_none_can_be_used(make_raw, form, named):
+    raw = make_raw("csv")
+    csv_file(raw.items, ITEMS, *(form.format(*row).split(";") for row in LISTED))
+    refused(raw, raw.items, named)
+
+
+def test_users_of_whom_none_rated(make_raw):
+    raw = make_raw("csv")
+    csv_file(raw.users.with_suffix(".csv"), ("who", "city", "id"), ("X1", "Rome", 1), ("X2", "Pisa", 2))
+    raw.config.table.users_file = "people.csv"
+    refused(raw, "people.csv", "none of the users", "like 'X", "like 'U")
+
+
+@pytest.mark.parametrize("unlisted", [1, 2])
+def test_shares_above_a_tenth_are_warned_of(make_raw, caplog, unlisted):
+    """Of 11 items one that the file lacks is 9%, two are 18%."""
+    raw = make_raw("csv")
+    rows = [("x", "U1", f"I{k}", 3 + k % 3, 1262304000 + k) for k in range(11)]
+    csv_file(raw.ratings, ("extra", "who", '"a ""thing"""', "stars", "at; --"), *rows)
+    csv_file(raw.items, ITEMS, *((f"I{k}", f"Film {k}", "1999", "A") for k in range(unlisted, 11)))
+    raw.config.sizes = {"evaluation": 0}
+    _, counts = raw.read()
+    assert counts["items_not_listed"] == unlisted
+    assert (f"things.csv: items_not_listed {unlisted} of 11" in caplog.text) == (unlisted == 2)
+
+
+def test_a_file_in_place_of_a_folder(make_raw):
+    raw = make_raw("csv")
+    raw.config.raw = str(raw.ratings)
+    refused(raw, raw.ratings, "is a file: name the folder", "data.table.ratings")
+    raw.config.source = "ml-1m"
+    refused(raw, raw.ratings, "is a file: name the folder")
+
+
+def test_messages_name_what_is_there(make_raw):
+    raw = make_raw("csv")
+    raw.config.table.ratings = "log.xlsx"
+    raw.ratings.with_name("log.xlsx").write_bytes(b"x")
+    refused(raw, "log.xlsx", "unknown kind of file: use .jsonl")
+    raw.config.table.ratings = "log.csv"
+    rewrite(raw, lambda rows: [row | {"stars": -1} for row in rows])
+    refused(raw, raw.ratings, "a number from 0 to 1,000,000")

@@ -67,6 +67,9 @@ def test_amazon_from_files_to_counts_twice(amazon, tmp_path, capsys, settings):
     wanted |= {"items_not_listed": "1", "titles_missing": "1", "titles_with_html_entities": "39"}
     assert {key: said[key] for key in wanted} == wanted
     assert int(said["chains audited"]) > 100
+    assert said["ratings on the scale"].strip() == "1 to 5 in steps of 1"
+    assert (said["a like is above"].strip(), said["rows are in order by"].strip()) == ("3", "time")
+    assert (said["truths_tied_in_time"], said["truths_others_under_random_ties"]) == ("0", "0")
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
     dataset, manifest = prepared.load(tmp_path / "one"), prepared.read_manifest(tmp_path / "one")
@@ -74,6 +77,9 @@ def test_amazon_from_files_to_counts_twice(amazon, tmp_path, capsys, settings):
     assert manifest["source"].endswith("review_categories/Books.jsonl.gz")
     assert manifest["protocol"].items() >= ({"seed": 0, "ties": "file", "candidates": 10} | settings).items()
     assert manifest["rules"]["ratings_repeated"] == 5
+    assert manifest["scale"] == {"kind": "stars", "least": 1, "most": 5, "step": 1}
+    assert dataset.catalog.user_ids[dataset.find_user("U7")] == "U7"
+    assert dataset.catalog.title[dataset.find_item("B7")] == "Book 7 & more"
     assert {path.name for path in tmp_path.iterdir()} == {"amazon", "one", "two"}
 
 
@@ -178,6 +184,29 @@ def test_the_graph_holds_nothing_from_a_truth_on(amazon, tmp_path):
     for user in range(log.n_users):
         rows = range(int(log.offsets[user]), int(dataset.split.cutoff[user]))
         assert graph.items_of(user).tolist() == sorted(log.item[row] for row in rows)
+
+
+def test_a_log_without_ratings_and_times_and_its_warnings(tmp_path, capsys):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    rows = [(f"u{u}", f"i{(u * 5 + k * 7) % 47}") for u in range(30) for k in range(12)]
+    (raw / "log.csv").write_text("".join(f"{user};{item}\n" for user, item in rows), encoding="utf-8")
+    items = "".join(f"i{k};Thing {k}\n" for k in range(30))
+    (raw / "items.csv").write_text(items, encoding="utf-8")
+    config = data.get_config("implicit")
+    config.data.raw = str(raw)
+    config.data.table.update({"ratings": "log.csv", "user": "1", "item": "2"})
+    config.data.table.update({"items_file": "items.csv", "items_id": "1", "title": "2"})
+    config.data.sizes.update({"sft": 5, "grpo": 5, "validation": 0, "evaluation": 10})
+    prepare.main(config, tmp_path / "data", False)
+    printed = capsys.readouterr().out
+    assert "rows are in order by  order" in printed and "rows that only say what happened" in printed
+    assert "items_not_listed 17 of 47" in printed.partition("WARNING")[2]
+    dataset = prepared.load(tmp_path / "data")
+    audit(dataset)
+    user = dataset.find_user("u3")
+    history = [dataset.catalog.item_ids[k] for k in dataset.interactions.item[dataset.history(user)]]
+    assert history == [item for who, item in rows if who == "u3"][:-1]
 
 
 def run(*flags, cwd) -> subprocess.CompletedProcess:
