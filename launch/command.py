@@ -192,6 +192,7 @@ def parse(argv: list[str], needs_workdir: bool = True, reads: tuple[str, ...] = 
             f"--config={config_argument} is for another command: it has no {absent}; the first lines of the "
             "files in configs/ say what each is for"
         )
+    overrides.check_shared(given, FLAGS.config)
     ranges.check(overrides.flatten(FLAGS.config))
     combinations.check(FLAGS.config)
     return argv[:1]

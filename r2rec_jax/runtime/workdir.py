@@ -61,7 +61,7 @@ def claim(workdir: str | Path, config: ConfigDict, overwrite: bool, grows: str =
             write_atomic(record, json.dumps(resolved, indent=2, sort_keys=True) + "\n")
         if grown:
             logging.info(
-                "%s; what depends on its end, as the learning rate does, is now that of the new", grown
+                "%s; what depends on its length, as the learning rate does, is now of the new one", grown
             )
     except OSError as error:
         raise UserError(f"--workdir {workdir} cannot be written: {error.strerror}") from error

@@ -154,6 +154,23 @@ def test_a_config_of_another_command_is_refused(name, file, absent):
         parsed(f"--config={file}", reads=reads)
 
 
+@pytest.mark.parametrize(
+    ("flag", "instead"),
+    [
+        ("grpo.data.seed=3", "data.seed=3"),
+        ("eval.prompt.chains=0", "prompt.chains=0"),
+        ("sft.seed=1", "seed=1"),
+        ("baselines.mesh.data=1", "mesh.data=1"),
+    ],
+)
+def test_what_all_stages_share_is_set_once(flag, instead):
+    file = f"--config={FOLDER}/reproduce.py:quickstart"
+    with pytest.raises(UserError, match=f"all stages share this one: set --config.{instead}$"):
+        parsed(file, f"--config.{flag}")
+    parsed(file, f"--config.{instead}")
+    parsed(file, "--config.grpo.train.steps=3", "--config.sft.optimizer.learning_rate=1")
+
+
 def test_what_needs_no_quotes_is_left_as_it_is():
     argv = ["command", f"--config={EVAL}", "--config.systems.sft.mode=likelihood", "--overwrite"]
     assert quoted(argv, EVAL) is argv

@@ -15,7 +15,7 @@ from launch import annotate, baselines, inputs, prepare, train
 from launch import eval as evaluation
 from r2rec_jax.runtime.drift import drift
 from r2rec_jax.runtime.metrics import read
-from tests.configs.test_configs import build
+from tests.configs.test_configs import PRESETS, build
 from tests.configs.test_ranges import parsed
 from tests.launch.road import ROOT, command, refused
 
@@ -66,6 +66,13 @@ def test_the_command_named_makes_what_is_missing(command, file, name, preset, ch
         assert (
             drift(*(ConfigDict(one).to_dict() for one in (theirs, ours)), ignored=("folder", "workers")) == []
         )
+
+
+def test_every_preset_may_be_named():
+    for file, presets in inputs.PRESETS.items():
+        assert {preset or "" for preset in presets} | {""} == {preset or "" for preset in PRESETS[file]} | {
+            ""
+        }
 
 
 def test_several_absent_inputs_make_one_line(road, tmp_path):
