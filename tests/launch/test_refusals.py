@@ -93,6 +93,18 @@ def test_more_tokens_than_positions_are_refused(road, tmp_path):
     refused(evaluation.main, config, tmp_path / "run", "systems.base.prompt.buckets up to 512")
 
 
+def test_templates_need_no_model(road, tmp_path):
+    """Without its tokenizer nothing is measured, and traces that fit are the same."""
+    config = road.data.copy_and_resolve_references()
+    config.model.folder = str(tmp_path / "absent")
+    annotate.main(config, tmp_path / "run", False)
+    theirs = (Path(road.at("annotate")) / "traces.jsonl").read_bytes().splitlines()
+    ours = (tmp_path / "run" / "traces.jsonl").read_bytes().splitlines()
+    assert len(ours) >= len(theirs) > 0 and set(ours) & set(theirs)
+    config.annotate.teacher = "openai"
+    refused(annotate.main, config, tmp_path / "other", "no model at")
+
+
 def test_unknown_choices_are_refused(road, tmp_path):
     config = road.grpo.copy_and_resolve_references()
     config.grpo.aggregation = "mean"
