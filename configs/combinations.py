@@ -30,6 +30,8 @@ def check(config: ConfigDict) -> None:
             _curriculum(name, section)
         if section.get("module") == "sasrec" and section.width % section.heads:
             _refuse(name, f"width={section.width}", f"a multiple of heads={section.heads}")
+    if "tables" in config:
+        _whole_run(config)
     if config.get("tables") and not (config.seeds or config.policy_seeds):
         _refuse("config.", "seeds=()", "one seed or more: its tables are of seeds")
 
@@ -97,6 +99,19 @@ def _reward(name: str, c: ConfigDict) -> None:
     if len(weights) not in (0, len(c.extra)):
         wanted = f"a weight for each of the {len(c.extra)} functions of reward.extra, or ()"
         _refuse(name, f"reward.extra_weights={weights}", wanted)
+
+
+def _whole_run(c: ConfigDict) -> None:
+    """Of a config with every stage: its groups of users are as large as the stages need."""
+    sizes = c.data.sizes
+    needed = {"grpo": c.grpo.train.batch_size, "evaluation": 2}
+    needed["sft"] = -(-c.sft.train.batch_size // len(c.annotate.tasks))
+    needed["validation"] = 1 if c.grpo.train.best_metric else 0
+    for group, least in needed.items():
+        if sizes.get(group, 0) < least:
+            _refuse(
+                "config.", f"data.sizes.{group}={sizes.get(group, 0)}", f"{least} or more, as the stages need"
+            )
 
 
 def _curriculum(name: str, c: ConfigDict) -> None:

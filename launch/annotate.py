@@ -15,8 +15,9 @@ from launch import command
 from launch.inputs import require
 from r2rec_jax.data import prepared
 from r2rec_jax.model.policy import load_policy
-from r2rec_jax.prompts.chat import Chat
+from r2rec_jax.prompts.chat import Chat, Unmeasured
 from r2rec_jax.prompts.wording import wording_of
+from r2rec_jax.runtime.copies import is_url
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import make_mesh
 from r2rec_jax.runtime.workdir import claim
@@ -32,8 +33,6 @@ from r2rec_jax.train.optimizer import make_optimizer
 from r2rec_jax.train.state import restore_trainable
 
 TEACHERS = ("template", "local", "openai")
-# How fast, how patiently and for how much is asked changes no trace: it may differ on resuming.
-MANNERS = ("concurrency", "requests_per_minute", "timeout_s", "retries", "cost_limit", "key_variable")
 
 
 def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
@@ -48,8 +47,16 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
             "annotate.teacher=template"
         )
     adapter = c.teacher == "local" and c.local.init
-    require(config, "data", "model", adapters={adapter: "sft"} if adapter else {})
-    chat = Chat(config.model.folder)
+    # Templates need no model; its tokenizer alone tells whether a prompt and a trace fit their buckets.
+    measured = c.teacher != "template" or is_url(config.model.folder) or Path(config.model.folder).exists()
+    inputs = ("data", "model") if measured else ("data",)
+    require(config, *inputs, adapters={adapter: "sft"} if adapter else {})
+    chat = Chat(config.model.folder) if measured else Unmeasured()
+    if not measured:
+        logging.warning(
+            "no tokenizer at %s: the lengths of prompts and traces are not checked here, but when SFT starts",
+            config.model.folder,
+        )
     dataset = prepared.load(config.data.folder)
     words = wording_of(config.prompt.wording, dataset)
     asked = questions(dataset, chat, config)
@@ -57,17 +64,18 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
         raise UserError(f"{config.data.folder} has no SFT users to ask about: prepare it with data.sizes.sft")
     validator = Validator(dataset.catalog, words, chat, config.prompt, c.max_tokens)
     teacher = _teacher(config, chat, dataset.catalog, words)
-    claim(workdir, _settled(config), overwrite)
-    journal = Journal(workdir)
+    claim(workdir, config, overwrite)
+    journal, of_server = Journal(workdir), {}
     if c.teacher == "openai":
         teacher.server.spent = journal.cost
+        of_server = {"is_model": teacher.server.is_model}
 
     def text_of(question, refused):
         if not c.hint or c.teacher == "template":
             return question.prompt
         return ask_text(question, dataset.catalog, words, config.prompt, refused)
 
-    counts = annotate(asked, teacher, text_of, validator, journal, c.attempts)
+    counts = annotate(asked, teacher, text_of, validator, journal, c.attempts, **of_server)
     logging.info(
         "%d of %d traces accepted, in %s; %d replies refused %s; %d chains and %d likes did not fit; "
         "%d + %d tokens cost %.4g; all of it in %s",
@@ -98,15 +106,6 @@ def _teacher(config: ConfigDict, chat: Chat, catalog, words):
             )
         return LocalTeacher(config, chat, policy.model, {**policy.frozen, **adapter})
     return TemplateTeacher(catalog, words, config.prompt)
-
-
-def _settled(config: ConfigDict) -> ConfigDict:
-    """The config without what may differ on resuming."""
-    settled = config.copy_and_resolve_references()
-    with settled.unlocked():
-        for name in MANNERS:
-            del settled.annotate.openai[name]
-    return settled
 
 
 if __name__ == "__main__":

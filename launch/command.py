@@ -54,12 +54,13 @@ def run(
     resumes: bool = True,
     several_processes: bool = False,
     stores: bool = False,
+    reads: tuple[str, ...] = (),
 ) -> None:
     """Parses the command line, calls `main(config, workdir, overwrite)` and exits.
 
     A command that can do without a workdir gets None where none is given. One that `resumes` goes on where it
     was stopped. `several_processes`: it takes --distributed. `stores`: its workdir and what
-    it reads may be on an object store.
+    it reads may be on an object store. `reads`: fields by which its configs differ from others.
     """
 
     def start(_: list[str]) -> None:
@@ -70,7 +71,7 @@ def run(
             main(config, workdir, FLAGS.overwrite)
 
     key_flags = (*KEY_FLAGS, *machines.NAMES) if several_processes else KEY_FLAGS
-    _run(start, functools.partial(parse, needs_workdir=needs_workdir), key_flags, resumes)
+    _run(start, functools.partial(parse, needs_workdir=needs_workdir, reads=reads), key_flags, resumes)
 
 
 def run_plain(main: Callable[[list[str]], None], takes: tuple[str, ...] = ("overwrite",)) -> None:
@@ -164,8 +165,9 @@ def help_of(path: Path) -> int:
     return 0
 
 
-def parse(argv: list[str], needs_workdir: bool = True) -> list[str]:
-    """Fills FLAGS from `argv` (program name first). Raises UserError for anything it cannot use."""
+def parse(argv: list[str], needs_workdir: bool = True, reads: tuple[str, ...] = ()) -> list[str]:
+    """Fills FLAGS from `argv` (program name first). Raises UserError for anything it cannot use, a config
+    without the fields that the command `reads` among them."""
     config_argument = overrides.config_argument(argv)
     # In place: ml_collections looks for its overrides in sys.argv, which this list is.
     given, argv[:] = list(argv), overrides.quoted(argv, config_argument)
@@ -185,6 +187,12 @@ def parse(argv: list[str], needs_workdir: bool = True) -> list[str]:
         raise UserError(
             f"--workdir={FLAGS.workdir} is no folder: name one, or gs://BUCKET/NAME or s3://BUCKET/NAME"
         )
+    if absent := next((field for field in reads if field not in FLAGS.config), None):
+        raise UserError(
+            f"--config={config_argument} is for another command: it has no {absent}; the first lines of the "
+            "files in configs/ say what each is for"
+        )
+    overrides.check_shared(given, FLAGS.config)
     ranges.check(overrides.flatten(FLAGS.config))
     combinations.check(FLAGS.config)
     return argv[:1]

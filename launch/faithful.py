@@ -131,4 +131,4 @@ def _prompts(
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, reads=("systems", "users"))

@@ -17,9 +17,10 @@ from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.train.state import CHECKPOINTS
 
 STAGE_PRESETS = (None, "quickstart", "mini")
+_OTHER_DATA = {*data_config.MOVIELENS, *data_config.PAPER, *data_config.AMAZON, *data_config.OWN} - {"ml-1m"}
 # Of the config files by which something missing is made.
 PRESETS = {
-    "data": (*data_config.MOVIELENS, *data_config.PAPER, *data_config.AMAZON, "generated", "mini", "table"),
+    "data": ("ml-1m", "generated", "mini", *sorted(_OTHER_DATA)),
     "sft": STAGE_PRESETS,
     "grpo": STAGE_PRESETS,
     "baselines": STAGE_PRESETS,

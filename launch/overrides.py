@@ -82,6 +82,25 @@ def _paths(config: ConfigDict, name: str) -> Iterator[list[str]]:
                 yield [key, *rest]
 
 
+# What launch.reproduce has its stages share (launch/stages.py): in a stage's section it would do nothing.
+SHARED = re.compile(
+    r"(?:sft|grpo|eval|baselines|tallrec|llara)\.((?:seed|data|prompt|model|lora|mesh|annotate)\b.*)"
+    r"|pretrain\.((?:data|prompt|mesh)\b.*)"
+)
+
+
+def check_shared(argv: list[str], config: ConfigDict) -> None:
+    """Raises UserError for a stage's own value of what all stages of launch.reproduce share."""
+    if "tables" not in config:
+        return
+    for field, value in _overrides(argv):
+        if match := SHARED.fullmatch(field):
+            raise UserError(
+                f"--config.{field}: all stages share this one: set --config.{match[1] or match[2]}="
+                f"{shown(value, 60)}"
+            )
+
+
 def explain(argv: list[str], argument: str, error: Exception) -> UserError:
     """The one line for an error that absl or ml_collections raised while parsing `argv`."""
     try:

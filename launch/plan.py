@@ -46,4 +46,4 @@ def main(config: ConfigDict, workdir: Path | None, overwrite: bool) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, needs_workdir=False, resumes=False)
+    command.run(main, needs_workdir=False, resumes=False, reads=("stage",))

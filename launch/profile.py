@@ -54,4 +54,4 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, resumes=False)
+    command.run(main, resumes=False, reads=("stage",))

@@ -176,4 +176,4 @@ def _cases(config: ConfigDict, finished: Finished) -> list[Case]:
 
 
 if __name__ == "__main__":
-    command.run(main, resumes=False)
+    command.run(main, resumes=False, reads=("sft", "tables"))

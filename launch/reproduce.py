@@ -52,4 +52,4 @@ def run(config: ConfigDict, workdir: Path) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, reads=("sft", "tables"))

@@ -45,4 +45,4 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, reads=("soak",))

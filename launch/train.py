@@ -372,4 +372,4 @@ def _append_samples(samples: StepLog, step: int, experience: Experience, group: 
 
 
 if __name__ == "__main__":
-    command.run(main, several_processes=True, stores=True)
+    command.run(main, several_processes=True, stores=True, reads=("stage",))

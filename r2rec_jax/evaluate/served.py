@@ -17,8 +17,7 @@ from r2rec_jax.teachers.server import Server
 # What a reply on disk has; `key` is a hash of the model, of how it was asked and of the prompt.
 FIELDS = {"key": str, "run": int, "model": str, "fault": str | None, "text": str}
 FIELDS |= {"prompt_tokens": int, "completion_tokens": int, "cost": float | int}
-# Nothing that the model said: to be asked again.
-NO_REPLY = ("bad_reply", "wrong_model")
+NO_REPLY = "bad_reply"  # nothing that the model said: to be asked again
 ROUNDS = 4  # requests a place in the queue, between two looks at what came back
 
 
@@ -40,7 +39,7 @@ class ServerRanker:
         """Replies are kept in `folder`, for every evaluation that asks the same."""
         self.server, self.runs = server, runs
         self.journal = Journal(folder, FIELDS)
-        self.rows = {(row["key"], row["run"]): row for row in self.journal.rows}
+        self.rows = {(row["key"], row["run"]): row for row in self.journal.rows if self._stands(row)}
 
     def __call__(
         self, prompts: list[Prompt], config: ConfigDict, wanted: Set[int]
@@ -51,23 +50,27 @@ class ServerRanker:
         """
         keys = {k: self._key(prompts[k].text) for k in sorted(wanted)}
         needed = [_Ask(k, run, prompts[k].text) for k in keys for run in range(self.runs)]
-        known = [self.rows[keys[ask.k], ask.run] for ask in needed if (keys[ask.k], ask.run) in self.rows]
-        self.server.spent += sum(row["cost"] for row in known)
+        places = {(keys[ask.k], ask.run) for ask in needed}
+        paid = [row for row in self.journal.rows if (row["key"], row["run"]) in places]
+        self.server.spent += sum(row["cost"] for row in paid)
         lost, step = [], ROUNDS * self.server.c.concurrency
         for start in range(0, len(needed), step):
             some = needed[start : start + step]
             found = {ask: self.rows.get((keys[ask.k], ask.run)) for ask in some}
 
             def receive(ask, reply, found=found):
-                if reply is None or reply.fault in NO_REPLY:
-                    lost.append(reply.fault if reply else "no answer")
+                if reply is None:
+                    lost.append("no answer")
                     return
                 row = {"key": keys[ask.k], "run": ask.run, "model": self.server.c.model}
                 row |= dataclasses.asdict(reply)
-                found[ask] = row
-                if reply.fault != "refused" or reply.prompt_tokens:  # what cost nothing may be asked again
+                # What cost nothing may be asked again; what cost something is kept, whatever it is.
+                if reply.text or reply.prompt_tokens or reply.fault not in ("refused", NO_REPLY):
                     self.journal.append(row)
-                    self.rows[keys[ask.k], ask.run] = row
+                if not self._stands(row):
+                    lost.append("wrong_model" if reply.other_model else reply.fault)
+                    return
+                found[ask] = self.rows[keys[ask.k], ask.run] = row
 
             missing = [ask for ask in some if found[ask] is None]
             if missing:
@@ -81,6 +84,10 @@ class ServerRanker:
                 f"{len(lost)} of {len(needed)} requests to {self.server.c.base_url} brought nothing "
                 f"({', '.join(sorted(set(lost)))}): run the same command again to ask only these"
             )
+
+    def _stands(self, row: dict) -> bool:
+        """Whether it is an answer of the model that is evaluated."""
+        return row["fault"] != NO_REPLY and self.server.is_model(row.get("other_model", ""))
 
     def _key(self, text: str) -> str:
         asked = [self.server.c.base_url, self.server.c.model, self.server.settings, text]

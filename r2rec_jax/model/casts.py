@@ -5,14 +5,8 @@ import numpy as np
 
 from r2rec_jax.runtime.errors import UserError
 
-# Of each dtype that weights may have: the unsigned integer as wide, and its exponent's bits, all of which are
-# set in an infinity and in a NaN alone.
-_BITS = {
-    np.dtype(np.float16): (np.uint16, 0x7C00),
-    np.dtype(ml_dtypes.bfloat16): (np.uint16, 0x7F80),
-    np.dtype(np.float32): (np.uint32, 0x7F800000),
-    np.dtype(np.float64): (np.uint64, 0x7FF0000000000000),
-}
+# The bits of an exponent: in half precision, all are set in an infinity and in a NaN alone.
+_EXPONENT = {np.dtype(np.float16): 0x7C00, np.dtype(ml_dtypes.bfloat16): 0x7F80}
 
 
 def cast(weights: np.ndarray, dtype, where: str) -> np.ndarray:
@@ -35,6 +29,7 @@ def cast(weights: np.ndarray, dtype, where: str) -> np.ndarray:
 
 
 def is_finite(weights: np.ndarray) -> bool:
-    """Whether all are; by their bits, several times as fast as NumPy's own on bfloat16."""
-    integer, exponent = _BITS[weights.dtype]
-    return bool((weights.view(integer) & integer(exponent)).max(initial=0) < exponent)
+    """Whether all are; in half precision by their bits, about ten times as fast as NumPy's own."""
+    if (exponent := _EXPONENT.get(weights.dtype)) is None:
+        return bool(np.isfinite(weights).all())
+    return bool((weights.view(np.uint16) & np.uint16(exponent)).max(initial=0) < exponent)

@@ -18,6 +18,10 @@ from r2rec_jax.runtime.paths import unfinished, write_atomic
 # Fields that change how fast a run is, or how much of it is done, and no number in it: a run may go on with
 # another value.
 MANNERS = ("data.workers", "tables", "seeds")
+# How fast, how patiently and for how much a server is asked, with which key, and what it calls its model.
+ASKING = ("concurrency", "requests_per_minute", "timeout_s", "retries", "cost_limit", "key_variable")
+ASKING += ("reported_model",)
+MANNERS += tuple(f"{section}.{name}" for section in ("openai", "server") for name in ASKING)
 LOCK = ".lock"
 
 # Those of this process by folder, held until it ends: what follows in it (a next stage, a report) reads
@@ -61,7 +65,7 @@ def claim(workdir: str | Path, config: ConfigDict, overwrite: bool, grows: str =
             write_atomic(record, json.dumps(resolved, indent=2, sort_keys=True) + "\n")
         if grown:
             logging.info(
-                "%s; what depends on its end, as the learning rate does, is now that of the new", grown
+                "%s; what depends on its length, as the learning rate does, is now of the new one", grown
             )
     except OSError as error:
         raise UserError(f"--workdir {workdir} cannot be written: {error.strerror}") from error

@@ -16,6 +16,7 @@ from r2rec_jax.teachers.question import Question
 from r2rec_jax.teachers.validator import REASONS, Validator, read_trace
 
 TRACES, COUNTS = "traces.jsonl", "counts.json"
+OTHER = "wrong_model"  # what a row is refused for while another model wrote it
 
 
 def annotate(
@@ -25,11 +26,13 @@ def annotate(
     validator: Validator,
     journal: Journal,
     attempts: int,
+    is_model: Callable[[str], bool] = lambda _: False,
 ) -> dict:
     """Has every question answered until a trace is accepted or `attempts` were refused.
 
     `text_of(question, refused)` words an ask. Replies are appended to the journal; what it holds
-    already is not asked again. At the end traces.jsonl and counts.json are written beside it, whole:
+    already is not asked again; a reply of another model is judged where it `is_model` after all, and is no
+    attempt otherwise. At the end traces.jsonl and counts.json are written beside it, whole:
     accepted traces in the order of the questions, and the counts that are returned.
 
     Raises:
@@ -44,10 +47,20 @@ def annotate(
             )
         by_key.get((row["user"], row["task"]), []).append(row)
     lost = Counter()
+    for question in asked:
+        rows = by_key[question.key]
+        for place, row in enumerate(rows):
+            if row["refused"] == OTHER and row.get("other_model") and is_model(row["other_model"]):
+                fault = row.get("fault") or validator.fault(question, read_trace(row["text"], question.task))
+                rows[place] = row | {"refused": fault}
+
+    def is_unanswered(question: Question) -> bool:
+        rows = by_key[question.key]
+        tries = sum(row["refused"] != OTHER for row in rows)
+        return tries < attempts and all(row["refused"] for row in rows)
 
     def is_open(question: Question) -> bool:
-        rows = by_key[question.key]
-        return len(rows) < attempts and all(row["refused"] for row in rows) and lost[question.key] < attempts
+        return is_unanswered(question) and lost[question.key] < attempts
 
     with tqdm(total=len(asked), desc="annotate", unit="trace", mininterval=1.0) as bar:
 
@@ -56,8 +69,12 @@ def annotate(
             if reply is None:
                 lost[question.key] += 1
                 return
-            refused = reply.fault or validator.fault(question, read_trace(reply.text, question.task))
             user, task = question.key
+            if reply.other_model:
+                refused, other = OTHER, {"other_model": reply.other_model, "fault": reply.fault}
+            else:
+                refused = reply.fault or validator.fault(question, read_trace(reply.text, task))
+                other = {}
             row = {
                 "user": user,
                 "task": task,
@@ -66,7 +83,7 @@ def annotate(
                 "prompt_tokens": reply.prompt_tokens,
                 "completion_tokens": reply.completion_tokens,
                 "cost": reply.cost,
-            }
+            } | other
             journal.append(row)
             by_key[question.key].append(row)
             bar.update(not is_open(question))
@@ -75,8 +92,7 @@ def annotate(
         while pending := [question for question in asked if is_open(question)]:
             teacher([_ask(question, by_key[question.key], text_of) for question in pending], receive)
 
-    silent = [q for q in asked if len(by_key[q.key]) < attempts and all(r["refused"] for r in by_key[q.key])]
-    if silent:
+    if silent := [question for question in asked if is_unanswered(question)]:
         raise UserError(
             f"{len(silent)} of {len(asked)} questions got no reply, the first one's user is "
             f"{silent[0].record.user}: run the same command again to ask only for these"
@@ -85,6 +101,7 @@ def annotate(
 
 
 def _ask(question: Question, rows: list[dict], text_of) -> Ask:
+    rows = [row for row in rows if row["refused"] != OTHER]
     refused = rows[-1]["refused"] if rows else None
     return Ask(question, text_of(question, refused), len(rows) + 1)
 

@@ -29,13 +29,15 @@ class Ask:
 
 @dataclasses.dataclass(frozen=True)
 class Reply:
-    """What a teacher said. `fault` is one of REASONS when there is nothing to judge."""
+    """What a teacher said. `fault` is one of REASONS when there is nothing to judge; `other_model` the name
+    that a server gave the model, where it is not the one asked for."""
 
     text: str
     fault: str | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost: float = 0.0
+    other_model: str = ""
 
 
 Receive = Callable[[Ask, Reply | None], None]

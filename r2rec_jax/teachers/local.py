@@ -8,6 +8,7 @@ from r2rec_jax.pipeline.prompts import open_turn
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.rollout.engine import Engine, SamplingConfig
 from r2rec_jax.rollout.queue import generate
+from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.teachers.ask import Ask, Receive, Reply
 from r2rec_jax.teachers.question import TASKS
 
@@ -27,11 +28,14 @@ class LocalTeacher:
         slots, chunk = c.local.batch_size, c.local.chunk
         sampling = SamplingConfig(c.max_tokens, c.temperature, c.top_p, chunk=chunk, slots=slots)
         self.engine = Engine(model, chat.end, sampling)
+        self.positions = model.config.max_position_embeddings
+        self._check(max(config.prompt.buckets))
 
     def __call__(self, asks: list[Ask], receive: Receive) -> None:
         c, hint = self.config, self.config.annotate.hint
         rows = [np.array(open_turn(self.chat, ask.text, not hint), np.int32) for ask in asks]
         longest = max(len(row) for row in rows)
+        self._check(longest)
         widths = (*c.prompt.buckets, -(-longest // MULTIPLE) * MULTIPLE)
         ids = [self._id(ask) for ask in asks]
         for k, rollout in generate(self.engine, self.variables, rows, ids, widths, seed=c.seed):
@@ -40,6 +44,16 @@ class LocalTeacher:
             text = "\n".join(filter(None, (reasoning, answer)))
             fault = "truncated" if rollout.truncated[0] else None
             receive(asks[k], Reply(text, fault, len(rows[k]), len(said)))
+
+    def _check(self, prompt: int) -> None:
+        """Raises UserError when a prompt of so many tokens, and a trace, are longer than the model reads."""
+        most = self.config.annotate.max_tokens
+        if prompt + most > self.positions:
+            raise UserError(
+                f"a prompt of {prompt} tokens and a trace of annotate.max_tokens={most} are more than "
+                f"the model's {self.positions} positions (max_position_embeddings in its config.json): "
+                "lower annotate.max_tokens or prompt.buckets"
+            )
 
     def _id(self, ask: Ask) -> int:
         """Another for each user, task and attempt: what a reply depends on besides the seed."""

@@ -6,15 +6,15 @@ import os
 
 import httpx2
 import openai
+from absl import logging
 from ml_collections import ConfigDict
 
 from r2rec_jax.runtime.errors import UserError, shown
-from r2rec_jax.runtime.outside import parse_json
 from r2rec_jax.teachers.ask import Ask, Receive, Reply
+from r2rec_jax.teachers.server_reply import is_model, read_completion
 
 REFUSED_IN_A_ROW = 10  # requests that the server would not take before it is asked nothing more
 LOST_IN_A_ROW = 10  # requests without any reply, each after its retries, before the server counts as down
-LONGEST = 100_000  # characters kept of a reply
 LARGEST = 4 << 20  # bytes read of a reply, whatever it says of its length
 # What the client reads of a reply's headers: when to try again.
 HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
@@ -39,7 +39,8 @@ class Server:
         """`config` is a section made by `configs.base.server`, and `where` its name in messages; a
         completion has at most `max_tokens`.
 
-        Raises UserError for a missing model name or key.
+        Raises UserError for a missing model name or key, a key that no header can have, or a URL or a proxy
+        that the client cannot use.
         """
         self.c, self.where, self.spent = config, where, spent
         if not self.c.model:
@@ -57,13 +58,27 @@ class Server:
         else:
             self.settings = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
         self._key = os.environ[variable] if variable else "none"
-        self._stopped = False
+        if bad := next((c for c in self._key if not "!" <= c <= "~"), None):
+            raise UserError(
+                f"the environment's {variable} holds {bad!r}, which no key has: set it to the key alone, "
+                "without quotes, spaces or line ends"
+            )
+        if not self.c.base_url.startswith(("http://", "https://")):
+            raise UserError(f"{where}.base_url {self.c.base_url!r}: begin it with http:// or https://")
+        try:
+            self._client()
+        except (ImportError, ValueError, httpx2.InvalidURL) as fault:
+            raise UserError(
+                f"{where}.base_url {self.c.base_url} cannot be asked ({shown(fault, 200)}): correct it, or "
+                "unset the environment's proxy (ALL_PROXY, HTTPS_PROXY, HTTP_PROXY) or use an http:// one"
+            ) from None
+        self._stopped = self._answered = False
         self._lost = self._refused = 0
         self._next_start = 0.0
 
     def __call__(self, asks: list[Ask], receive: Receive) -> None:
-        """Raises UserError when the server refuses key, model or request or is down, or the cost limit is
-        spent; replies that were under way have been received then."""
+        """Raises UserError when the server refuses key, model or request or is down, answers as another
+        model, or the cost limit is spent; replies that were under way have been received then."""
         asyncio.run(self._ask_all(asks, receive))
         if self._stopped:
             raise UserError(
@@ -84,18 +99,34 @@ class Server:
                     failures.append(failure)
                     return
                 receive(ask, reply)
+                if reply and reply.other_model:
+                    failures.append(self._other(reply.other_model))
 
-        client = openai.AsyncOpenAI(
+        async with self._client() as client:
+            await asyncio.gather(*(work(client) for _ in range(self.c.concurrency)))
+        if failures:
+            raise failures[0]
+
+    def _client(self) -> openai.AsyncOpenAI:
+        return openai.AsyncOpenAI(
             api_key=self._key,
             base_url=self.c.base_url,
             timeout=self.c.timeout_s,
             max_retries=self.c.retries,
             http_client=_Bounded(self.c.timeout_s),
         )
-        async with client:
-            await asyncio.gather(*(work(client) for _ in range(self.c.concurrency)))
-        if failures:
-            raise failures[0]
+
+    def is_model(self, name: str) -> bool:
+        """Whether a server that calls its model `name` is the one asked for."""
+        return is_model(name, self.c.reported_model or self.c.model)
+
+    def _other(self, name: str) -> UserError:
+        asked, told = self.c.reported_model or self.c.model, shown(name, 160)
+        return UserError(
+            f"{self.c.base_url} answered as {told!r} where {asked!r} was asked for; its replies are kept: if "
+            f"that is the model, add --config.{self.where}.reported_model={told} to the same command, else "
+            f"correct {self.where}.model"
+        )
 
     def _is_spent(self) -> bool:
         self._stopped |= 0 < self.c.cost_limit <= self.spent
@@ -123,6 +154,13 @@ class Server:
         self._lost = self._refused = 0
         reply = read_completion(response.content, self.c)
         self.spent += reply.cost
+        if self.c.cost_limit and not (reply.cost or self._answered):
+            logging.warning(
+                "%s says of no cost: %s.cost_limit cannot be kept without its count of tokens and the prices",
+                self.c.base_url,
+                self.where,
+            )
+        self._answered = True
         return reply
 
     async def _pace(self) -> None:
@@ -210,41 +248,3 @@ class ServerTeacher:
         if not closed:
             return reply
         return dataclasses.replace(reply, text=said if self.hint else f"{thought}\n{said}")
-
-
-def read_completion(body: bytes, config: ConfigDict) -> Reply:
-    """A chat completion as a Reply, `config` being the server's section; whatever else the server sent is
-    a Reply with a fault."""
-    try:
-        said = parse_json(body)
-    except ValueError:
-        return Reply("", "bad_reply")
-    if not isinstance(said, dict):
-        return Reply("", "bad_reply")
-    usage = said.get("usage")
-    prompt, completion = (_count(usage, f"{kind}_tokens") for kind in ("prompt", "completion"))
-    cost = (prompt * config.prompt_price + completion * config.completion_price) / 1e6
-    text, fault = _content(said, config.reported_model or config.model)
-    return Reply(text, fault, prompt, completion, cost)
-
-
-def _content(said: dict, model: str) -> tuple[str, str | None]:
-    """(text, fault) of a decoded reply."""
-    # Servers add what tells the version: "@main", "-2024-07-18".
-    if not isinstance(said.get("model"), str) or not said["model"].startswith(model):
-        return "", "wrong_model"
-    match said.get("choices"):
-        case [{"message": {"content": str(text)}, "finish_reason": reason}, *_]:
-            text = text[:LONGEST].encode(errors="replace").decode()  # half a surrogate pair fits no file
-            faults = {"stop": None, "length": "truncated", "content_filter": "refused"}
-            if not isinstance(reason, str) or reason not in faults:
-                return text, "bad_reply"
-            return text, faults[reason] or (None if text.strip() else "empty")
-        case [{"message": {"content": None}}, *_]:
-            return "", "empty"
-    return "", "bad_reply"
-
-
-def _count(usage: object, name: str) -> int:
-    value = usage.get(name) if isinstance(usage, dict) else None
-    return value if type(value) is int and 0 <= value < 1 << 32 else 0

@@ -16,7 +16,7 @@ FOLDER = Path(__file__).parents[2] / "configs"
 TABLES = [f"table{n}{data}" for n in (1, 2, 3) for data in ("", "_book", "_electronics")]
 TABLES += ["table1_small", "table2_small"]
 PRESETS = {
-    "data": (None, "generated", "mini", *data.MOVIELENS, *data.PAPER, *data.AMAZON, "table"),
+    "data": (None, "generated", "mini", *data.MOVIELENS, *data.PAPER, *data.AMAZON, *data.OWN),
     "sft": (None, "quickstart", "mini"),
     "grpo": (None, "quickstart", "mini"),
     "eval": (None, "quickstart", "mini", "compared"),

@@ -123,13 +123,13 @@ FIELDS = [
 ]
 
 
-def parsed(*arguments: str):
+def parsed(*arguments: str, **options):
     """The config of a command line."""
     argv = ["command", "--workdir=w", *arguments]
     before = command.FLAGS, sys.argv
     command.FLAGS, sys.argv = fresh_flags(), argv
     try:
-        command.parse(argv)
+        command.parse(argv, **options)
         return command.FLAGS.config
     finally:
         command.FLAGS, sys.argv = before
@@ -206,6 +206,12 @@ def test_a_value_out_of_its_range_is_one_line_with_field_value_and_range(case):
             ["grpo.rollout.temperature=0"],
             "--config.grpo.rollout.temperature=0.0: use",
         ),
+        (
+            "reproduce:quickstart",
+            ["data.sizes.validation=0"],
+            "--config.data.sizes.validation=0: use 1 or more",
+        ),
+        ("reproduce:quickstart", ["data.sizes.grpo=15"], "--config.data.sizes.grpo=15: use 16 or more"),
         ("reproduce:ml1m_mini", ["seeds=()", "policy_seeds=()"], "--config.seeds=(): use one seed or more"),
     ],
 )

@@ -82,14 +82,28 @@ def test_nothing_is_paid_for_twice(rank, fake):  # noqa: F811
 
 
 def test_a_bad_answer_stands_and_a_lost_one_is_asked_again(rank, fake):  # noqa: F811
-    fake.script = [said("Order: Big >", reason="length"), said(None), said(SAID, model="cheap")]
-    with pytest.raises(UserError, match=r"1 of 4 requests .* brought nothing \(wrong_model\): run the same"):
+    fake.script = [said("Order: Big >", reason="length"), said(None), said(SAID, reason="error")]
+    with pytest.raises(UserError, match=r"1 of 4 requests .* brought nothing \(bad_reply\): run the same"):
         rank()
     assert len(fake.requests) == 4
     found = rank()
     assert len(fake.requests) == 5 and "user 2" in fake.requests[-1][1]["messages"][0]["content"]
     assert found[0, 0].truncated and not found[0, 0].ranking.valid
     assert found[1, 0].truth_rank == 0 and not found[1, 0].ranking.valid
+
+
+def test_replies_of_another_name_are_kept_and_read_once_it_is_the_models(rank, fake, tmp_path):  # noqa: F811
+    fake.script = [said("Order: Big > Ran", model="served")]
+    with pytest.raises(UserError, match=r"as 'served' .* --config.systems.x.server.reported_model=served"):
+        rank()
+    assert len(fake.requests) == 1
+    fake.script = [said(SAID, model="served")] * 3
+    found = rank(reported_model="served")
+    assert len(fake.requests) == 4 and found[0, 0].truth_rank == 1
+    kept = (tmp_path / "replies" / "replies.jsonl").read_text().splitlines()
+    assert len(kept) == 4 and all("served" not in line for line in kept[1:])
+    with pytest.raises(UserError, match=r"cost_limit 25 is spent \(40\)"):  # of whichever name
+        rank(runs=2, reported_model="served", cost_limit=25.0)
 
 
 def test_a_text_that_is_refused_is_a_miss_and_costs_nothing(rank, fake):  # noqa: F811

@@ -23,7 +23,7 @@ from r2rec_jax.runtime.errors import shown
 from r2rec_jax.runtime.plain_text import plain
 from r2rec_jax.teachers.ask import Ask
 from r2rec_jax.teachers.question import questions
-from r2rec_jax.teachers.server import LONGEST, read_completion
+from r2rec_jax.teachers.server_reply import LONGEST, read_completion
 from r2rec_jax.teachers.template import TemplateTeacher
 from r2rec_jax.teachers.validator import REASONS, Validator, read_trace
 from tests.fuzz.case import Target

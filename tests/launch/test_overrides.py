@@ -1,5 +1,6 @@
 """--config.FIELD=VALUE: every field can be named, also those that the documentation names."""
 
+import ast
 import re
 
 import pytest
@@ -47,7 +48,8 @@ def test_every_field_that_a_page_names_can_be_set(page, flag):  # noqa: ARG001 -
     errors = []
     for file in FILES:
         try:
-            parsed(f"--config={file}", flag)
+            needed = ["--config.reward.extra=a:b"] if "extra_weights" in flag else []
+            parsed(f"--config={file}", *needed, flag)
             return
         except UserError as error:
             errors.append(str(error))
@@ -124,6 +126,49 @@ def test_a_wrong_one_is_named_as_it_was_written(flag, line):
     with pytest.raises(UserError) as caught:
         parsed(f"--config={EVAL}", f"--config.{flag}")
     assert str(caught.value).startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "absent"),
+    [
+        ("train", EVAL, "stage"),
+        ("train", f"{FOLDER}/reproduce.py:quickstart", "stage"),
+        ("profile", f"{FOLDER}/baselines.py", "stage"),
+        ("plan", f"{FOLDER}/data.py", "stage"),
+        ("eval", f"{FOLDER}/grpo.py", "systems"),
+        ("eval", f"{FOLDER}/baselines.py", "reward"),
+        ("eval", f"{FOLDER}/faithful.py", "reward"),
+        ("faithful", EVAL, "users"),
+        ("baselines", f"{FOLDER}/sft.py", "systems"),
+        ("soak", f"{FOLDER}/grpo.py", "soak"),
+        ("reproduce", f"{FOLDER}/grpo.py", "sft"),
+        ("report", f"{FOLDER}/data.py", "sft"),
+    ],
+)
+def test_a_config_of_another_command_is_refused(name, file, absent):
+    (call,) = re.findall(
+        r"command\.run\(main.*\)", (ROOT / "launch" / f"{name}.py").read_text(encoding="utf-8")
+    )
+    reads = ast.literal_eval(re.search(r"reads=(\([^)]*\))", call)[1])
+    with pytest.raises(UserError, match=f"is for another command: it has no {absent};"):
+        parsed(f"--config={file}", reads=reads)
+
+
+@pytest.mark.parametrize(
+    ("flag", "instead"),
+    [
+        ("grpo.data.seed=3", "data.seed=3"),
+        ("eval.prompt.chains=0", "prompt.chains=0"),
+        ("sft.seed=1", "seed=1"),
+        ("baselines.mesh.data=1", "mesh.data=1"),
+    ],
+)
+def test_what_all_stages_share_is_set_once(flag, instead):
+    file = f"--config={FOLDER}/reproduce.py:quickstart"
+    with pytest.raises(UserError, match=f"all stages share this one: set --config.{instead}$"):
+        parsed(file, f"--config.{flag}")
+    parsed(file, f"--config.{instead}")
+    parsed(file, "--config.grpo.train.steps=3", "--config.sft.optimizer.learning_rate=1")
 
 
 def test_what_needs_no_quotes_is_left_as_it_is():

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
+from configs import baselines as baselines_config
 from configs import grpo
 from configs.base import system
-from launch import annotate, inputs, prepare, train
+from launch import annotate, baselines, inputs, prepare, train
 from launch import eval as evaluation
 from r2rec_jax.runtime.drift import drift
-from tests.configs.test_configs import build
+from r2rec_jax.runtime.metrics import read
+from tests.configs.test_configs import PRESETS, build
 from tests.configs.test_ranges import parsed
 from tests.launch.road import ROOT, command, refused
 
@@ -66,6 +68,13 @@ def test_the_command_named_makes_what_is_missing(command, file, name, preset, ch
         )
 
 
+def test_every_preset_may_be_named():
+    for file, presets in inputs.PRESETS.items():
+        assert {preset or "" for preset in presets} | {""} == {preset or "" for preset in PRESETS[file]} | {
+            ""
+        }
+
+
 def test_several_absent_inputs_make_one_line(road, tmp_path):
     config = road.grpo.copy_and_resolve_references()
     config.data.folder, config.model.folder = str(tmp_path / "data"), str(tmp_path / "model")
@@ -93,6 +102,18 @@ def test_more_tokens_than_positions_are_refused(road, tmp_path):
     refused(evaluation.main, config, tmp_path / "run", "systems.base.prompt.buckets up to 512")
 
 
+def test_templates_need_no_model(road, tmp_path):
+    """Without its tokenizer nothing is measured, and traces that fit are the same."""
+    config = road.data.copy_and_resolve_references()
+    config.model.folder = str(tmp_path / "absent")
+    annotate.main(config, tmp_path / "run", False)
+    theirs = (Path(road.at("annotate")) / "traces.jsonl").read_bytes().splitlines()
+    ours = (tmp_path / "run" / "traces.jsonl").read_bytes().splitlines()
+    assert len(ours) >= len(theirs) > 0 and set(ours) & set(theirs)
+    config.annotate.teacher = "openai"
+    refused(annotate.main, config, tmp_path / "other", "no model at")
+
+
 def test_unknown_choices_are_refused(road, tmp_path):
     config = road.grpo.copy_and_resolve_references()
     config.grpo.aggregation = "mean"
@@ -105,6 +126,76 @@ def test_unknown_choices_are_refused(road, tmp_path):
     config = road.data.copy_and_resolve_references()
     config.annotate.tasks = ("ranking", "poem")
     refused(annotate.main, config, tmp_path / "run", "poem", "rating, ranking")
+
+
+def _prepared(road, folder, **sizes):
+    """The road's data with other sizes, in another folder."""
+    data = road.data.copy_and_resolve_references()
+    data.data.folder = str(folder)
+    data.data.sizes.update(sizes)
+    prepare.main(data, folder, False)
+    return str(folder)
+
+
+def test_what_a_run_lacks_is_found_before_its_workdir_is_claimed(road, tmp_path):
+    run = tmp_path / "run"
+    sft = road.sft.copy_and_resolve_references()
+    sft.train.response_buckets = (4, 8)
+    refused(train.main, sft, run, "traces.jsonl: trace 1: a response of", "train.response_buckets=(4, 8)")
+    sft.train.update({"response_buckets": (256,), "batch_size": 16})
+    refused(train.main, sft, run, "train.batch_size=16 is more than the ", "traces of", "lower it")
+    sft.train.batch_size, sft.prompt.buckets = 4, (16,)
+    refused(train.main, sft, run, "a prompt of", "prompt.buckets=(16,)")
+
+    grpo = road.grpo.copy_and_resolve_references()
+    grpo.train.batch_size = 6
+    refused(train.main, grpo, run, "train.batch_size=6 is more than the 5 GRPO users of")
+    grpo.train.batch_size, grpo.prompt.buckets = 2, (16,)
+    refused(train.main, grpo, run, "the candidates of user", "prompt.buckets (16,) hold")
+    grpo.prompt.update({"buckets": (256,), "chains": 13})
+    refused(train.main, grpo, run, "prompt.chains=13", "wording 'compact' has names for")
+    grpo.prompt.chains, grpo.rollout.constrained, grpo.rollout.max_tokens = 1, True, 2
+    refused(train.main, grpo, run, "an answer may need", "rollout.max_tokens is 2")
+
+    evaluated = road.eval.copy_and_resolve_references()
+    evaluated.prompt.buckets = (16,)
+    refused(evaluation.main, evaluated, run, "the candidates of user", "prompt.buckets (16,) hold")
+    evaluated.prompt.buckets = (256,)
+    evaluated.systems.base.mode, evaluated.rollout.max_tokens = "constrained", 2
+    refused(evaluation.main, evaluated, run, "an answer may need", "rollout.max_tokens is 2")
+
+
+def test_a_run_without_validation_users_watches_nothing(road, tmp_path):
+    config = road.grpo.copy_and_resolve_references()
+    config.data.folder = _prepared(road, tmp_path / "data", validation=0)
+    refused(train.main, config, tmp_path / "run", "has no validation users", "train.best_metric to ''")
+    config.train.best_metric = ""
+    train.main(config, tmp_path / "run", False)
+    rows = read(tmp_path / "run")
+    assert [row["step"] for row in rows if "train/loss" in row] == [1, 2]
+    assert not any(name.startswith("validation/") for row in rows for name in row)
+
+
+def test_groups_without_users_are_named(road, tmp_path):
+    empty = _prepared(road, tmp_path / "data", sft=0, evaluation=0)
+    config = road.data.copy_and_resolve_references()
+    config.data.folder = empty
+    refused(annotate.main, config, tmp_path / "run", f"{empty} has no SFT users", "data.sizes.sft")
+    config = baselines_config.get_config("quickstart")
+    config.data.folder = empty
+    refused(baselines.main, config, tmp_path / "run", f"{empty} has no evaluation users")
+
+
+def test_a_baseline_that_cannot_be_fitted_is_named_before_the_others_run(road, tmp_path):
+    config = baselines_config.get_config("quickstart")
+    config.data.folder = road.at("data")
+    config.newest = {"module": "newest"}
+    config.systems = ("popularity", "newest")
+    refused(baselines.main, config, tmp_path / "run", "newest.module='newest': use one of random_order, ")
+    config.systems = ("popularity", "sasrec")
+    alone = _prepared(road, tmp_path / "data", sft=0, grpo=0, validation=0)
+    config.data.folder = alone
+    refused(baselines.main, config, tmp_path / "run", "needs users who are not evaluated")
 
 
 @pytest.mark.parametrize(

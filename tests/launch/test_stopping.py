@@ -2,8 +2,10 @@
 
 import json
 import os
+import random
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from configs import reproduce
+from configs.base import system
 from launch import train
 from r2rec_jax.runtime.metrics import read
 from tests.launch.road import CACHE, ROOT, untimed
@@ -164,3 +167,40 @@ def test_reproduce_stops_as_a_whole(tmp_path):
         "sft": False,
     }
     assert not (run / "grpo").exists() and not (run / "report.html").exists()
+
+
+STOPS = int(os.environ.get("R2REC_STOPS", "3"))  # of each command
+
+
+@pytest.mark.parametrize(
+    ("flags", "begun", "code"),
+    [
+        (("eval", "--config=eval.py", "--workdir=run"), "ranking/s", 0),
+        (("bench", "grpo", "--quick", "--overwrite", "--out=grpo.json"), "attention:", 130),
+    ],
+    ids=["eval", "bench"],
+)
+def test_stopped_while_the_device_works_a_command_ends_in_its_line(road, tmp_path, flags, begun, code):
+    """With donated computations in flight, in JAX's tracing, or in a callback of the garbage collector."""
+    values = road.eval.to_dict() | {"systems": {"base": system().to_dict()}}
+    text = f"from ml_collections import ConfigDict\n\n\ndef get_config():\n    return ConfigDict({values})\n"
+    (tmp_path / "eval.py").write_text(text)
+    rng, log = random.Random(0), tmp_path / "log"
+    for _ in range(STOPS):
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+        with open(log, "wb") as err:
+            process = subprocess.Popen(
+                [sys.executable, "-m", f"launch.{flags[0]}", *flags[1:]],
+                cwd=tmp_path,
+                env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"} | CACHE,
+                stdout=subprocess.DEVNULL,
+                stderr=err,
+            )
+        wait_for(lambda: begun in log.read_text(errors="replace"))
+        time.sleep(rng.uniform(0, 5))
+        process.send_signal(rng.choice([signal.SIGINT, signal.SIGTERM]))
+        ended, said = process.wait(120), log.read_text(errors="replace")
+        finished = (tmp_path / "run" / "metrics.json").exists() or (tmp_path / "grpo.json").exists()
+        assert ended == (0 if finished else code), said
+        assert not re.search("terminate called|Fatal Python error|Traceback|Exception ignored", said), said
+        (tmp_path / "grpo.json").unlink(missing_ok=True)

@@ -52,13 +52,15 @@ class Scripted:
 def run(dataset, chat, config, asked, tmp_path):
     """run(teacher, folder) -> counts."""
 
-    def run(teacher, folder=tmp_path, questions=asked):
+    def run(teacher, folder=tmp_path, questions=asked, **more):
         folder.mkdir(exist_ok=True)
         words = wording(config.prompt.wording)
         validator = Validator(dataset.catalog, words, chat, config.prompt, 1000)
-        return annotate(
-            questions, teacher, lambda q, refused: f"{q.key} {refused}", validator, Journal(folder), 3
-        )
+
+        def text_of(q, refused):
+            return f"{q.key} {refused}"
+
+        return annotate(questions, teacher, text_of, validator, Journal(folder), 3, **more)
 
     return run
 
@@ -72,6 +74,32 @@ def test_traces_come_in_the_order_of_the_questions(run, dataset, config, asked, 
     assert counts == json.loads((tmp_path / "counts.json").read_text())
     assert counts["accepted"] == counts["questions"] == counts["replies"] == len(asked)
     assert (counts["completion_tokens"], counts["cost"]) == (5 * len(asked), 0.5 * len(asked))
+
+
+def test_replies_of_another_model_are_no_attempts_and_are_used_once_it_is_the_one(
+    run, dataset, config, asked
+):
+    good = Scripted(dataset, config)
+
+    def answer_as(model, fault=None):
+        def teacher(asks, receive):
+            def named(ask, reply):
+                receive(ask, dataclasses.replace(reply, other_model=model, fault=fault))
+
+            good(asks[:2], named)
+            raise UserError("another name")
+
+        return teacher
+
+    for model, fault in (("cheap", None), ("cheap", None), ("served", "truncated"), ("served", None)):
+        with pytest.raises(UserError, match="another name"):
+            run(answer_as(model, fault))
+    teacher = Scripted(dataset, config)
+    counts = run(teacher, is_model=lambda name: name == "served")
+    assert {key for key, *_ in teacher.asked} == {question.key for question in asked[2:]}
+    assert counts["accepted"] == len(asked) and counts["replies"] == len(asked) + 6
+    assert counts["cost"] == 0.5 * counts["replies"]
+    assert counts["refused"] == {"wrong_model": 4, "truncated": 2}
 
 
 def test_what_is_refused_is_asked_again_up_to_the_limit(run, dataset, config, asked):

@@ -6,6 +6,7 @@ import pytest
 from r2rec_jax.model.config import LlamaConfig
 from r2rec_jax.model.llama import Llama, init_variables
 from r2rec_jax.rollout.slots import Rollout
+from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.teachers.ask import Ask
 from r2rec_jax.teachers.local import LocalTeacher
 from r2rec_jax.teachers.question import questions
@@ -14,7 +15,7 @@ from r2rec_jax.teachers.question import questions
 @pytest.fixture
 def teacher(chat, config):
     architecture = LlamaConfig(
-        chat.tokenizer.get_vocab_size(), 16, 24, 1, 2, 1, 8, 1e-5, 1000.0, None, 512, False
+        chat.tokenizer.get_vocab_size(), 16, 24, 1, 2, 1, 8, 1e-5, 1000.0, None, 4200, False
     )
     model = Llama(architecture)
     variables = jax.jit(lambda: {"params": init_variables(model, 0)["params"]})()
@@ -82,3 +83,11 @@ def test_with_a_hint_all_is_answer_without_one_the_policy_reasons_first(
     assert {reply.text for reply in replies.values()} == {"One hop.\nTwo hops.\nRating: 4"}
     closed = [chat.end_think] if hint else []
     assert opened[0] == chat.prompt(asks[0].text) + closed
+
+
+def test_a_trace_that_the_model_has_no_positions_for_is_refused_at_once(teacher, config):
+    config.annotate.max_tokens = 4200
+    with pytest.raises(
+        UserError, match=r"annotate\.max_tokens=4200 are more than the model's 4200 positions"
+    ):
+        teacher()

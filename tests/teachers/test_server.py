@@ -21,7 +21,8 @@ import pytest
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.teachers import server
 from r2rec_jax.teachers.ask import Ask
-from r2rec_jax.teachers.server import ServerTeacher, read_completion
+from r2rec_jax.teachers.server import ServerTeacher
+from r2rec_jax.teachers.server_reply import is_model, read_completion
 
 MODEL = Path(__file__).parents[2] / "models" / "tiny-llama"
 
@@ -206,8 +207,6 @@ LIES = [
     ("bad_reply", completion(["a", "list"])),
     ("bad_reply", completion(reason="tool_calls")),
     ("bad_reply", completion(reason=["stop"])),
-    ("wrong_model", completion(model="cheap")),
-    ("wrong_model", completion(model=None)),
     ("truncated", completion("The viewer ga", reason="length")),
     ("refused", completion("", reason="content_filter")),
     ("empty", completion(None)),
@@ -234,8 +233,106 @@ def test_a_version_after_the_models_name_is_no_other_model(config):
     c = config.annotate.openai
     assert read_completion(json.dumps(completion(model="m-2024-07-18")).encode(), c).fault is None
     c.reported_model = "weights.gguf"
-    assert read_completion(json.dumps(completion(model="m")).encode(), c).fault == "wrong_model"
-    assert read_completion(json.dumps(completion(model="weights.gguf")).encode(), c).fault is None
+    assert read_completion(json.dumps(completion(model="m")).encode(), c).other_model == "m"
+    assert read_completion(json.dumps(completion(model="weights.gguf")).encode(), c).other_model == ""
+
+
+@pytest.mark.parametrize(
+    ("asked", "told", "same"),
+    [
+        ("Qwen/Qwen3-8B", "Qwen3-8B", True),
+        ("Qwen3-8B", "Qwen/Qwen3-8B", True),
+        ("Qwen/Qwen3-8B", "qwen/qwen3-8b", True),
+        ("Qwen/Qwen3-8B", "/models/Qwen3-8B.gguf", True),  # llama.cpp
+        ("Qwen/Qwen3-8B", "models/Qwen3-8B.gguf", True),
+        ("Qwen/Qwen3-8B", "C:\\models\\Qwen3-8B", True),
+        ("/srv/tiny-llama", "/srv/tiny-llama@main", True),  # transformers serve
+        ("llama3.1", "llama3.1:latest", True),  # Ollama
+        ("gpt-4o", "gpt-4o-2024-08-06", True),
+        ("gpt-4", "gpt-4-0125-preview", True),
+        ("m", "", True),  # TGI once
+        ("gpt-4o", "gpt-4o-mini", False),
+        ("gpt-4o", "gpt-4o-mini-2024-07-18", False),
+        ("Qwen/Qwen3-8B", "unsloth/Qwen3-8B", False),
+        ("Qwen/Qwen3-8B", "Qwen3-8B-Q4_K_M.gguf", False),
+        ("Qwen/Qwen3-8B", "Qwen3-14B", False),
+        ("llama3.1:8b", "llama3.1:70b", False),
+    ],
+)
+def test_names_that_are_the_same_model(asked, told, same):
+    assert is_model(told, asked) == same
+
+
+def test_another_models_name_stops_at_once_and_names_both(ask, fake):
+    fake.script = [(200, {}, completion(model="cheap"))] * 40
+    with pytest.raises(UserError) as caught:
+        ask(40, concurrency=3)
+    assert len(fake.requests) <= 3
+    told = f"{fake.url} answered as 'cheap' where 'm' was asked for; its replies are kept"
+    assert told in str(caught.value) and "--config.annotate.openai.reported_model=cheap" in str(caught.value)
+
+
+# Chat completions as servers send them: what is besides a text, and what is read.
+SERVERS = {
+    "vLLM": ({"finish_reason": "stop", "stop_reason": None, "logprobs": None}, {}, "Fine.", None),
+    "vLLM, thinking": (
+        {"finish_reason": "stop", "stop_reason": 151645},
+        {"reasoning_content": "Hm.\n", "tool_calls": []},
+        "<think>Hm.\n</think>\n\nFine.",
+        None,
+    ),
+    "vLLM, cut while thinking": (
+        {"finish_reason": "length"},
+        {"content": None, "reasoning": "Hm, Order: 1"},
+        "<think>Hm, Order: 1</think>\n\n",
+        "truncated",
+    ),
+    "vLLM, aborted": ({"finish_reason": "abort"}, {}, "Fine.", "bad_reply"),
+    "llama.cpp": ({"finish_reason": "stop", "timings": {}}, {"tool_calls": None}, "Fine.", None),
+    "llama.cpp, once": ({"finish_reason": None}, {}, "Fine.", None),
+    "TGI, once": ({"finish_reason": "eos_token", "logprobs": None}, {"name": None}, "Fine.", None),
+    "TGI, stop text": ({"finish_reason": "stop_sequence"}, {}, "Fine.", None),
+    "Ollama": ({"finish_reason": "stop"}, {"reasoning": "Hm."}, "<think>Hm.</think>\n\nFine.", None),
+    "LM Studio": ({"logprobs": None, "finish_reason": "length"}, {"content": "Fi"}, "Fi", "truncated"),
+    "no reason": ({}, {}, "Fine.", None),
+    "parts": (
+        {"finish_reason": "stop"},
+        {"content": [{"type": "text", "text": "Fi"}, {"type": "text", "text": "ne."}]},
+        "Fine.",
+        None,
+    ),
+    "cut in a block": ({"finish_reason": "length"}, {"content": "<think>A"}, "<think>A</think>", "truncated"),
+}
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_replies_as_servers_send_them(config, name):
+    choice, message, text, fault = SERVERS[name]
+    said = completion() | {"system_fingerprint": "b1", "stats": {}, "kv_transfer_params": None}
+    said["choices"] = [{"index": 0, "message": {"role": "assistant", "content": "Fine."} | message} | choice]
+    reply = read_completion(json.dumps(said).encode(), config.annotate.openai)
+    assert (reply.text, reply.fault, reply.other_model) == (text, fault, "")
+
+
+@pytest.mark.parametrize(
+    ("changes", "environment", "told"),
+    [
+        ({}, {"ALL_PROXY": "socks5://127.0.0.1:1"}, "ALL_PROXY"),
+        ({}, {"HTTP_PROXY": "gopher://127.0.0.1:1"}, "HTTP_PROXY"),
+        ({"base_url": "localhost:8000/v1"}, {}, "begin it with http://"),
+        ({"key_variable": "SOME_KEY"}, {"SOME_KEY": "\u201csecret\u201d"}, "SOME_KEY holds '\u201c'"),
+        ({"key_variable": "SOME_KEY"}, {"SOME_KEY": "secret\n"}, r"SOME_KEY holds '\n'"),
+    ],
+)
+def test_what_the_client_cannot_use_is_one_line_before_anything_is_asked(
+    ask, fake, monkeypatch, changes, environment, told
+):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError) as caught:
+        ask(1, **changes)
+    message = str(caught.value)
+    assert told in message and "\n" not in message and "secret" not in message and not fake.requests
 
 
 def test_what_a_model_thinks_for_itself_is_no_trace(ask, fake):
