@@ -23,9 +23,6 @@ def check(config: ConfigDict) -> None:
             _grpo(name, section)
         if "reward" in section:
             _reward(name, section.reward)
-        if "prompt" in section and "data" in section and section.prompt.places > section.data.candidates:
-            most = f"data.candidates={section.data.candidates} or fewer"
-            _refuse(name, f"prompt.places={section.prompt.places}", most)
         if "corpus" in section:
             _curriculum(name, section)
         if section.get("module") == "sasrec" and section.width % section.heads:

@@ -59,6 +59,11 @@ class RankingPrompts:
         self.before_target_time = before_target_time
         if config.item_tokens and chat.first_item is None:
             raise UserError("prompt.item_tokens is for LLaRA, trained by configs/llara.py: leave it out here")
+        count = dataset.split.candidates.shape[1]
+        if config.places > count:
+            raise UserError(
+                f"prompt.places={config.places}: the data have {count} candidates a user, so use at most {count}"
+            )
         self.graph = build_graph(dataset)
         self.wording = wording_of(config.wording, dataset)
         names = len(self.wording.peers)

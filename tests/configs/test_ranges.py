@@ -186,7 +186,6 @@ def test_a_value_out_of_its_range_is_one_line_with_field_value_and_range(case):
         ),
         ("grpo:quickstart", ["profile.steps=100:105"], "FIRST from 1 to train.steps=90"),
         ("grpo:quickstart", ["profile.steps=7:7"], "LAST above it"),
-        ("grpo:quickstart", ["prompt.places=21"], "prompt.places=21: use data.candidates=20 or fewer"),
         ("sft:quickstart", ["train.best_metric=validation/reward"], "this stage evaluates nothing"),
         (
             "baselines",

@@ -160,3 +160,9 @@ def test_padding(dataset, chat):
         assert n == len(prompt.tokens) and not row[n:].any()
     with pytest.raises(UserError, match="add a larger bucket"):
         pad_prompts(batch, (10,))
+
+
+def test_more_places_than_candidates_are_refused_before_any_prompt(dataset, chat):
+    with pytest.raises(UserError, match=r"prompt.places=21: the data have 20 candidates.*at most 20"):
+        source(dataset, chat, places=21)
+    assert len(source(dataset, chat, places=20)[0].titles) == 20
