@@ -62,7 +62,8 @@ class RankingPrompts:
         count = dataset.split.candidates.shape[1]
         if config.places > count:
             raise UserError(
-                f"prompt.places={config.places}: the data have {count} candidates a user, so use at most {count}"
+                f"prompt.places={config.places}: the data have {count} candidates a user, "
+                f"so use at most {count}"
             )
         self.graph = build_graph(dataset)
         self.wording = wording_of(config.wording, dataset)
