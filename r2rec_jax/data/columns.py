@@ -6,6 +6,7 @@ is several genres. What users wrote enters the SQL through `literal`, `pattern` 
 """
 
 import dataclasses
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -213,9 +214,19 @@ def literal(text: str | Path) -> str:
     return "'" + str(text).replace("'", "''") + "'"
 
 
+def path_text(path: Path) -> str:
+    """A path as duckdb takes it: absolute, since it would open "~" and URLs, and as text of UTF-8, whatever
+    Python takes the names of files for in this process' locale.
+    """
+    try:
+        return os.fsencode(path.absolute()).decode("utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: duckdb opens no path that is not in UTF-8: rename it") from None
+
+
 def pattern(path: Path) -> str:
-    """A path as duckdb takes it: absolute, since it would open "~" and URLs, and not a pattern of paths."""
-    text = str(path.absolute())
+    """A path as duckdb takes it to read: not a pattern of paths."""
+    text = path_text(path)
     if "\\" in text and set(text) & set("*?["):
         raise UserError(f"{path}: duckdb opens no path with a backslash and one of *, ? and [: rename it")
     return literal(re.sub(r"([\[*?])", r"[\1]", text))

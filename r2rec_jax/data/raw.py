@@ -21,7 +21,7 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from r2rec_jax.data.columns import has_blanks, literal, name, pattern, read_columns, trimmed
+from r2rec_jax.data.columns import has_blanks, literal, name, path_text, pattern, read_columns, trimmed
 from r2rec_jax.data.interactions import BLOCK
 from r2rec_jax.data.mapped import Texts
 from r2rec_jax.data.rules import Rules
@@ -53,7 +53,7 @@ class Stage:
             ":memory:",  # of at most MEMORY; what does not fit goes to the spill folder
             config={
                 "memory_limit": MEMORY,
-                "temp_directory": str(self.work / "spill"),
+                "temp_directory": path_text(self.work / "spill"),
                 "preserve_insertion_order": "true",
                 "autoinstall_known_extensions": "false",
                 "autoload_known_extensions": "false",
@@ -142,13 +142,16 @@ class Stage:
     def _staged(self, path: Path, query: str, shown: Path) -> Path:
         """The result of `query` as a Parquet file, reused when the raw file has not changed since."""
         facts = path.stat()
-        key = f"{path.resolve()} {facts.st_size} {facts.st_mtime_ns} {duckdb.__version__} {query}"
-        staged = self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.parquet"
+        key = f"{path_text(path.resolve())} {facts.st_size} {facts.st_mtime_ns} {duckdb.__version__} {query}"
+        digest = hashlib.sha256(key.encode()).hexdigest()
+        staged = self.folder / f"{digest[:24]}.parquet"
         if staged.exists():
             logging.info("%s: parsed by an earlier run", shown)
             return self._counted(staged)
         fresh = self.work / staged.name
-        self.execute(f"COPY ({query}) TO {literal(fresh)} (FORMAT parquet, COMPRESSION zstd)", shown)
+        self.execute(
+            f"COPY ({query}) TO {literal(path_text(fresh))} (FORMAT parquet, COMPRESSION zstd)", shown
+        )
         rows = _rows_of(fresh)
         if not self.execute(f"SELECT count(*) FROM {rows}").fetchone()[0]:
             raise UserError(f"{shown} holds no rows: fetch it again")

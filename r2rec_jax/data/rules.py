@@ -124,7 +124,7 @@ class Rules:
           UserError: too many impossible times; the line names `where` and the likely unit. A rating that is
             not on the scale, or ratings on no scale that could be detected.
         """
-        kept = self._on_scale(np.asarray(rating), where, own, zero_is_none)
+        kept = self.on_scale(np.asarray(rating), where, own, zero_is_none)
         if not ordered:
             kept &= self._possible(np.asarray(time), unit, where)
         columns = [user, item, rating, time, fine]
@@ -139,7 +139,9 @@ class Rules:
         self.clock = Clock(not ordered, begins_moment(log, place, columns[-1]), place, len(columns[0]))
         return log
 
-    def _on_scale(self, rating: np.ndarray, where: str, own: Scale | None, zero_is_none: bool) -> np.ndarray:
+    def on_scale(
+        self, rating: np.ndarray, where: str, own: Scale | None, zero_is_none: bool = False
+    ) -> np.ndarray:
         """Settles the scale and refuses a rating that is not on it. Which rows have a rating: bool[N]."""
         try:
             self.scale = self.scale or own or Scale.of(rating)

@@ -97,7 +97,9 @@ def origin(config: ConfigDict) -> tuple[str, str]:
 def _read(config: ConfigDict, rules: Rules, staging: Path | None) -> tuple[Interactions, Catalog]:
     source = config.source
     if source == "generated":
-        return generate(seed=config.seed, users=config.generated_users)
+        log, catalog = generate(seed=config.seed, users=config.generated_users)
+        rules.on_scale(log.rating, "generated ratings", Scale())
+        return log, catalog
     if source in amazon.RELEASES:
         amazon.files(config.raw, source, config.category)
     with _stage(staging, rules) as stage:

@@ -112,6 +112,18 @@ def test_ratings_off_the_scale_are_located(tmp_path, scale, message):
         make_dataset(config)
 
 
+def test_generated_ratings_have_a_scale_too():
+    config = base().data
+    config.update({"source": "generated", "generated_users": 50, "scale": "1:5:1"})
+    config.sizes = {"evaluation": 2}
+    assert make_dataset(config).scale == Scale()
+    config.scale = "counts"
+    assert make_dataset(config).scale.kind == "counts"
+    config.scale = "2:10:2"
+    with pytest.raises(UserError, match="generated ratings row 3: the rating 5"):
+        make_dataset(config)
+
+
 def test_no_scale_names_file_and_setting(tmp_path):
     config = config_of(tmp_path, log_of("user,item,rating,time", lambda u, k: (k + 1) ** 0.5 * (u + 1)))
     with pytest.raises(UserError, match=r"log\.csv: .* set data\.scale"):

@@ -61,20 +61,21 @@ def described(raw: Path, staging: Path | None = None) -> str:
     [
         {"TZ": "America/New_York", "LC_ALL": "C", "PYTHONUTF8": "0"},  # its summer time begins in the log
         {"TZ": "Asia/Kolkata", "LC_ALL": "th_TH.UTF-8", "LANG": "th_TH.UTF-8", "PYTHONCOERCECLOCALE": "0"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"},
     ],
 )
 def test_time_zone_locale_and_current_folder(tmp_path, around):
-    raw = write_log(tmp_path / "raw")
-    code = "import sys; from tests.data.test_surroundings import *; print(described(Path(sys.argv[1])))"
+    raw = write_log(tmp_path / "é" / "raw")
+    code = "from tests.data.test_surroundings import *; print(described(Path('raw').resolve()))"
     env = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG", "TZ"))}
     done = subprocess.run(
-        [sys.executable, "-c", code, "raw"],
-        cwd=tmp_path,
+        [sys.executable, "-c", code],
+        cwd=raw.parent,
         env=env | {"PYTHONPATH": str(ROOT)} | around,
         capture_output=True,
         text=True,
-        check=True,
     )
+    assert not done.returncode, done.stderr[-2000:]
     assert done.stdout.strip() == described(raw)
     assert "2014" not in done.stdout and str(1394347800) in done.stdout  # 06:50 in UTC
 
