@@ -93,7 +93,7 @@ def _measure(folder: str, dtype: str) -> dict:
 
 def _peak_mb() -> float:
     # getrusage's ru_maxrss starts at what the parent held when it started this process.
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
 
 

@@ -143,7 +143,7 @@ def serving(python: str | Path, script: str, *arguments: object) -> Iterator[Pee
       UserError: there is no such Python, or the script failed, be it while it is asked; with the last
         line it wrote.
     """
-    with tempfile.TemporaryFile("w+") as errors:
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
         pipe = subprocess.PIPE
         process = _start(subprocess.Popen, python, script, arguments, stdin=pipe, stdout=pipe, stderr=errors)
         with process:

@@ -105,8 +105,8 @@ def _require_eligible(eligible: int, sizes: dict[str, int], min_likes: int, like
         fit = {name: size * eligible // wanted for name, size in sizes.items() if size}
     remedy = " ".join(f"--config.data.sizes.{name}={size}" for name, size in fit.items())
     raise UserError(
-        f"the split asks for {wanted} users but only {eligible} are eligible, with {min_likes} ratings above "
-        f"{like_above:g} or more: lower the sizes, as by {remedy}, or data.min_likes, or give more data"
+        f"the split asks for {wanted} users but only {eligible} are eligible, with at least {min_likes} "
+        f"ratings above {like_above:g}: lower the sizes, as by {remedy}, or data.min_likes, or give more data"
     )
 
 

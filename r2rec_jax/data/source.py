@@ -41,10 +41,10 @@ def make_dataset(config: ConfigDict, *, rules: Rules | None = None, staging: Pat
     rules.scale = Scale.parse(config.scale)
     rules.tie_seed = config.seed if config.ties == "random" else None
     _require_folder(config)
+    if config.source == "table" and not config.table.time and config.before_target_time:
+        raise UserError("data.before_target_time needs times, and data.table.time is empty: set it to false")
     log, catalog = _read(config, rules, staging)
     scale, ordered = rules.scale or Scale(), rules.clock is not None and not rules.clock.real
-    if ordered and config.before_target_time:
-        raise UserError("data.before_target_time needs times, and data.table.time is empty: set it to false")
     groups = split(
         log,
         seed=config.seed,

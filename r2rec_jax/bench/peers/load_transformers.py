@@ -10,7 +10,7 @@ from transformers.models.llama import modeling_llama  # noqa: F401 (a lazy impor
 
 
 def peak_mb() -> float:
-    with open("/proc/self/status") as status:
+    with open("/proc/self/status", encoding="utf-8") as status:
         return int(status.read().split("VmHWM:")[1].split()[0]) * 1024 / 1e6
 
 
