@@ -18,7 +18,6 @@ from launch import command
 from launch.inputs import check_items, require
 from r2rec_jax.chains.graph import build_graph
 from r2rec_jax.data import prepared
-from r2rec_jax.data.interactions import Catalog
 from r2rec_jax.data.source import make_dataset
 from r2rec_jax.evaluate.metrics import summarise
 from r2rec_jax.evaluate.policy import check_prompts, rank_users, summary
@@ -137,7 +136,8 @@ def _moments(config: ConfigDict) -> tuple[Callable, Callable]:
     words = wording_of(config.prompt.wording, dataset)
     # In memory, where the tokenizer has a token for each title anyway: each is read thousands of times.
     known = dataset.catalog
-    catalog = Catalog(list(known.title), np.asarray(known.year), list(known.genres), list(known.demographics))
+    lists = {name: list(getattr(known, name)) for name in ("title", "genres", "demographics")}
+    catalog = dataclasses.replace(known, year=np.asarray(known.year), **lists)
     dataset = dataclasses.replace(dataset, catalog=catalog)
     moments = Moments(dataset, build_graph(dataset), config.prompt)
     narrate = functools.partial(narration, catalog=dataset.catalog, wording=words)
