@@ -29,6 +29,8 @@ def mentioned() -> list[tuple[str, str]]:
     found = set()
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
+        if page.suffix == ".py":
+            text = ast.get_docstring(ast.parse(text)) or ""
         for flag in re.findall(r"\"(--config\.[^\"=]* [^\"=]*=[^\"]*)\"", text):  # quoted for the shell
             found.add((page.name, flag))
             text = text.replace(flag, "")
