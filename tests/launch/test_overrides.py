@@ -29,6 +29,11 @@ def mentioned() -> list[tuple[str, str]]:
     found = set()
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
+        if page.suffix == ".py":
+            text = ast.get_docstring(ast.parse(text)) or ""
+        for flag in re.findall(r"\"(--config\.[^\"=]* [^\"=]*=[^\"]*)\"", text):  # quoted for the shell
+            found.add((page.name, flag))
+            text = text.replace(flag, "")
         for match in re.finditer(r"--((?:no)?config\.[\w.+]+)(=(\"[^\"]*\"|[^\s`,;)]+))?", text):
             name, value = match[1].rstrip("."), (match[3] or "").strip('"').rstrip(".")
             if name.rpartition(".")[2] in ("FIELD", "field", "a", "lr") or name.endswith((".b", "NAME")):
