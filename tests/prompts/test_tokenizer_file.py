@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer
 
-from r2rec_jax.prompts.chat import MARKERS, Chat, plain
+from r2rec_jax.prompts.chat import MARKERS, Chat
 from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.plain_text import plain
 
 TEXT = "Liked: Amélie (2001)  [Drama].\n\nRank <s> 天気の子 12,345 of 7 🦙"
 LONG = "Order: Alien > Heat > Up. " * 200

@@ -76,6 +76,21 @@ def test_another_config_is_refused_naming_at_most_three_fields(tmp_path):
         claim(tmp_path, config(optimizer={"lr": 1e-3, "clip": True}), overwrite=False)
 
 
+@pytest.mark.parametrize("section", ["annotate.openai", "systems.x.server"])
+def test_a_run_goes_on_with_another_limit_and_the_name_that_a_server_gives(tmp_path, section):
+    """As the messages that ask for these say: with the same command."""
+
+    def asked(**server):
+        for name in reversed(section.split(".")):
+            server = {name: server}
+        return config(**server)
+
+    assert not claim(tmp_path, asked(model="m", cost_limit=1.0, reported_model=""), overwrite=False)
+    assert claim(tmp_path, asked(model="m", cost_limit=2.0, reported_model="n"), overwrite=False)
+    with pytest.raises(UserError, match=rf"{section}\.model"):
+        claim(tmp_path, asked(model="n", cost_limit=2.0, reported_model="n"), overwrite=False)
+
+
 def test_a_run_goes_on_with_more_workers(tmp_path):
     for workers in (0, 2):
         stage = {"data": {"workers": workers}}
