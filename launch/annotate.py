@@ -15,6 +15,7 @@ from launch import command
 from launch.inputs import require
 from r2rec_jax.data import prepared
 from r2rec_jax.model.policy import load_policy
+from r2rec_jax.pipeline.prompts import not_shown
 from r2rec_jax.prompts.chat import Chat, Unmeasured
 from r2rec_jax.prompts.wording import wording_of
 from r2rec_jax.runtime.copies import is_url
@@ -91,6 +92,8 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
         counts["cost"],
         workdir / COUNTS,
     )
+    if left_out := not_shown(counts["dropped_chains"], counts["dropped_likes"], config.prompt.buckets):
+        logging.warning("%s, in all", left_out)
 
 
 def _teacher(config: ConfigDict, chat: Chat, catalog, words):

@@ -23,6 +23,7 @@ from r2rec_jax.evaluate.measure import difference, measure, paired
 from r2rec_jax.evaluate.metrics import summarise
 from r2rec_jax.evaluate.results import UserLines, write_metrics
 from r2rec_jax.model.config import load_config
+from r2rec_jax.pipeline.prompts import not_shown
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.workdir import claim
@@ -34,7 +35,12 @@ RATES |= {"dropped_chains": "dropped_chains", "dropped_likes": "dropped_likes", 
 
 
 def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
-    print(table(evaluate(config, workdir, overwrite)))
+    systems = evaluate(config, workdir, overwrite)
+    print(table(systems))
+    for name, row in systems.items():
+        buckets = prompt_section(config, name).buckets
+        if left_out := not_shown(row["dropped_chains"], row["dropped_likes"], buckets):
+            print(f"{name}: of a prompt, on average, {left_out}")
 
 
 def evaluate(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, dict]:

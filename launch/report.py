@@ -81,6 +81,11 @@ def _facts(config: ConfigDict, table: Table, finished: Finished | None) -> dict[
     }
     if finished is not None:
         facts["Evaluation users"] = f"{len(finished.users)} a seed"
+        measured = finished.metrics.get(finished.policy or "", {})
+        if any(measured.get(name) for name in ("dropped_chains", "dropped_likes")):
+            facts["Left out of a prompt, on average"] = (
+                f"{measured['dropped_chains']:.3g} chains, {measured['dropped_likes']:.3g} likes"
+            )
         facts["Candidates' hash"] = f"{candidates_hash(finished.dataset.split)[:12]} (seed {finished.seed})"
     return facts
 

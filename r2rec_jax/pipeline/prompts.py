@@ -161,6 +161,16 @@ def fit(record: RankingRecord, catalog: Catalog, words: Wording, chat: Chat, con
     )
 
 
+def not_shown(chains: float, likes: float, buckets: tuple[int, ...]) -> str:
+    """What to tell of so many chains and likes that did not fit; "" of none."""
+    if not (chains or likes):
+        return ""
+    return (
+        f"{chains:.3g} chains and {likes:.3g} likes did not fit prompt.buckets, the largest of which is "
+        f"{max(buckets)} tokens"
+    )
+
+
 def open_turn(chat: Chat, text: str, reasoning: bool) -> list[int]:
     """`chat.prompt`; without `reasoning` the block for it is closed, so that the answer comes next."""
     return chat.prompt(text) if reasoning else [*chat.prompt(text), chat.end_think]
