@@ -37,18 +37,27 @@ def edges(dataset: Dataset, *, liked: bool) -> Edges:
 
     Raises UserError when there are none.
     """
-    log, split = dataset.interactions, dataset.split
-    seen = np.arange(len(log.item)) < np.asarray(split.cutoff)[log.user]
-    if liked:
-        seen &= np.asarray(log.rating) > split.like_above
-    if not seen.any():
-        raise UserError("baselines: nothing was rated before the cutoffs; give more data")
+    log, seen = dataset.interactions, seen_rows(dataset, liked=liked)
     user, item = np.asarray(log.user)[seen], np.asarray(log.item)[seen]
     of_user = np.bincount(user, minlength=log.n_users)
     of_item = np.bincount(item, minlength=log.n_items)
     weight = 1 / np.sqrt(of_user[user].astype(np.float64) * of_item[item])
     arrays = jnp.asarray(user), jnp.asarray(item), jnp.asarray(weight, jnp.float32)
     return Edges(*arrays, n_users=log.n_users, n_items=log.n_items)
+
+
+def seen_rows(dataset: Dataset, *, liked: bool) -> np.ndarray:
+    """bool [N] of the log's rows before the cutoffs, or those of them that are likes.
+
+    Raises UserError when there are none.
+    """
+    log, split = dataset.interactions, dataset.split
+    seen = np.arange(len(log.item)) < np.asarray(split.cutoff)[log.user]
+    if liked:
+        seen &= np.asarray(log.rating) > split.like_above
+    if not seen.any():
+        raise UserError("baselines: nothing was rated before the cutoffs; give more data")
+    return seen
 
 
 class PairBatches:

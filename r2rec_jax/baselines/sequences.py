@@ -23,9 +23,7 @@ class NextItemBatches:
         self.begin = np.asarray(dataset.interactions.offsets[:-1])
         self.end = np.asarray(dataset.split.cutoff)
         self.length, self.batch_size, self.seed = length, batch_size, seed
-        self.users = np.flatnonzero(self.end - self.begin > 1)
-        if not len(self.users):
-            raise UserError("baselines: no user has two items before the cutoff; give more data")
+        self.users = users_with_two(dataset)
         self._made: tuple[int, np.ndarray | None] = (-1, None)
         # Fixed over epochs, so that k alone says which epoch it is of.
         self.per_epoch = max(1, len(self._windows(0)) // batch_size)
@@ -75,3 +73,11 @@ def recent_items(dataset: Dataset, users: np.ndarray, length: int) -> tuple[np.n
     columns = start[:, None] + np.arange(length)
     shown = np.minimum(columns, len(item) - 1)
     return np.where(columns < end[:, None], item[shown], 0).astype(np.int32), (end - start).astype(np.int32)
+
+
+def users_with_two(dataset: Dataset) -> np.ndarray:
+    """The users with two items before their cutoffs, int[n]. Raises UserError where there are none."""
+    users = np.flatnonzero(np.asarray(dataset.split.cutoff) - dataset.interactions.offsets[:-1] > 1)
+    if not len(users):
+        raise UserError("baselines: no user has two items before the cutoff; give more data")
+    return users

@@ -7,13 +7,16 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from r2rec_jax.baselines import ease, item_knn, popularity, random_order, trainer
+from r2rec_jax.baselines.edges import seen_rows
 from r2rec_jax.baselines.next_item import NextItem
 from r2rec_jax.baselines.propagation import Propagation
+from r2rec_jax.baselines.sequences import users_with_two
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.runtime.errors import UserError
 
 CLOSED_FORM = ("random_order", "popularity", "item_knn", "ease")
-NEURAL = ("sasrec", "gru4rec", "caser", "graphsage", "ngcf", "lightgcn")
+SEQUENTIAL, GRAPH = ("sasrec", "gru4rec", "caser"), ("graphsage", "ngcf", "lightgcn")
+NEURAL = (*SEQUENTIAL, *GRAPH)
 
 
 def check(dataset: Dataset, name: str, config: ConfigDict) -> None:
@@ -25,6 +28,10 @@ def check(dataset: Dataset, name: str, config: ConfigDict) -> None:
         ease.check_size(dataset.interactions.n_items)
     if module in NEURAL:
         trainer.held_out(dataset)
+    if module in SEQUENTIAL:
+        users_with_two(dataset)
+    if module in GRAPH:
+        seen_rows(dataset, liked=config.liked)
 
 
 def score(dataset: Dataset, users: np.ndarray, config: ConfigDict, workdir: Path) -> np.ndarray:

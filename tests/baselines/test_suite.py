@@ -1,5 +1,6 @@
 """Every system of configs/baselines.py: it learns what can be learnt, and agrees with others' numbers."""
 
+import dataclasses
 import os
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ from ml_collections import ConfigDict
 from configs.baselines import get_config
 from launch.baselines import section
 from r2rec_jax.baselines import suite
+from r2rec_jax.data.generate import generate
 from r2rec_jax.data.interactions import Catalog, Interactions
 from r2rec_jax.data.movielens import read_ml1m
 from r2rec_jax.data.prepared import Dataset
@@ -147,3 +149,16 @@ def test_movielens_reference_values(tmp_path):
         ranks = ranks_from_scores(scores, parts.candidates[users], parts.truth[users])
         found = summarise(ranks)["hr@1"]
         assert found == pytest.approx(expected, abs=0.025), c
+
+
+@pytest.mark.parametrize(
+    "name, held_out_from, said",
+    [("sasrec", 1, "two items before the cutoff"), ("lightgcn", 0, "nothing was rated before the cutoffs")],
+)
+def test_data_with_nothing_to_learn_from_are_refused_before_anything_is_written(name, held_out_from, said):
+    """Every user's truth is its second, or its first item."""
+    log, catalog = generate(seed=3, users=30, items=64, ratings_per_user=15)
+    groups = split(log, seed=0, sizes={"validation": 5, "evaluation": 5}, min_likes=1)
+    groups = dataclasses.replace(groups, cutoff=log.offsets[:-1] + held_out_from)
+    with pytest.raises(UserError, match=said):
+        suite.check(Dataset("small", log, catalog, groups), name, get_config()[name])
