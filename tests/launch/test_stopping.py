@@ -151,8 +151,8 @@ def test_a_full_disk_ends_training_in_one_line(config, tmp_path, mount):
 def test_reproduce_stops_as_a_whole(tmp_path):
     config = reproduce.get_config("quickstart")
     config.model.folder = str(ROOT / "models" / "tiny-llama")
-    config.data.generated_users = 80
-    config.data.sizes.update({"sft": 16, "grpo": 5, "validation": 3, "evaluation": 5})
+    config.data.generated_users = 100
+    config.data.sizes.update({"sft": 32, "grpo": 16, "validation": 3, "evaluation": 5})
     run = tmp_path / "run"
     first = Command("reproduce", config, run)
     wait_for(lambda: lines_in(run / "sft" / "metrics.jsonl") > 0)
