@@ -5,14 +5,17 @@ import math
 from pathlib import Path
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from r2rec_jax.data import prepared
 from r2rec_jax.data.prepared import Dataset
+from r2rec_jax.data.source import category_of
 from r2rec_jax.evaluate.results import METRICS, UserLines, read_metrics
 from r2rec_jax.evaluate.systems import ALIASES, POLICY, System, about, policy_in
 from r2rec_jax.evaluate.table import SeedResult
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.outside import parse_json
+from r2rec_jax.runtime.workdir import read_record
 
 STAGES = "stages.json"  # of a run, by stage: {"seconds", of all attempts, and "done"}
 # What makes a system's adapter.
@@ -56,6 +59,15 @@ class Finished:
         """int32 [R, n], 0 for a miss."""
         return self.lines[system].ranks(system, self.users)
 
+    def asked(self, system: str, config: ConfigDict) -> tuple[ConfigDict, bool]:
+        """(the `prompt` section, data.before_target_time) by which launch.eval asked the system; those of
+        `config` where its folder has no record."""
+        made = read_record(self.lines[system].path.parent)
+        prompt = config.prompt.to_dict() | made.get("prompt", {})
+        prompt |= made.get("systems", {}).get(system, {}).get("prompt", {})
+        before = made.get("data", {}).get("before_target_time", config.data.before_target_time)
+        return ConfigDict(prompt), before
+
     def seed_result(self, system: str) -> SeedResult:
         metrics = self.metrics[system]
         trained = sum(self.seconds.get(stage, 0.0) for stage in MADE_BY.get(ALIASES.get(system, system), ()))
@@ -77,6 +89,19 @@ def read_finished(run: Path) -> Finished:
     users = dataset.split.users["evaluation"]
     seconds = {name: stage["seconds"] for name, stage in read_stages(run).items()}
     return Finished(dataset, users, found["seed"], metrics, lines, seconds)
+
+
+def of_these_data(config: ConfigDict, run: Path) -> ConfigDict:
+    """`config` with the data of RUN/data: a run made stage by stage is reported with any config, and the
+    title, chance and the paper's numbers are those of its data."""
+    c = config.copy_and_resolve_references()
+    manifest = prepared.read_manifest(run / "data")
+    with c.unlocked():
+        c.data.source = manifest["name"]
+        c.data.category = category_of(manifest["name"], manifest["source"]) or c.data.category
+        c.data.candidates = manifest["counts"]["candidates"]
+        c.data.negatives = manifest["protocol"].get("negatives", c.data.negatives)
+    return c
 
 
 def results_in(run: Path) -> list[Path]:

@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from launch import command, tables
-from launch.finished import Finished, read_finished
+from launch.finished import Finished, of_these_data, read_finished
 from r2rec_jax.chains.graph import build_graph
 from r2rec_jax.data.prepared import candidates_hash
 from r2rec_jax.evaluate.cases import Case, build_case, choose
@@ -26,6 +26,7 @@ from r2rec_jax.evaluate.table_text import markdown
 from r2rec_jax.runtime import metrics
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.paths import write_atomic
+from r2rec_jax.runtime.workdir import read_record
 
 PAGE = "report"
 
@@ -49,10 +50,13 @@ def write(config: ConfigDict, workdir: Path) -> dict[Path, Table]:
         shown, folder, detail = runs.get(seed), workdir / f"seed{seed}", f"Of seed {seed}."
     else:
         shown, folder, detail = read_finished(workdir), workdir, ""
+        config = of_these_data(config, workdir)
         made = {PAGE: tables.of_run(config, shown)}
     for name, table in made.items():
         parts = _parts(config, folder, shown) | {"detail": detail} if shown else {}
-        report = Report(_facts(config, table, shown), table, candidates=config.data.candidates, **parts)
+        report = Report(
+            _facts(config, table, shown, folder), table, candidates=config.data.candidates, **parts
+        )
         write_atomic(workdir / f"{name}.md", markdown(table))
         write_atomic(workdir / f"{name}.json", json.dumps(as_json(table), indent=2) + "\n")
         write_atomic(workdir / f"{name}.html", render(report))
@@ -68,15 +72,11 @@ def _parts(config: ConfigDict, folder: Path, finished: Finished) -> dict:
     }
 
 
-def _facts(config: ConfigDict, table: Table, finished: Finished | None) -> dict[str, str]:
-    grpo = config.grpo.train
+def _facts(config: ConfigDict, table: Table, finished: Finished | None, folder: Path) -> dict[str, str]:
     facts = {
         "Data": config.data.source,
         "Candidates": f"{config.data.candidates} a user, {config.data.negatives} negatives",
-        "Model": config.model.folder,
-        "Adapter": f"LoRA rank {config.lora.rank}, alpha {config.lora.alpha:g}",
-        "SFT": f"{config.sft.train.steps} steps of {config.sft.train.batch_size}",
-        "GRPO": f"{grpo.steps} steps of {grpo.batch_size} prompts x {config.grpo.grpo.group}",
+        **_trained(folder),
         "Seeds": ", ".join(map(str, sorted({seed for row in table.rows for seed in row.seeds}))) or "none",
     }
     if finished is not None:
@@ -87,6 +87,22 @@ def _facts(config: ConfigDict, table: Table, finished: Finished | None) -> dict[
                 f"{measured['dropped_chains']:.3g} chains, {measured['dropped_likes']:.3g} likes"
             )
         facts["Candidates' hash"] = f"{candidates_hash(finished.dataset.split)[:12]} (seed {finished.seed})"
+    return facts
+
+
+def _trained(folder: Path) -> dict[str, str]:
+    """Model and stages of the run as each stage recorded them, whatever config the report is given."""
+    sft, grpo = read_record(folder / "sft"), read_record(folder / "grpo")
+    facts = {}
+    if made := grpo or sft or read_record(folder / "eval"):
+        facts["Model"] = made["model"]["folder"]
+    if made := grpo or sft:
+        facts["Adapter"] = f"LoRA rank {made['lora']['rank']}, alpha {made['lora']['alpha']:g}"
+    if sft:
+        facts["SFT"] = f"{sft['train']['steps']} steps of {sft['train']['batch_size']}"
+    if grpo:
+        train = grpo["train"]
+        facts["GRPO"] = f"{train['steps']} steps of {train['batch_size']} prompts x {grpo['grpo']['group']}"
     return facts
 
 
@@ -173,9 +189,9 @@ def _groups(finished: Finished) -> list[Groups]:
 def _cases(config: ConfigDict, finished: Finished) -> list[Case]:
     if not finished.policy:
         return []
-    graph, before = build_graph(finished.dataset), config.data.before_target_time
+    graph, (prompt, before) = build_graph(finished.dataset), finished.asked(finished.policy, config)
     return [
-        build_case(row, finished.dataset, graph, config.prompt, seed=finished.seed, before_target_time=before)
+        build_case(row, finished.dataset, graph, prompt, seed=finished.seed, before_target_time=before)
         for row in choose(finished.rows(finished.policy))
     ]
 

@@ -94,6 +94,14 @@ def origin(config: ConfigDict) -> tuple[str, str]:
     return config.table.ratings, "the owner's"
 
 
+def category_of(source: str, url: str) -> str:
+    """The category of an Amazon release by its `origin`, "" of other data."""
+    if source not in amazon.RELEASES:
+        return ""
+    before, after = amazon.RELEASES[source].reviews.split("{category}")
+    return url.removeprefix(before).removesuffix(after)
+
+
 def _read(config: ConfigDict, rules: Rules, staging: Path | None) -> tuple[Interactions, Catalog]:
     source = config.source
     if source == "generated":

@@ -15,7 +15,7 @@ from r2rec_jax.data.scale import NONE, STARS
 from r2rec_jax.prompts.domains import DOMAINS
 from r2rec_jax.prompts.ranking import RankingRecord, make_record, peer_names, ranking_prompt, shown_titles
 from r2rec_jax.prompts.wording import Wording, wording_of
-from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.errors import UserError, shown
 from r2rec_jax.runtime.plain_text import clean, plain
 from r2rec_jax.teachers.mentions import Names
 
@@ -83,7 +83,7 @@ def build_case(
       UserError: the data and settings do not give the prompt that the line records, or it records none.
     """
     if not _is_whole(row):
-        raise UserError(f"the line of user {row['user']} is not what launch.eval writes: run it again")
+        raise UserError(f"the line of user {_id(row, dataset)} is not what launch.eval writes: run it again")
     words = wording_of(prompt.wording, dataset)
     whole = make_record(
         dataset,
@@ -129,6 +129,10 @@ def choose(rows: list[dict]) -> list[dict]:
     return [row for row in found if row is not None]
 
 
+def _id(row: dict, dataset: Dataset) -> str:
+    return shown(dataset.catalog.user_ids[row["user"]], 100)
+
+
 def _is_whole(row: dict) -> bool:
     ranking = row.get("ranking")
     texts = isinstance(row.get("prompt"), str) and isinstance(row.get("reasoning"), str)
@@ -149,8 +153,8 @@ def _as_shown(
             record = dataclasses.replace(record, history=record.history[1:])
         else:
             raise UserError(
-                f"the recorded prompt of user {row['user']} is not what these data and this config give: "
-                "pass the config and the data folder of the evaluation"
+                f"the recorded prompt of user {_id(row, dataset)} is not what these data and this config "
+                "give: pass the config and the data folder of the evaluation"
             )
     return record
 

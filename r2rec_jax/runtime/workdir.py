@@ -73,6 +73,20 @@ def claim(workdir: str | Path, config: ConfigDict, overwrite: bool, grows: str =
     return resumed
 
 
+def read_record(workdir: Path) -> dict:
+    """The config that a workdir was made with, {} where it has none. Raises UserError for a damaged one."""
+    path = workdir / "config.json"
+    try:
+        config = parse_json(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): give back the file that the run wrote") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path} is damaged (no object): give back the file that the run wrote")
+    return config
+
+
 def has_claimed() -> bool:
     """Whether this process has claimed a workdir: then --overwrite is obeyed, and not to be given again."""
     return bool(_claimed)

@@ -1,5 +1,6 @@
 """Explaining a user from the files of a run, and what it says of one it cannot explain."""
 
+import json
 import os
 import subprocess
 import sys
@@ -52,6 +53,18 @@ def test_a_run_made_stage_by_stage_is_explained(run, dataset):
     user = int(dataset.split.users["evaluation"][0])
     text = explain(reproduce.get_config("quickstart"), run, str(user), 100, False)
     assert "is number 2 of 20 candidates" in text and "R2Rec: 2" in text
+
+
+def test_a_prompt_is_the_one_that_was_evaluated_whatever_config_is_given(run, dataset):
+    """configs/reproduce.py:ml1m words prompts for another data set; the evaluation has recorded its own."""
+    user, other = str(dataset.split.users["evaluation"][0]), reproduce.get_config("ml1m")
+    with pytest.raises(UserError, match=rf"the recorded prompt of user {user} is not what"):
+        explain(other, run, user, 100, False)
+    evaluated = reproduce.get_config("quickstart").eval
+    evaluated.prompt = other.prompt.to_dict() | {"places": 3}
+    own = {"r2rec": {"prompt": {"wording": "compact", "answer": "titles", "places": 1}}}
+    (run / "eval" / "config.json").write_text(json.dumps(evaluated.to_dict() | {"systems": own}))
+    assert "is number 2 of 20 candidates" in explain(other, run, user, 100, False)
 
 
 def test_who_cannot_be_explained_is_one_line(run, dataset, tmp_path):

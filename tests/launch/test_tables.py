@@ -151,6 +151,27 @@ def test_a_run_made_stage_by_stage_is_reported(tmp_path):
 
 
 @pytest.mark.usefixtures("done")
+def test_a_report_is_of_the_runs_data_and_stages_whatever_config_it_is_given(tmp_path):
+    c, run = config("quickstart", tmp_path, weights=True), tmp_path / "run"
+    c.data.update({"candidates": 7, "negatives": "popularity"})
+    c = stages.settle(c, run)
+    stages.prepare.main(c, run / "data", False)
+    stages.train.main(c.sft, run / "sft", False)
+    c.sft.train.update({"steps": 11, "batch_size": 3})
+    (run / "sft" / "config.json").write_text(c.sft.to_json())
+    stages.evaluation.evaluate(c.eval, run / "eval", False)
+    (page,) = report.write(reproduce_config.get_config("ml1m"), run)
+    shown = " ".join(page.read_text().split())
+    assert "<title>R2Rec on generated</title>" in shown and "out of 7 candidates each" in shown
+    assert "7 a user, popularity negatives" in shown and f"HR@1 .{round(1000 / 7)}" in shown
+    assert f"<dd>{c.model.folder}</dd>" in shown and "<dd>11 steps of 3</dd>" in shown
+    assert "<dt>GRPO</dt>" not in shown and "paper" not in shown
+    (run / "sft" / "config.json").write_text("[" * 10)
+    with pytest.raises(UserError, match=r"sft/config\.json is damaged"):
+        report.write(c, run)
+
+
+@pytest.mark.usefixtures("done")
 def test_one_system_of_ones_own_makes_a_report(tmp_path):
     c, run = config("quickstart", tmp_path, weights=True), tmp_path / "run"
     c = stages.settle(c, run)
