@@ -27,6 +27,7 @@ from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.lock import locked
 
 OTHERS = ("folder", "raw", "workers")  # settings of the section that make no difference, `raw` as a path
+CLOCKS = {prepared.TIME: "time", prepared.ORDER: "their order in the file"}
 AUDITED = 5  # chains of each user
 PROTOCOL = (
     "seed", "ties", "min_likes", "like_above", "negatives", "candidates", "before_target_time"
@@ -70,7 +71,7 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     print(f"{'users of the split without chains':>33}  {alone:,}")
     print(f"{'ratings on the scale':>33}  {dataset.scale}")
     print(f"{'a like is above':>33}  {dataset.split.like_above:g}")
-    print(f"{'rows are in order by':>33}  {dataset.clock}")
+    print(f"{'rows are ordered by':>33}  {CLOCKS[dataset.clock]}")
     print(f"{'candidates':>33}  sha256 {manifest['candidates_sha256']}")
     for warning in rules.warnings:
         print(f"WARNING  {warning}")

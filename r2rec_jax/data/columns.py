@@ -195,7 +195,10 @@ def find_column(path: Path, names: list[str], wanted: str) -> int:
         return int(wanted) - 1
     found = ", ".join(repr(name[:40]) for name in names[:20]) or "nothing"
     many = "more than one" if names.count(wanted) else "no"
-    raise UserError(f"{path}:1: {many} column {wanted!r} among {found}: name the right one")
+    raise UserError(
+        f"{path}:1: {many} column {wanted!r} among {found}: name the right one in data.table, where an empty "
+        "name is a column that is not there"
+    )
 
 
 def has_blanks(text: str) -> str:

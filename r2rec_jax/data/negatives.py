@@ -115,9 +115,8 @@ def _require_enough(log: Interactions, users: np.ndarray, rated: int, count: int
     # The truth is one of the items that the user rated.
     most = rated - np.diff(log.offsets)[users] + 1
     if len(users) and most.min() < count:
-        user = int(users[np.argmin(most)])
         raise UserError(
-            f"candidates={count}: user {user}, the most active, has {most.min() - 1} unrated items but "
+            f"candidates={count}: the most active user has {most.min() - 1} unrated items but "
             f"{count - 1} negatives are needed: ask for at most --config.data.candidates={most.min()}"
         )
 

@@ -103,10 +103,11 @@ def _require_eligible(eligible: int, sizes: dict[str, int], min_likes: int, like
     fit = {largest: sizes[largest] - (wanted - eligible)}
     if fit[largest] < eligible / 4:  # one group alone cannot give that many: all give their share
         fit = {name: size * eligible // wanted for name, size in sizes.items() if size}
-    remedy = " ".join(f"--config.data.sizes.{name}={size}" for name, size in fit.items())
+    sizes_that_fit = " ".join(f"--config.data.sizes.{name}={size}" for name, size in fit.items())
+    remedy = f"the sizes, as by {sizes_that_fit}, or data.min_likes" if eligible else "data.min_likes"
     raise UserError(
         f"the split asks for {wanted} users but only {eligible} are eligible, with at least {min_likes} "
-        f"ratings above {like_above:g}: lower the sizes, as by {remedy}, or data.min_likes, or give more data"
+        f"ratings above {like_above:g}: lower {remedy} or data.like_above, or give more data"
     )
 
 

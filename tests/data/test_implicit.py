@@ -162,3 +162,8 @@ def test_small_sets_name_the_size_to_lower(tmp_path):
         make_dataset(config)
     config.candidates = int(str(error.value).rpartition("=")[2])
     make_dataset(config)
+    config.min_likes = 99  # sizes of 0 are no remedy where nobody is eligible
+    with pytest.raises(
+        UserError, match=r"only 0 are eligible, .*: lower data\.min_likes or data\.like_above"
+    ):
+        make_dataset(config)

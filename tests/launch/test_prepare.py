@@ -68,7 +68,7 @@ def test_amazon_from_files_to_counts_twice(amazon, tmp_path, capsys, settings):
     assert {key: said[key] for key in wanted} == wanted
     assert int(said["chains audited"]) > 100
     assert said["ratings on the scale"].strip() == "1 to 5 in steps of 1"
-    assert (said["a like is above"].strip(), said["rows are in order by"].strip()) == ("3", "time")
+    assert (said["a like is above"].strip(), said["rows are ordered by"].strip()) == ("3", "time")
     assert (said["truths_tied_in_time"], said["truths_others_under_random_ties"]) == ("0", "0")
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
@@ -200,7 +200,10 @@ def test_a_log_without_ratings_and_times_and_its_warnings(tmp_path, capsys):
     config.data.sizes.update({"sft": 5, "grpo": 5, "validation": 0, "evaluation": 10})
     prepare.main(config, tmp_path / "data", False)
     printed = capsys.readouterr().out
-    assert "rows are in order by  order" in printed and "rows that only say what happened" in printed
+    assert (
+        "rows are ordered by  their order in the file" in printed
+        and "rows that only say what happened" in printed
+    )
     assert "items_not_listed 17 of 47" in printed.partition("WARNING")[2]
     dataset = prepared.load(tmp_path / "data")
     audit(dataset)
