@@ -16,6 +16,7 @@ from launch import machines, overrides
 
 KEY_FLAGS = ("config", "workdir", "overwrite")  # of all commands that take a config
 BASE = Path(__file__).parents[1] / "configs" / "base.py"
+PRESETS = ("tiny", "mini")  # functions of configs/base.py that make a config small
 WIDTH = 110
 
 
@@ -79,11 +80,17 @@ def _is_run(node: ast.expr) -> bool:
 
 def read_comments(*paths: Path) -> dict[str, str]:
     """What config files say of a field, by the end of its dotted name: the comment behind its default, or the
-    lines right above it. What they say of a preset's own value, in a deeper line, is left out."""
+    lines right above it. What they say of a preset's own value, in a deeper line or a function of PRESETS, is
+    left out."""
     found = {}
     for path in paths:
         above: list[str] = []
+        function = ""
         for line in path.read_text(encoding="utf-8").splitlines():
+            if named := re.match(r"def (\w+)", line):
+                function = named[1]
+            if function in PRESETS:
+                continue
             if line.startswith("    # "):
                 above.append(line.removeprefix("    # "))
                 continue

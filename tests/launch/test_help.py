@@ -11,6 +11,7 @@ import time
 import pytest
 from absl import flags
 
+from configs import base
 from launch import usage
 from launch.overrides import flatten
 from r2rec_jax.train.state import WHICH
@@ -59,6 +60,13 @@ def test_help_of_a_config_has_every_field_with_default_range_and_comment():
         assert f"\n  {field} = {value!r}\n" in text
     wanted = "a whole number from 1 to 2147483647. prompts a step"
     assert f"\n  train.batch_size = 16\n      {wanted}\n" in text
+
+
+def test_what_a_preset_says_of_its_own_value_is_not_the_fields_comment():
+    comments = usage.read_comments(usage.BASE)
+    assert comments["data.workers"].startswith("Processes that make training batches")
+    assert "annotate.tasks" not in comments  # only `tiny` says why it leaves one out
+    assert all(hasattr(base, name) for name in usage.PRESETS)
 
 
 def test_checkpoints_choices_are_those_of_the_code():
