@@ -23,6 +23,8 @@ def check(config: ConfigDict) -> None:
             _grpo(name, section)
         if "reward" in section:
             _reward(name, section.reward)
+        if "rollout" in section:
+            _rollout(name, section)
         if "corpus" in section:
             _curriculum(name, section)
         if section.get("module") == "sasrec" and section.width % section.heads:
@@ -96,6 +98,13 @@ def _reward(name: str, c: ConfigDict) -> None:
     if len(weights) not in (0, len(c.extra)):
         wanted = f"a weight for each of the {len(c.extra)} functions of reward.extra, or ()"
         _refuse(name, f"reward.extra_weights={weights}", wanted)
+
+
+def _rollout(name: str, c: ConfigDict) -> None:
+    modes = [system.get("mode") for system in c.get("systems", {}).values()]
+    if (c.rollout.get("constrained") or "constrained" in modes) and c.rollout.stop:
+        wanted = "(): a text would end some completions before their answer, and answers are constrained"
+        _refuse(name, f"rollout.stop={tuple(c.rollout.stop)}", wanted)
 
 
 def _whole_run(c: ConfigDict) -> None:

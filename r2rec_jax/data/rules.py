@@ -19,6 +19,7 @@
 | a rated item that the items file lacks | kept, without facts | items_not_listed |
 | a user that the users file lacks | kept, without facts | users_not_listed |
 | an item or user listed again | the first stays | items_repeated, users_repeated |
+| items of one title and year | shown as "Heat (version 1)" and so on | items_told_apart_by_a_version |
 | a listed item nobody rated | MovieLens: kept; elsewhere left out | items_never_rated, items_left_out |
 | a listed user without ratings | left out | users_left_out |
 | too few negatives of the kind asked for | uniform ones | negatives_drawn_uniformly_instead |

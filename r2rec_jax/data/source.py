@@ -55,6 +55,7 @@ def make_dataset(config: ConfigDict, *, rules: Rules | None = None, staging: Pat
         like_above=scale.like_above if config.like_above is None else config.like_above,
     )
     rules.count("negatives_drawn_uniformly_instead", groups.drawn_uniformly)
+    rules.count("items_told_apart_by_a_version", np.count_nonzero(catalog.same_name))
     return Dataset(config.source, log, catalog, groups, scale, ORDER if ordered else TIME)
 
 

@@ -211,6 +211,16 @@ def test_a_value_out_of_its_range_is_one_line_with_field_value_and_range(case):
             "--config.data.sizes.validation=0: use 1 or more",
         ),
         ("reproduce:quickstart", ["data.sizes.grpo=15"], "--config.data.sizes.grpo=15: use 16 or more"),
+        (
+            "grpo:quickstart",
+            ["rollout.constrained=True", "rollout.stop=('>',)"],
+            "--config.rollout.stop=('>',): use ()",
+        ),
+        (
+            "eval:quickstart",
+            ["systems.sft.mode=constrained", "rollout.stop=('.',)"],
+            "--config.rollout.stop=('.',): use ()",
+        ),
         ("reproduce:ml1m_mini", ["seeds=()", "policy_seeds=()"], "--config.seeds=(): use one seed or more"),
     ],
 )

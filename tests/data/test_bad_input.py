@@ -311,6 +311,20 @@ def test_shares_above_a_tenth_are_warned_of(make_raw, caplog, unlisted):
     assert (f"things.csv: items_not_listed {unlisted} of 11" in caplog.text) == (unlisted == 2)
 
 
+def test_items_of_one_title_and_year_are_counted(make_raw):
+    """Prompts show them as "Heat (version 1)": not silently."""
+    raw = make_raw("csv")
+    csv_file(
+        raw.ratings,
+        ("extra", "who", '"a ""thing"""', "stars", "at; --"),
+        *(("x", "U1", f"I{k}", 1 + k, 1262304000 + k) for k in range(5)),
+    )
+    films = (("Heat", "1995"), ("Heat", "1995"), ("Heat", "1986"), ("Emma", ""), ("Emma", ""))
+    csv_file(raw.items, ITEMS, *((f"I{k}", title, year, "A") for k, (title, year) in enumerate(films)))
+    raw.config.sizes = {"evaluation": 0}
+    assert raw.read()[1]["items_told_apart_by_a_version"] == 4
+
+
 def test_a_file_in_place_of_a_folder(make_raw):
     raw = make_raw("csv")
     raw.config.raw = str(raw.ratings)

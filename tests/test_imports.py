@@ -1,0 +1,48 @@
+"""Which code may import which: the import rule of BUILD.md."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+# From top to bottom, as in BUILD.md: a room imports from those above it.
+ROOMS = (
+    "runtime",
+    "data",
+    "chains",
+    "prompts",
+    "model",
+    "pipeline",
+    "rollout",
+    "teachers",
+    "evaluate",
+    "train",
+)
+ROOMS += ("baselines", "plan", "profile", "bench", "chaos")
+
+
+def imports(folder: str) -> Iterator[tuple[Path, list[str]]]:
+    """(file below the root, the imported module's name in parts) of every import in a folder."""
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                # `from r2rec_jax import data` imports a room, `from r2rec_jax.data import x` from one.
+                bare = node.module in ("r2rec_jax", "configs", "launch")
+                names = [f"{node.module}.{alias.name}" for alias in node.names] if bare else [node.module]
+            yield from ((path.relative_to(ROOT), name.split(".")) for name in names)
+
+
+def test_rooms_import_from_rooms_above_them():
+    assert set(ROOMS) == {path.parent.name for path in (ROOT / "r2rec_jax").glob("*/__init__.py")}
+    for path, (top, *rest) in imports("r2rec_jax"):
+        room = path.parts[1]
+        assert top != "launch" and (top != "configs" or room == "bench"), path
+        if top == "r2rec_jax" and room in ROOMS:
+            assert ROOMS.index(rest[0]) <= ROOMS.index(room), (path, rest)
+            assert room != "model" or rest[0] in ("model", "runtime"), (path, rest)
+
+
+def test_configs_import_no_machinery():
+    ours = [(path, names) for path, names in imports("configs") if names[0] in ("r2rec_jax", "launch")]
+    assert ours and all(names == ["r2rec_jax", "runtime", "errors"] for _, names in ours)
