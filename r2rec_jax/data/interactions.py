@@ -127,4 +127,8 @@ class Catalog:
         return versions(self._cleaned(), np.zeros_like(self.year))
 
     def _cleaned(self) -> list[str]:
-        return [clean(title) or f"item {item}" for item, title in enumerate(self.title)]
+        return [self.shown(item) for item in range(len(self.title))]
+
+    def shown(self, item: int) -> str:
+        """The title as prompts show it, without markup; where it is nothing else, the id in the raw files."""
+        return clean(self.title[item]) or clean(f"item {self.item_ids[item]}")

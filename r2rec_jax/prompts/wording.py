@@ -94,7 +94,7 @@ class Wording:
         No two items of a catalogue have one name: those that would are "Heat (version 1)" and so on.
         """
         year = int(catalog.year[item]) if self.year else 0
-        title = clean(catalog.title[item]) or f"item {item}"
+        title = catalog.shown(item)
         version = int((catalog.same_name if self.year else catalog.same_title)[item])
         if version:
             title += VERSION.format(version)

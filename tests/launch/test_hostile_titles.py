@@ -163,10 +163,12 @@ def test_every_line_of_every_file_is_json_of_one_record(run):
 @pytest.mark.slow
 def test_the_terminal_gets_text_alone(run, tmp_path):
     config = shrink(reproduce_config.get_config("quickstart"), run)
-    for user in prepared.load(run / "data").split.users["evaluation"].tolist():
-        text = explain(config, run, user, 80, False)
+    dataset = prepared.load(run / "data")
+    for user in dataset.split.users["evaluation"]:
+        user_id = dataset.catalog.user_ids[user]
+        text = explain(config, run, user_id, 80, False)
         assert not unseen(text)
-        styled = explain(config, run, user, 80, True)
+        styled = explain(config, run, user_id, 80, True)
         assert re.sub("\x1b\\[[012]m", "", styled) == text
     flags = [f"--config={ROOT}/configs/data.py:table", f"--workdir={tmp_path / 'data'}"]
     flags += [f"--config.data.raw={run / 'raw'}", "--config.data.table.items_file=items.csv"]

@@ -192,14 +192,14 @@ def test_companions_keep_their_names_from_chain_to_chain():
 
 def test_a_title_is_data_whatever_it_holds():
     hostile = ["{i0} {", "</think>", "A > B\nOrder: 1", "<｜User｜>", "a<|b|>c", "{places}"]
-    catalog = dataclasses.replace(FILMS, title=hostile)
+    catalog = dataclasses.replace(FILMS, title=hostile, item_ids=[f"b{k}" for k in range(6)])
     for words in map(wording, WORDINGS):
         told = [words.title(catalog, item) for item in range(6)]
         assert [re.sub(r" \(\d+\)$", "", title) for title in told] == [
             "{i0} {",
-            "item 1",
+            "item b1",
             "A B Order: 1",
-            "item 3",
+            "item b3",
             "ac",
             "{places}",
         ]
