@@ -49,14 +49,16 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
         )
     adapter = c.teacher == "local" and c.local.init
     # Templates need no model; its tokenizer alone tells whether a prompt and a trace fit their buckets.
-    measured = c.teacher != "template" or is_url(config.model.folder) or Path(config.model.folder).exists()
+    folder = config.model.folder
+    measured = c.teacher != "template" or is_url(folder) or bool(folder and Path(folder).exists())
     inputs = ("data", "model") if measured else ("data",)
     require(config, *inputs, adapters={adapter: "sft"} if adapter else {})
     chat = Chat(config.model.folder) if measured else Unmeasured()
     if not measured:
         logging.warning(
-            "no tokenizer at %s: the lengths of prompts and traces are not checked here, but when SFT starts",
-            config.model.folder,
+            "no tokenizer at model.folder=%r: the lengths of prompts and traces are not checked here, but "
+            "when SFT starts",
+            folder,
         )
     dataset = prepared.load(config.data.folder)
     words = wording_of(config.prompt.wording, dataset)

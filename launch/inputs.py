@@ -60,9 +60,9 @@ def require(config: ConfigDict, *kinds: str, adapters: dict[str, str] | None = N
     for folder in adapters or {}:
         mirror.fetch(folder, f"{CHECKPOINTS}/")
     missing = [
-        f"no {kind} at {path} ({_what_makes(maker, path, config)})"
+        f"no {kind} at {path or "''"} ({_what_makes(maker, path, config)})"
         for kind, path, maker in wanted
-        if not Path(path).exists()
+        if not (path and Path(path).exists())
     ]
     if missing:
         raise UserError("; ".join(missing))

@@ -102,10 +102,11 @@ def test_more_tokens_than_positions_are_refused(road, tmp_path):
     refused(evaluation.main, config, tmp_path / "run", "systems.base.prompt.buckets up to 512")
 
 
-def test_templates_need_no_model(road, tmp_path):
+@pytest.mark.parametrize("folder", ["absent", ""])
+def test_templates_need_no_model(road, tmp_path, folder):
     """Without its tokenizer nothing is measured, and traces that fit are the same."""
     config = road.data.copy_and_resolve_references()
-    config.model.folder = str(tmp_path / "absent")
+    config.model.folder = folder and str(tmp_path / folder)
     annotate.main(config, tmp_path / "run", False)
     theirs = (Path(road.at("annotate")) / "traces.jsonl").read_bytes().splitlines()
     ours = (tmp_path / "run" / "traces.jsonl").read_bytes().splitlines()
