@@ -67,6 +67,11 @@ class Case:
     verb: str = "rated"
     valid: bool = True
 
+    @property
+    def liked(self) -> str:
+        """What makes a like: a good rating, or, in a log without ratings, that it happened."""
+        return "liked" if self.verb == "rated" else self.verb
+
 
 def build_case(
     row: dict,

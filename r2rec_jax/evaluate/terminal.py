@@ -34,11 +34,11 @@ def case_text(case: Case, *, width: int, styled: bool) -> str:
     about = ", ".join(f"{name} {value}" for name, value in case.demographics.items())
     out = textwrap.wrap(f"User {case.user}" + (f": {about}" if about else ""), width)
     out += section(
-        "Recently liked, oldest first", [line for title in case.likes for line in item(told(title))]
+        f"Recently {case.liked}, oldest first", [line for title in case.likes for line in item(told(title))]
     )
     if case.history:
         rated = "; ".join(f"{hop.title} {hop.rating}".strip() for hop in case.history)
-        out += section("Recently rated, oldest first", item(rated))
+        out += section(f"Recently {case.verb}, oldest first", item(rated))
     chains = []
     for k, chain in enumerate(case.chains, 1):
         chains += [style(f"  chain {k}", _QUIET)]

@@ -9,6 +9,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from r2rec_jax.evaluate.cases import OFF_LIST, USER, build_case, choose
+from r2rec_jax.evaluate.report import Report, render
+from r2rec_jax.evaluate.table import Table
 from r2rec_jax.evaluate.terminal import case_text
 from r2rec_jax.prompts.ranking import make_record, ranking_prompt
 from r2rec_jax.prompts.wording import wording
@@ -138,3 +140,13 @@ def test_the_terminals_text_is_plain_and_as_narrow_as_asked(dataset, graph):
     assert f"{truth} ({', '.join(genres)}) <- the truth" in text
     styled = case_text(case, width=50, styled=True)
     assert "\x1b[31m" not in styled and re.sub(r"\x1b\[[012]m", "", styled) == text
+
+
+def test_without_ratings_nobody_has_liked_or_rated(dataset, graph):
+    """What stands in for a like has the verb of the prompt: films are watched, tracks listened to."""
+    case = dataclasses.replace(build(dataset, graph, recorded(dataset, graph)), verb="listened to")
+    shown = case_text(case, width=80, styled=False)
+    page = render(Report({}, Table("t", "h", []), cases=[case]))
+    for text in (shown, page):
+        assert "Recently listened to, oldest first" in text
+        assert "Recently liked" not in text and " rated " not in text
