@@ -69,9 +69,11 @@ class Finished:
         return ConfigDict(prompt), before
 
     def seed_result(self, system: str) -> SeedResult:
-        metrics = self.metrics[system]
-        trained = sum(self.seconds.get(stage, 0.0) for stage in MADE_BY.get(ALIASES.get(system, system), ()))
-        seconds, valid = metrics["wall_s"] + trained, metrics.get("valid_rate")
+        metrics, stages = self.metrics[system], MADE_BY.get(ALIASES.get(system, system), ())
+        trained = [self.seconds[stage] for stage in stages if stage in self.seconds]
+        # Of a run made stage by stage nobody knows how long its training took.
+        seconds = 0.0 if stages and not trained else metrics["wall_s"] + sum(trained)
+        valid = metrics.get("valid_rate")
         return SeedResult(self.seed, self.users, self.ranks(system), seconds, valid)
 
 

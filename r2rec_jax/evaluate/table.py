@@ -36,8 +36,8 @@ class Row:
     """One system: its name in results, and the one for readers.
 
     `measured` and `ci95` have the metrics of METRICS; without results they and `seeds` are empty, and
-    `missing` says what the cell needs. group: one of GROUPS. wall_s: seconds of a seed, the mean. lead: by
-    how much the finished policy's HR@1 is higher, and the interval of that (`lead_of`).
+    `missing` says what the cell needs. group: one of GROUPS. wall_s: seconds of a seed, the mean, 0 where not
+    known. lead: by how much the finished policy's HR@1 is higher, and the interval of that (`lead_of`).
     """
 
     system: str

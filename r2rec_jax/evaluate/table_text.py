@@ -72,7 +72,13 @@ def _cells(row: Row) -> list[str]:
         cells += [ours, paper + ("†" if paper and metric == "ndcg@3" and row.paper.misprint else "")]
     if not row.measured:
         return [*cells, "", "", "", ""]
-    return [*cells, " ".join(map(str, row.seeds)), str(row.users), duration(row.wall_s), lead_text(row)]
+    return [
+        *cells,
+        " ".join(map(str, row.seeds)),
+        str(row.users),
+        duration(row.wall_s) if row.wall_s else "",
+        lead_text(row),
+    ]
 
 
 def _line(cells: list[str]) -> str:

@@ -147,6 +147,11 @@ def test_a_run_made_stage_by_stage_is_reported(tmp_path):
     names = {name: row["name"] for name, row in found.items() if row["group"] == "ours"}
     assert names == {"base": "Prompt only", "sft": "R2Rec without RL", "sft+grpo": "R2Rec"}
     assert found["popularity"]["lead"] is not None and found["sft+grpo"]["lead"] is None
+    # How long its training took is not known; the bare model had none.
+    assert (found["sft+grpo"]["wall_s"], found["base"]["wall_s"]) == (0, 2.0)
+    assert "| 12 |  |" in next(
+        line for line in (run / "report.md").read_text().splitlines() if "| R2Rec |" in line
+    )
     assert "R2Rec puts the true item first for" in " ".join(page.read_text().split())
 
 
