@@ -7,7 +7,7 @@ Resumes what --workdir already holds. Each config file says what it needs and wh
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -49,12 +49,12 @@ from r2rec_jax.runtime.workdir import claim
 from r2rec_jax.teachers.template import narration
 from r2rec_jax.train import loop
 from r2rec_jax.train.accumulate import check_parts, mapped
-from r2rec_jax.train.experience import Experience, gather
+from r2rec_jax.train.experience import gather
 from r2rec_jax.train.grpo import grpo_step
 from r2rec_jax.train.jit import jit_step, place_state
 from r2rec_jax.train.objective import objective
 from r2rec_jax.train.optimizer import make_optimizer
-from r2rec_jax.train.scoring import Scorer, means
+from r2rec_jax.train.scoring import Scored, Scorer, means
 from r2rec_jax.train.sft import sft_step
 from r2rec_jax.train.state import TrainState, restore_trainable
 
@@ -291,7 +291,7 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive) 
                 state, metrics = update(state, frozen, batch)
                 skipped += metrics["train/skipped"]
             metrics["train/skipped"] = skipped
-            _append_samples(samples, step, got, c.group)
+            _append_samples(samples, step, got.scored[: c.group], dataset.catalog.user_ids)
             # Waited for, so that each phase's seconds are its own; the next prompts are being prepared by
             # the iterator's threads, so all the device misses is a few milliseconds of handing them over.
             jax.block_until_ready(metrics)
@@ -356,12 +356,14 @@ def _parts(config: ConfigDict, mesh) -> int:
     return config.train.micro_batches
 
 
-def _append_samples(samples: StepLog, step: int, experience: Experience, group: int) -> None:
+def _append_samples(samples: StepLog, step: int, group: list[Scored], user_ids: Sequence[str]) -> None:
     """Adds the best and the worst completion of the step's first group: what learning looks like."""
-    paid = sorted((one for one in experience.scored[:group] if not one.fault), key=lambda one: -one.reward)
+    paid = sorted((one for one in group if not one.fault), key=lambda one: -one.reward)
     for one in paid[:1] + paid[-1:]:
+        user = one.judged.prompt.record.user
         line = {
-            "user": one.judged.prompt.record.user,
+            "user": user,
+            "user_id": user_ids[user],
             "reward": round(one.reward, 4),
             "parts": {name: round(value, 4) for name, value in one.parts.items()},
             "truth_rank": one.judged.truth_rank,

@@ -64,6 +64,7 @@ def unsupported(lines_RN: list[list[dict]]) -> list[dict]:
         {
             "system": line["system"],
             "user": line["user"],
+            "user_id": line["user_id"],
             "run": line["run"],
             "statement": statement["text"],
             "unsupported": sorted({kind for kind, supported in statement["facts"] if not supported}),

@@ -70,7 +70,10 @@ def test_grpo_writes_rewards_samples_and_validation(road):
     assert validation == [0, 2]
     samples = lines(road.at("grpo"), "samples.jsonl")
     assert [sample["step"] for sample in samples] == [1, 1, 2, 2]
-    assert set(samples[0]) == {"step", "user", "reward", "parts", "truth_rank", "reasoning", "answer"}
+    shown = {"step", "user", "user_id", "reward", "parts", "truth_rank", "reasoning", "answer"}
+    assert set(samples[0]) == shown
+    ids = prepared.load(road.at("data")).catalog.user_ids
+    assert all(sample["user_id"] == ids[sample["user"]] for sample in samples)
     assert {"reward", "hr@1", "ndcg@3", "step", "rank", "failed", "valid_rate"} <= {
         name.removeprefix("validation/") for name in written[0]
     }

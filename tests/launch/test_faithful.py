@@ -31,7 +31,7 @@ def config(tmp_path_factory) -> ConfigDict:
     made.data.sizes.update({"sft": 6, "grpo": 5, "validation": 3, "evaluation": 8})
     prepare.main(made, folder / "data", False)
     c = faithful_config.get_config("quickstart")
-    c.data.update(made.data)
+    c.data.update(made.data.to_dict())
     c.systems.r2rec.adapter, c.users, c.evaluate.batch_size = "", USERS, 4
     return c
 
@@ -60,7 +60,7 @@ def test_the_command_on_the_embedded_model(config, tmp_path):
     reasonings = {row["user"]: (row["reasoning"], row["prompt"]) for row in rows}
     for one in wrong:
         assert (one["reasoning"], one["prompt"]) == reasonings[one["user"]]
-        assert one["statement"] in one["reasoning"] and one["unsupported"]
+        assert one["statement"] in one["reasoning"] and one["unsupported"] and one["user_id"]
         if one["unsupported"] == ["title"]:
             words = re.findall(r"[A-Z]\w+", one["statement"])
             assert any(word not in one["prompt"] for word in words)
