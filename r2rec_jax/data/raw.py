@@ -87,6 +87,7 @@ class Stage:
         faults = [_bad_id(columns["user"], '"user"'), _bad_id(columns["item"], "item")]
         if "rating" in columns:
             expected = f"a number from {least:,} to {MOST:,}"
+            expected += "" if signed else " (negative ratings need a data.scale, as -1:1:2)"
             bad = f"NOT coalesce(TRY_CAST(rating AS DOUBLE) BETWEEN {least} AND {MOST}, false)"
             faults.append(f"WHEN {bad} THEN {_fault(columns['rating'], 'rating', expected)}")
         if "time" in columns:
@@ -338,6 +339,11 @@ def _explain(path: Path, message: str) -> str:
         reasons = r"^(Expected Number|Value with|Invalid unicode|Maximum line)[^\n]*"
         reason = re.search(reasons, message, re.MULTILINE)
         line, what = int(match[1]), (reason[0] if reason else message.splitlines()[0]).strip(" .")
+    elif "state machine reached an invalid state" in message:
+        return (
+            f"{path} cannot be read: its lines end in different ways, as Windows writes them and as others "
+            "do, or one of them is damaged; write all alike"
+        )
     else:
         what = message.splitlines()[0].split(": ", 1)[-1].strip(" .")
         return f"{path} cannot be read ({what[:200]}): it is truncated or of another kind; fetch it again"

@@ -99,6 +99,8 @@ def test_the_files_of_movielens_1m_as_a_table(tmp_path):
         (lines(",").encode(), {"separator": ",,,,,"}, r"data\.table\.separator"),
         (lines(",").encode() + b'u3,"x,3,5\n', {}, r"log\.csv:5: "),
         (b"\n", {}, r"log\.csv:1: "),
+        # A header that Windows has written over rows that it has not.
+        (lines(",").encode().replace(b"\n", b"\r\n", 1), {}, "its lines end in different ways"),
     ],
 )
 def test_what_cannot_be_read_is_one_line(tmp_path, content, table, message):
