@@ -38,7 +38,7 @@ def base() -> ConfigDict:
     # The values of ratings: "LEAST:MOST:STEP", "counts" or "none" (all are 1); "": the source's own, or what
     # is detected in a table.
     c.data.scale = ""
-    c.data.like_above = placeholder(float)  # None: the middle of the scale, 3 on 1..5
+    c.data.like_above = placeholder(float)  # None: the scale's middle, rounded up to a step; 3 on 1..5
     c.data.ties = "file"  # equal times keep the file's order; "random" shows what that gives away
     c.data.candidates = 20  # up to what the most active user has not rated
     c.data.negatives = "uniform"  # or "popularity", "hard" (rated together with the user's items)
