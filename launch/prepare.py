@@ -8,27 +8,21 @@ data there and ends.
 
 from pathlib import Path
 
-import numpy as np
-from absl import logging
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from launch import command
-from r2rec_jax.chains.chain import Chain
 from r2rec_jax.chains.graph import build_graph
-from r2rec_jax.chains.sampler import sample_chains
 from r2rec_jax.data import prepared
-from r2rec_jax.data.audit import Edge, audit, audit_chains
-from r2rec_jax.data.prepared import Dataset
+from r2rec_jax.data.audit import audit
 from r2rec_jax.data.rules import Rules
 from r2rec_jax.data.source import make_dataset, origin, tied_truths
+from r2rec_jax.prompts.audit import audit_prompts
 from r2rec_jax.runtime import made
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.lock import locked
 
 OTHERS = ("folder", "raw", "workers")  # settings of the section that make no difference, `raw` as a path
 CLOCKS = {prepared.TIME: "time", prepared.ORDER: "their order in the file"}
-AUDITED = 5  # chains of each user
 PROTOCOL = (
     "seed", "ties", "min_likes", "like_above", "negatives", "candidates", "before_target_time"
 )  # fmt: skip
@@ -48,7 +42,7 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
             raise UserError(f"{workdir} already exists: choose another folder or add --overwrite")
         dataset = make_dataset(config.data, rules=rules, staging=staging)
         audit(dataset)
-        checked, alone = _audit_sampled(dataset, config.data)
+        checked, alone = audit_prompts(dataset, build_graph(dataset), config)
         ties = tied_truths(rules, dataset, config.data.seed)
         source, licence = origin(config.data)
         prepared.save(
@@ -75,34 +69,6 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     print(f"{'candidates':>33}  sha256 {manifest['candidates_sha256']}")
     for warning in rules.warnings:
         print(f"WARNING  {warning}")
-
-
-def _audit_sampled(dataset: Dataset, config: ConfigDict) -> tuple[int, int]:
-    """Draws chains for every user of every group and audits their edges.
-
-    Returns how many chains, and how many users have none.
-    """
-    graph, checked, alone = build_graph(dataset), 0, 0
-    users = np.concatenate(list(dataset.split.users.values())).tolist()
-    logging.info("auditing the chains of %d users", len(users))
-    for user in tqdm(users, desc="audit", mininterval=1, delay=5):
-        before = dataset.truth_time(user) if config.before_target_time else None
-        rng = np.random.default_rng([config.seed, user])
-        chains = sample_chains(graph, user, AUDITED, rng, before=before)
-        alone += not chains
-        for chain in chains:
-            audit_chains(dataset, user, _edges(chain), before_target_time=config.before_target_time)
-            checked += 1
-    return checked, alone
-
-
-def _edges(chain: Chain) -> list[Edge]:
-    return [
-        (chain.user, chain.i0, chain.r00),
-        (chain.peer, chain.i0, chain.r10),
-        (chain.peer, chain.i1, chain.r11),
-        (chain.user, chain.i1, chain.r01),
-    ]
 
 
 if __name__ == "__main__":

@@ -60,16 +60,15 @@ def make_record(
     candidates = np.array(dataset.split.candidates[user])
     if candidates[0] < 0:
         raise UserError(f"user {user} has no candidates: take users from the groups of the split")
-    drawn = sample_chains(
+    drawn = draw_chains(
+        dataset,
         graph,
         user,
-        chains,
-        np.random.default_rng([seed, user]),
+        chains=chains,
+        seed=seed,
         length=length,
         selection=selection,
-        candidates=candidates,
-        history=dataset.interactions.item[dataset.history(user)],
-        before=dataset.truth_time(user) if before_target_time else None,
+        before_target_time=before_target_time,
     )
     liked = dataset.recent_likes(user, likes).tolist()
     rated = recent_ratings(dataset, user, history)
@@ -84,6 +83,31 @@ def make_record(
         popularity=np.diff(graph.item_offsets)[candidates],
         truth=int(dataset.split.truth[user]),
         history=rated,
+    )
+
+
+def draw_chains(
+    dataset: Dataset,
+    graph: Graph,
+    user: int,
+    *,
+    chains: int,
+    seed: int,
+    length: int,
+    selection: str,
+    before_target_time: bool,
+) -> list[Chain]:
+    """The chains that a prompt shows to `user`; arguments as for `make_record`."""
+    return sample_chains(
+        graph,
+        user,
+        chains,
+        np.random.default_rng([seed, user]),
+        length=length,
+        selection=selection,
+        candidates=np.array(dataset.split.candidates[user]),
+        history=dataset.interactions.item[dataset.history(user)],
+        before=dataset.truth_time(user) if before_target_time else None,
     )
 
 
