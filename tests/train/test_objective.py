@@ -59,7 +59,7 @@ def loss_of(arrays, config, mask=MASK):
 
 
 def by_the_formula(arrays, config, mask=MASK) -> dict[str, float]:
-    """PAPER.md formula 4 and its options, a token at a time in Python floats, negated."""
+    """GRPO (DeepSeekMath, arXiv 2402.03300) and its options, a token at a time in Python floats, negated."""
     logprobs, old, reference, sampler, advantage = arrays
     N, R = mask.shape
     out = dict.fromkeys(("loss", "kl", "clip_fraction_low", "clip_fraction_high"), 0.0)

@@ -1,4 +1,4 @@
-"""PAPER.md formulas 5 to 7 by tables of values; our part for facts by traces with known errors."""
+"""The reward of the paper (arXiv 2506.05069) in our form, by tables of values; our part for facts by traces with known errors."""
 
 import math
 import sys
