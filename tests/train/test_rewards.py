@@ -1,4 +1,4 @@
-"""The reward of the paper (arXiv 2506.05069) in our form, by tables of values; our part for facts by traces with known errors."""
+"""The reward (arXiv 2506.05069, in our form) by tables of values; the part for facts by known errors."""
 
 import math
 import sys
