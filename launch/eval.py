@@ -26,7 +26,7 @@ from r2rec_jax.model.config import load_config
 from r2rec_jax.pipeline.prompts import not_shown
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.runtime.errors import UserError
-from r2rec_jax.runtime.workdir import claim
+from r2rec_jax.runtime.workdir import claim, require_same_inputs
 from r2rec_jax.train.scoring import Scored, Scorer
 
 # Of all runs of all users: name in metrics.json -> in a line.
@@ -54,9 +54,11 @@ def evaluate(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, di
     users = dataset.split.users["evaluation"]
     if not len(users):
         raise UserError(f"{config.data.folder} has no evaluation users: set data.sizes.evaluation")
-    rankers = make_rankers(config, sections, runs, chat, dataset, users)
+    checksums: dict[str, int] = {}
+    rankers = make_rankers(config, sections, runs, chat, dataset, users, checksums)
     scorer = Scorer(config, chat)
     claim(workdir, config, overwrite)
+    require_same_inputs(workdir, checksums)
 
     lines = UserLines(workdir, dataset)
     with scorer:

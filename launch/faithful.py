@@ -40,7 +40,7 @@ from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import make_mesh
 from r2rec_jax.runtime.outside import json_line
 from r2rec_jax.runtime.paths import write_atomic
-from r2rec_jax.runtime.workdir import claim
+from r2rec_jax.runtime.workdir import claim, require_same_inputs
 from r2rec_jax.teachers.facts import FactChecker
 
 REPORT, TABLE, UNSUPPORTED = "faithful.json", "faithful.txt", "unsupported.jsonl"
@@ -62,11 +62,13 @@ def examine(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, dic
     users = _users(config, dataset)
     mesh = make_mesh(**config.mesh)
     sampling = SamplingConfig(**config.rollout, slots=config.evaluate.batch_size)
-    load = make_policies(config, sections, mesh, dataset)
+    checksums: dict[str, int] = {}
+    load = make_policies(config, sections, mesh, dataset, checksums)
     policies = {name: load(name) for name in sections}
     for section in sections.values():
         check_prompts(_prompts(config, section, dataset, users, chat), None)
     claim(workdir, config, overwrite)
+    require_same_inputs(workdir, checksums)
 
     lines = UserLines(workdir, dataset)
     for name, section in sections.items():

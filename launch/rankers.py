@@ -19,6 +19,7 @@ from r2rec_jax.model.policy import Policy, load_policy, with_items
 from r2rec_jax.pipeline.prompts import Prompt, RankingPrompts
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.rollout.engine import SamplingConfig
+from r2rec_jax.runtime.checksum import of_arrays
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import make_mesh
 from r2rec_jax.teachers.server import Server
@@ -72,11 +73,16 @@ def count_runs(config: ConfigDict, name: str, section: ConfigDict) -> int:
 
 
 def make_policies(
-    config: ConfigDict, sections: dict[str, FrozenConfigDict], mesh: jax.sharding.Mesh, dataset: Dataset
+    config: ConfigDict,
+    sections: dict[str, FrozenConfigDict],
+    mesh: jax.sharding.Mesh,
+    dataset: Dataset,
+    adapters: dict[str, int],
 ) -> Callable[[str], tuple[Llama, dict]]:
     """Of a system's name its model and variables. The base is loaded once for all, if any asks for it.
 
-    The function raises UserError as `make_rankers` does.
+    `adapters` gets the checksum of each system's adapter. The function raises UserError as `make_rankers`
+    does.
     """
     optimizer = make_optimizer(config, steps=1)
 
@@ -94,6 +100,7 @@ def make_policies(
         trainable, adapter = policy.trainable, config.systems[name].adapter
         if adapter:
             trainable = restore_trainable(adapter, trainable, optimizer, config.restore, config)
+            adapters[name] = of_arrays(trainable)
         return policy.model, {**policy.frozen, **trainable}
 
     return adapted
@@ -106,15 +113,17 @@ def make_rankers(
     chat: Chat,
     dataset: Dataset,
     users: np.ndarray,
+    adapters: dict[str, int],
 ) -> dict[str, Rank]:
-    """The systems in their order. The base is loaded once for all, if any of them needs it.
+    """The systems in their order. The base is loaded once for all, if any of them needs it. `adapters` as for
+    `make_policies`.
 
     Raises UserError for missing keys, checkpoints or item vectors, settings that cannot be, and users whose
     prompts fit nowhere.
     """
     mesh = make_mesh(**config.mesh)
     sampling = SamplingConfig(**config.rollout, slots=config.evaluate.batch_size)
-    adapted = make_policies(config, sections, mesh, dataset)
+    adapted = make_policies(config, sections, mesh, dataset, adapters)
 
     @functools.cache  # systems that ask alike share one, and what it has compiled
     def ranker(model: Llama, mode: str, runs: int, samples: int) -> PolicyRanker:

@@ -39,13 +39,14 @@ from r2rec_jax.prompts.moments import Moments
 from r2rec_jax.prompts.train_tokenizer import title_tokenizer, train_tokenizer
 from r2rec_jax.prompts.wording import wording_of
 from r2rec_jax.rollout.engine import Engine, SamplingConfig
+from r2rec_jax.runtime.checksum import of_arrays
 from r2rec_jax.runtime.distributed import fetch, on_first
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import make_mesh, to_devices
 from r2rec_jax.runtime.metrics import StepLog
 from r2rec_jax.runtime.paths import write_atomic
 from r2rec_jax.runtime.profiler import Phases
-from r2rec_jax.runtime.workdir import claim
+from r2rec_jax.runtime.workdir import claim, require_same_inputs
 from r2rec_jax.teachers.template import narration
 from r2rec_jax.train import loop
 from r2rec_jax.train.accumulate import check_parts, mapped
@@ -257,6 +258,8 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive) 
         workers=config.data.workers,
     )
     _claim(config, workdir, overwrite)
+    read = {"train.init": of_arrays(reference)} if config.train.init else {}
+    on_first(lambda: require_same_inputs(workdir, read))
     # A copy: the state is donated to every step, the reference must outlive them all.
     state = place_state(TrainState.create(jax.tree.map(lambda x: x.copy(), reference), optimizer), mesh)
     frozen = {"base": policy.frozen, "reference": reference}

@@ -22,7 +22,7 @@ MANNERS = ("data.workers", "tables", "seeds")
 ASKING = ("concurrency", "requests_per_minute", "timeout_s", "retries", "cost_limit", "key_variable")
 ASKING += ("reported_model",)
 MANNERS += tuple(f"{section}.{name}" for section in ("openai", "server") for name in ASKING)
-LOCK = ".lock"
+LOCK, INPUTS = ".lock", "inputs.json"
 
 # Those of this process by folder, held until it ends: what follows in it (a next stage, a report) reads
 # what a run has written. `_claimed` are those whose claim was granted.
@@ -95,6 +95,28 @@ def has_claimed() -> bool:
 def _is_new(workdir: Path) -> bool:
     """Whether it holds nothing but what a claim leaves that was cut short."""
     return {path.name for path in workdir.iterdir()} <= {LOCK, unfinished(workdir / "config.json").name}
+
+
+def require_same_inputs(workdir: str | Path, checksums: dict[str, int]) -> None:
+    """Records in WORKDIR/inputs.json the checksums of the adapters that a run reads, by what they are for.
+
+    Raises UserError where the run was begun with other ones: their training went on since.
+    """
+    path = Path(workdir) / INPUTS
+    if not path.exists():
+        write_atomic(path, json.dumps(checksums, indent=2) + "\n")
+        return
+    try:
+        before = parse_json(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}): add --overwrite to begin anew") from error
+    if before != checksums:
+        before = before if isinstance(before, dict) else {}
+        changed = ", ".join(name for name in checksums if before.get(name) != checksums[name])
+        raise UserError(
+            f"--workdir {workdir} was begun with another adapter of {changed or 'its systems'} than is there "
+            "now: choose another --workdir, or add --overwrite to begin anew"
+        )
 
 
 def _hold(workdir: Path) -> None:

@@ -22,6 +22,7 @@ from r2rec_jax.model.llama import Llama, init_variables
 from r2rec_jax.model.lora import LoRAConfig
 from r2rec_jax.pipeline.batches import collate
 from r2rec_jax.prompts.chat import Chat
+from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.metrics import read
 from r2rec_jax.runtime.profiler import Phases
 from r2rec_jax.train.experience import gather
@@ -287,6 +288,18 @@ def test_users_are_listed_in_order_for_every_policy_and_run(road):
     )
     assert base == sft  # asked alike
     assert all(len(without) < len(one) for without, one in zip(bare, base, strict=True))  # its chains: 0
+
+
+def test_results_of_another_adapter_are_not_gone_on_with(road, tmp_path):
+    """As where its training was made longer between two calls of the same command."""
+    shutil.copytree(road.at("eval"), tmp_path / "eval")
+    record = tmp_path / "eval" / "inputs.json"
+    inputs = json.loads(record.read_text())
+    assert list(inputs) == [name for name, system in road.eval.systems.items() if system.adapter]
+    evaluation.main(road.eval, tmp_path / "eval", False)  # the same adapters: nothing is left to do
+    record.write_text(json.dumps(inputs | {"sft": inputs["sft"] ^ 1}))
+    with pytest.raises(UserError, match="another adapter of sft than is there now"):
+        evaluation.main(road.eval, tmp_path / "eval", False)
 
 
 def test_an_evaluation_interrupted_and_resumed_is_uninterrupted(road, tmp_path, monkeypatch):

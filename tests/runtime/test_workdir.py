@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.paths import unfinished
-from r2rec_jax.runtime.workdir import claim
+from r2rec_jax.runtime.workdir import claim, require_same_inputs
 
 ROOT = Path(__file__).parents[2]
 # A run with workers, begun as the readers of batches and the payers of rewards are.
@@ -209,3 +209,13 @@ def test_a_difference_is_told_in_a_line(tmp_path):
     with pytest.raises(UserError, match="belongs to another config") as caught:
         claim(tmp_path, config(), overwrite=False)
     assert len(str(caught.value)) < 1000 and str(caught.value).isprintable()
+
+
+def test_a_run_begun_with_another_adapter_is_refused(tmp_path):
+    require_same_inputs(tmp_path, {"sft": 1, "sft+grpo": 2})
+    require_same_inputs(tmp_path, {"sft": 1, "sft+grpo": 2})
+    with pytest.raises(UserError, match=r"begun with another adapter of sft\+grpo than is there now"):
+        require_same_inputs(tmp_path, {"sft": 1, "sft+grpo": 3})
+    (tmp_path / "inputs.json").write_text("{")
+    with pytest.raises(UserError, match=r"inputs.json is not JSON.*--overwrite"):
+        require_same_inputs(tmp_path, {"sft": 1})
