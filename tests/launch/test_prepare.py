@@ -16,6 +16,7 @@ from r2rec_jax.chains.chain import Chain
 from r2rec_jax.chains.graph import build_graph
 from r2rec_jax.data import prepared
 from r2rec_jax.data.audit import audit
+from r2rec_jax.prompts import ranking
 from r2rec_jax.runtime.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -158,8 +159,10 @@ def test_the_same_command_again_finds_its_data_and_another_one_is_refused(amazon
 def test_a_leaking_sampler_is_caught(amazon, tmp_path, monkeypatch, late):
     """Chains with a rating that nobody gave, or with others' later ones, stop the command."""
 
-    def leaking(graph, user, count, rng, *, before=None):
-        del rng, before
+    def leaking(graph, user, count, *_, **__):
+        return list(chains(graph, user, count))
+
+    def chains(graph, user, count):
         items = graph.items_of(user)
         for item in items[:count]:
             for other in graph.users_of(item):
@@ -171,7 +174,7 @@ def test_a_leaking_sampler_is_caught(amazon, tmp_path, monkeypatch, late):
                         user, r(user, i0) + (not late), i0, r(other, i0), other, r(other, i1), i1, r(user, i1)
                     )
 
-    monkeypatch.setattr(prepare, "sample_chains", leaking)
+    monkeypatch.setattr(ranking, "sample_chains", leaking)
     with pytest.raises(UserError, match="after the time of the truth" if late else "not in the log"):
         prepare.main(config_of(amazon, before_target_time=True), tmp_path / "data", False)
     assert not (tmp_path / "data").exists()
