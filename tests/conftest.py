@@ -102,6 +102,7 @@ SCALES = {
     "1 to 5": (FIVE_STARS, lambda rating: rating),
     "2 to 10": (Scale(STARS, 2, 10, 2), lambda rating: 2 * rating),
     "half stars": (Scale(STARS, 0.5, 5, 0.5), lambda rating: rating - 0.5),
+    "tenths": (Scale(STARS, 0.1, 5, 0.1), lambda rating: np.float32(rating - np.float32(0.3))),
     "0 to 100": (Scale(STARS, 0, 100, 1), lambda rating: np.round(25 * (rating - 1))),
     "counts": (Scale(COUNTS, 1, 625, 1), lambda rating: 5.0 ** (rating - 1)),
     "events": (Scale(NONE, 1, 1, 1), lambda rating: 0 * rating + 1),

@@ -88,7 +88,7 @@ class Editor:
         another one come first."""
         pairs = []
         for k, chain in enumerate(record.chains):
-            if min(_last_ratings(chain)) < self.wording.liked:
+            if not self.wording.is_like(min(_last_ratings(chain))):
                 continue
             alike = self._of_genre(record, chain.items[-1])
             if 0 < alike.sum() < len(alike):

@@ -83,7 +83,7 @@ class Histories:
         room -= len(said) + len(self._saw) + len(self._close)
         for one in reversed(history):
             piece = Weighed()
-            if rng is not None and one[1] >= self.words.liked and rng.random() < BREAKS:
+            if rng is not None and self.words.is_like(one[1]) and rng.random() < BREAKS:
                 piece.add([*self._close, *self._order])
             piece.add(self._rated(*one), ITEM)
             room -= len(piece)

@@ -50,7 +50,7 @@ def ask(
     asked = [open_turn(chat, question_text(item, catalog, words), reasoning=False)[2:] for item in items]
     longest = max(len(tokens) for tokens in asked)
     for dropped in range(len(history) + 1):
-        text = history_text(history[dropped:], dataset.split.like_above, catalog, words)
+        text = history_text(history[dropped:], catalog, words)
         known = chat.conversation([{"role": "user", "content": text}])
         if len(known) + longest <= budget:
             return Questions(text, known, asked, dropped)
@@ -90,7 +90,7 @@ def liking_examples(
             history = recent_ratings(dataset, user, config.history, before=row)
             assert candidates.isdisjoint([item, *(seen for seen, _ in history)]), f"user {user}: a candidate"
             said = ask(history, [item], dataset, words, chat, config)
-            response = closed_answer(chat, words.verdicts[rating > dataset.split.like_above])
+            response = closed_answer(chat, words.verdicts[words.is_like(rating)])
             examples.append(
                 {
                     "prompt": np.array([*said.known, *said.asked[0]], np.int32),

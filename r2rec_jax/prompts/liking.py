@@ -7,13 +7,11 @@ from r2rec_jax.prompts.ranking import told
 from r2rec_jax.prompts.wording import Wording
 
 
-def history_text(
-    history: list[tuple[int, float]], like_above: float, catalog: Catalog, wording: Wording
-) -> str:
+def history_text(history: list[tuple[int, float]], catalog: Catalog, wording: Wording) -> str:
     """The first part of the user turn: rated items, oldest first, those liked apart from the others."""
     parts, tell = [], functools.partial(told, wording.like, catalog=catalog, wording=wording)
     for template, liked in ((wording.likes, True), (wording.dislikes, False)):
-        items = [item for item, rating in history if (rating > like_above) == liked]
+        items = [item for item, rating in history if wording.is_like(rating) == liked]
         if items:
             parts.append(template.format(likes=wording.like_joiner.join(map(tell, items))))
     return "".join(parts)

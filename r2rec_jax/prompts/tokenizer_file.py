@@ -37,7 +37,9 @@ def load_tokenizer(folder: str | Path, markers: dict[str, str]) -> tokenizers.To
         raise UserError(f"no tokenizer at {path}; it belongs in the model folder, beside config.json")
     try:
         tokenizer = tokenizers.Tokenizer.from_file(str(path))
-    except Exception as fault:  # the library raises bare Exception
+    except BaseException as fault:  # the library raises bare Exception, and where its own code panics this
+        if not isinstance(fault, Exception) and type(fault).__name__ != "PanicException":
+            raise
         raise UserError(
             f"{path} is not a tokenizer ({shown(fault, 300)}); fetch the model folder again"
         ) from None

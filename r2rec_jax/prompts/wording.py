@@ -31,7 +31,7 @@ class Wording:
     """
 
     scale: Scale = FIVE_STARS
-    liked: float = 4.0  # from this rating on, a rating speaks for its item
+    like_above: float = 3.0  # a rating above it speaks for its item
 
     year: str  # {year}, after a title
     genres: str  # {genres}, after a title and year
@@ -109,7 +109,16 @@ class Wording:
         """A rating as prompts show it: "4", "3.5"; "once", "12 times" of a count."""
         if self.scale.kind == COUNTS:
             return {1: "once", 2: "twice"}.get(value, f"{value:.15g} times")
-        return f"{value:g}"
+        return f"{value + 0.0:.7g}"  # all digits of a float32; 0 and not -0
+
+    @property
+    def liked(self) -> float:
+        """The lowest rating that is a like."""
+        return self.scale.first_like(self.like_above)
+
+    def is_like(self, rating: float) -> bool:
+        """Whether a rating speaks for its item; compared in float32, as the log is."""
+        return bool(np.float32(rating) > np.float32(self.like_above))
 
     def distance(self, one: float, other: float) -> int:
         """How far apart two ratings are: 0 equal, 1 within a quarter of the scale, 2 further."""
@@ -265,16 +274,18 @@ def wording(
         raise UserError(
             f"prompt.wording={name!r} is unknown, did you mean {near!r}? there are {', '.join(WORDINGS)}"
         )
-    liked = scale.first_like(scale.like_above if like_above is None else like_above)
+    like_above = scale.like_above if like_above is None else like_above
     if name in DOMAINS:
-        return Wording(scale=scale, liked=liked, **domain_templates(DOMAINS[name], scale, dated=dated))
+        return Wording(
+            scale=scale, like_above=like_above, **domain_templates(DOMAINS[name], scale, dated=dated)
+        )
     if scale.kind != STARS and name == "compact":
         raise UserError(
             "prompt.wording='compact' has words for ratings alone, and the data have none: use "
             f"{', '.join((*DOMAINS, 'mini'))}"
         )
     form, without = (COMPACT, {}) if name == "compact" else (MINI, MINI_WITHOUT.get(scale.kind, {}))
-    return dataclasses.replace(form, scale=scale, liked=liked, **without)
+    return dataclasses.replace(form, scale=scale, like_above=like_above, **without)
 
 
 def wording_of(name: str, dataset: Dataset) -> Wording:

@@ -90,7 +90,7 @@ def ask_text(
     """
     record = question.record
     if question.task == "rating":
-        answer = f"{question.chain.r01:g}"
+        answer = wording.rating(question.chain.r01)
         form, chain = f"{RATING} {answer}", "follow the chain"
     else:
         place = record.candidates.tolist().index(record.truth)

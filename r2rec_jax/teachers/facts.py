@@ -172,7 +172,7 @@ class _Prompt:
         for item in record.likes:
             ratings.setdefault((None, item), set()).update([1.0] if events else [])
         own = [(item, rating) for who, item, rating in edges if who == record.user]
-        liked = {item for item, rating in [*own, *record.history] if rating >= wording.liked}
+        liked = {item for item, rating in [*own, *record.history] if wording.is_like(rating)}
         items = shown_items(question) | set(record.candidates.tolist())
         return cls(items, set(names.values()), ratings, liked | set(record.likes))
 

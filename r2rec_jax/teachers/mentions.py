@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable
 
+import numpy as np
+
 from r2rec_jax.data.interactions import Catalog
 from r2rec_jax.data.scale import COUNTS, NONE, Scale
 from r2rec_jax.prompts.wording import Wording
@@ -111,7 +113,12 @@ class Ratings:
             found = _TIMES.findall(text)
             return [float(number or {"once": 1, "twice": 2}[word.casefold()]) for word, number in found]
         text = self._words.sub(lambda m: (m[1] or "") + self._digits[(m[2] or m[3]).casefold()], text)
-        return [float(number) for number in self._number.findall(self._no_rating.sub(" ", text))]
+        return [kept(number) for number in self._number.findall(self._no_rating.sub(" ", text))]
+
+
+def kept(number: str) -> float:
+    """A number in a text as the log would keep it, in float32: "3.7" is not the double that is nearest."""
+    return float(np.float32(number))
 
 
 def _article_first(title: str) -> str:

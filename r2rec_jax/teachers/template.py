@@ -72,7 +72,7 @@ def rating_trace(
     chain: Chain, catalog: Catalog, wording: Wording, *, reasoning: bool = True
 ) -> tuple[str, str]:
     """(reasoning, answer text) for a rating prompt: all hops but the last, and what to expect of it."""
-    text = f"{RATING} {chain.r01:g}"
+    text = f"{RATING} {wording.rating(chain.r01)}"
     if not reasoning:
         return "", text
     facts = hidden_facts(chain, catalog, wording) | {"agreement": _agreement(chain, wording)}
@@ -121,7 +121,7 @@ def _support(chain: Chain, truth: int, catalog: Catalog, wording: Wording) -> tu
     """Whether the user liked an item of the chain that shares a genre with the truth; how high
     the chain is rated altogether."""
     wanted = set(catalog.genres[truth])
-    own = [item for item, rating in _own_ratings(chain) if rating >= wording.liked]
+    own = [item for item, rating in _own_ratings(chain) if wording.is_like(rating)]
     fits = any(wanted & set(catalog.genres[item]) for item in own)
     return fits, chain.r00 + chain.r10 + chain.r11 + chain.r01
 
@@ -145,7 +145,7 @@ def _taste(record: RankingRecord, catalog: Catalog, wording: Wording) -> str:
         genres = [genre for genre in genres if genre in fitting]
     elif wording.taste_chains:
         own = [pair for chain in record.chains for pair in _own_ratings(chain)]
-        rated = list(dict.fromkeys(item for item, rating in own if rating >= wording.liked))
+        rated = list(dict.fromkeys(item for item, rating in own if wording.is_like(rating)))
         found = _carried(rated, catalog)
         speaking = [genre for genre in found if genre in fitting]
         if speaking:

@@ -17,7 +17,7 @@ from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.ranking import peer_names, shown_titles
 from r2rec_jax.prompts.wording import Wording
 from r2rec_jax.runtime.plain_text import plain
-from r2rec_jax.teachers.mentions import Ratings, Words
+from r2rec_jax.teachers.mentions import Ratings, Words, kept
 from r2rec_jax.teachers.question import Question
 from r2rec_jax.teachers.recap import recap
 from r2rec_jax.teachers.statements import Statement, StatementReader
@@ -99,7 +99,7 @@ class Validator:
             match = re.fullmatch(rf"{RATING}\s*(\d+(?:\.\d+)?)\.?", trace.answer)
             if match is None:
                 return "no_answer"
-            return None if float(match[1]) == question.chain.r01 else "wrong_answer"
+            return None if kept(match[1]) == question.chain.r01 else "wrong_answer"
         record = question.record
         titles = shown_titles(record, self.catalog, self.wording)
         ranking = parse_ranking(trace.answer, titles, answer=self.config.answer, places=self.config.places)

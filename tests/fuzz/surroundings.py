@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from configs.base import base
 from r2rec_jax.data.columns import UNITS, literal, name
+from r2rec_jax.data.raw import MOST
 from r2rec_jax.data.rules import Rules
 from r2rec_jax.data.scale import COUNTS, NONE, STARS, Scale
 from r2rec_jax.data.source import make_dataset
@@ -159,9 +160,10 @@ class Types(Target):
             shutil.rmtree(self.folder / "staging", ignore_errors=True)
             file.unlink()
         check_log(dataset.interactions, dataset.catalog)
-        for ids in (dataset.catalog.user_ids, dataset.catalog.item_ids):
+        for ids, column in ((dataset.catalog.user_ids, "user"), (dataset.catalog.item_ids, "item")):
             assert len(set(ids)) == len(ids) and all(one == one.strip() and one for one in ids)
-            assert not any(one.endswith(".0") for one in ids)
+            is_text = said["columns"][column][0] == "VARCHAR"  # text stays as it is
+            assert is_text or not any(one.endswith(".0") for one in ids)
         assert dataset.scale.held(dataset.interactions.rating).all()
 
 
@@ -177,7 +179,8 @@ class Scales(Target):
     def read(self, data: bytes) -> None:
         try:
             ratings = np.array(parse_json(data), np.float32)
-            assert ratings.ndim == 1 and len(ratings) and np.isfinite(ratings).all() and ratings.min() >= 0
+            assert ratings.ndim == 1 and len(ratings) and np.isfinite(ratings).all()
+            assert ratings.min() >= 0 and ratings.max() <= MOST
         except (ValueError, TypeError, OverflowError, AssertionError):
             raise UserError("not a case") from None
         scale = Scale.of(ratings)

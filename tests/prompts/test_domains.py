@@ -96,6 +96,11 @@ def test_years_are_named_where_titles_have_them():
         assert "year" not in spoken(dataclasses.asdict(wording(name, dated=False)))
 
 
+def test_a_rating_keeps_the_digits_that_it_has():
+    shown = map(wording("movies").rating, np.float32([4, 3.5, 0.1, 4.7, 123456.5, 1e6, -0.0]).tolist())
+    assert list(shown) == ["4", "3.5", "0.1", "4.7", "123456.5", "1000000", "0"]
+
+
 def test_counts_are_told_as_times():
     words = wording("music", PLAYS)
     assert [words.rating(count) for count in (1, 2, 3, 1200)] == ["once", "twice", "3 times", "1200 times"]

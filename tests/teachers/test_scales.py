@@ -1,6 +1,5 @@
 """Traces of logs with other ratings than 1 to 5: written, validated and checked on the data's own scale."""
 
-import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
@@ -40,9 +39,11 @@ def test_on_every_scale_the_template_passes_the_validator_and_the_fact_checker(s
 
 def test_a_like_is_what_the_scale_calls_one(scaled):
     """An item of a chain speaks for its genre from the first rating above the threshold on."""
-    liked = wording_of("movies", scaled).liked
-    ratings = np.unique(scaled.interactions.rating)
-    assert 0 < np.sum(ratings >= liked) == np.sum(ratings > scaled.split.like_above)
+    words, log = wording_of("movies", scaled), scaled.interactions
+    likes = log.rating > scaled.split.like_above
+    assert likes.sum() > 0 and [words.is_like(rating) for rating in log.rating.tolist()] == likes.tolist()
+    if words.scale.kind == STARS:
+        assert words.is_like(words.liked) and not words.is_like(words.liked - words.scale.step)
 
 
 @pytest.mark.parametrize(
