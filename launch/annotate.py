@@ -18,7 +18,6 @@ from r2rec_jax.model.policy import load_policy
 from r2rec_jax.pipeline.prompts import not_shown
 from r2rec_jax.prompts.chat import Chat, Unmeasured
 from r2rec_jax.prompts.wording import wording_of
-from r2rec_jax.runtime.copies import is_url
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import make_mesh
 from r2rec_jax.runtime.workdir import claim
@@ -50,7 +49,7 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     adapter = c.teacher == "local" and c.local.init
     # Templates need no model; its tokenizer alone tells whether a prompt and a trace fit their buckets.
     folder = config.model.folder
-    measured = c.teacher != "template" or is_url(folder) or bool(folder and Path(folder).exists())
+    measured = c.teacher != "template" or bool(folder and Path(folder).exists())
     inputs = ("data", "model") if measured else ("data",)
     require(config, *inputs, adapters={adapter: "sft"} if adapter else {})
     chat = Chat(config.model.folder) if measured else Unmeasured()
@@ -114,4 +113,4 @@ def _teacher(config: ConfigDict, chat: Chat, catalog, words):
 
 
 if __name__ == "__main__":
-    command.run(main, stores=True)
+    command.run(main)

@@ -84,4 +84,4 @@ def section(config: ConfigDict, name: str) -> ConfigDict:
 
 
 if __name__ == "__main__":
-    command.run(main, stores=True, reads=("systems",))
+    command.run(main, reads=("systems",))

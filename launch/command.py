@@ -19,6 +19,7 @@ import contextlib
 import functools
 import logging as python_logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -30,21 +31,20 @@ from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
 from configs import combinations, ranges
-from launch import HELP, machines, overrides, remote, stopping, usage
+from launch import HELP, machines, overrides, stopping, usage
 from launch.usage import KEY_FLAGS
-from r2rec_jax.runtime.copies import is_url, named
 from r2rec_jax.runtime.errors import UserError, disk_fault, shown
 
 FLAGS = flags.FLAGS
 ROOT = Path(__file__).resolve().parents[1]
+# Fields of a config that hold a path. Others may hold a URL: a server's address, the name of its model.
+PATHS = re.compile(r"(.*\.)?(folder|raw|init|adapter|item_table|replies|trained\.\w+)")
 OWN_CODE = (f"{ROOT}/launch/", f"{ROOT}/r2rec_jax/", f"{ROOT}/configs/")
 
 config_flags.DEFINE_config_file(
     "config", None, "config file, with a preset after a colon: configs/grpo.py:quickstart"
 )
-flags.DEFINE_string(
-    "workdir", None, "folder this run writes to, also gs:// or s3://; an earlier run in it is resumed"
-)
+flags.DEFINE_string("workdir", None, "folder this run writes to; an earlier run in it is resumed")
 flags.DEFINE_bool("overwrite", False, "clear what is there first: another run's workdir, an older result")
 
 
@@ -53,22 +53,18 @@ def run(
     needs_workdir: bool = True,
     resumes: bool = True,
     several_processes: bool = False,
-    stores: bool = False,
     reads: tuple[str, ...] = (),
 ) -> None:
     """Parses the command line, calls `main(config, workdir, overwrite)` and exits.
 
     A command that can do without a workdir gets None where none is given. One that `resumes` goes on where it
-    was stopped. `several_processes`: it takes --distributed. `stores`: its workdir and what
-    it reads may be on an object store. `reads`: fields by which its configs differ from others.
+    was stopped. `several_processes`: it takes --distributed. `reads`: fields by which its configs differ from
+    others.
     """
 
     def start(_: list[str]) -> None:
-        with (
-            machines.together(several_processes),
-            remote.at_hand(FLAGS.config, FLAGS.workdir, stores) as (config, workdir),
-        ):
-            main(config, workdir, FLAGS.overwrite)
+        with machines.together(several_processes):
+            main(FLAGS.config, Path(FLAGS.workdir) if FLAGS.workdir else None, FLAGS.overwrite)
 
     key_flags = (*KEY_FLAGS, *machines.NAMES) if several_processes else KEY_FLAGS
     _run(start, functools.partial(parse, needs_workdir=needs_workdir, reads=reads), key_flags, resumes)
@@ -101,7 +97,7 @@ def _run(
     try:
         app.run(start, flags_parser=parser)
     except UserError as error:
-        print("error:", shown(named(str(error))), file=sys.stderr)
+        print("error:", shown(error), file=sys.stderr)
         if disk_fault(error.__cause__):
             _end(2)
         sys.exit(2)
@@ -140,7 +136,7 @@ def _end(code: int) -> NoReturn:
 def _is_for_the_user(record: python_logging.LogRecord) -> bool:
     """Whether a record is logged, as one line: ours from info; orbax's, which logs through absl as well, from
     warnings up, and without the tracebacks of what it raises besides."""
-    record.msg, record.args = shown(named(record.getMessage())), None
+    record.msg, record.args = shown(record.getMessage()), None
     if record.pathname.startswith(OWN_CODE):
         return True
     return record.levelno >= python_logging.WARNING and not (record.exc_info and "/orbax/" in record.pathname)
@@ -183,17 +179,16 @@ def parse(argv: list[str], needs_workdir: bool = True, reads: tuple[str, ...] = 
         raise UserError(f"unexpected argument {extra[0]!r}: flags are written --name=value")
     if needs_workdir and not FLAGS.workdir:
         raise UserError("--workdir is missing: pass the folder to write to, e.g. --workdir=runs/a")
-    if "://" in (FLAGS.workdir or "") and not is_url(FLAGS.workdir):
-        raise UserError(
-            f"--workdir={FLAGS.workdir} is no folder: name one, or gs://BUCKET/NAME or s3://BUCKET/NAME"
-        )
+    fields = overrides.flatten(FLAGS.config)
+    paths = [f"--config.{name}={value}" for name, value in fields.items() if PATHS.fullmatch(name)]
+    _refuse_urls(f"--workdir={FLAGS.workdir}", *paths)
     if absent := next((field for field in reads if field not in FLAGS.config), None):
         raise UserError(
             f"--config={config_argument} is for another command: it has no {absent}; the first lines of the "
             "files in configs/ say what each is for"
         )
     overrides.check_shared(given, FLAGS.config)
-    ranges.check(overrides.flatten(FLAGS.config))
+    ranges.check(fields)
     combinations.check(FLAGS.config)
     return argv[:1]
 
@@ -210,7 +205,17 @@ def parse_plain(argv: list[str], takes: tuple[str, ...] = ("overwrite",)) -> lis
     for name in (*KEY_FLAGS, *machines.NAMES):
         if FLAGS[name].present and name not in takes:
             raise UserError(f"this command takes no --{name}; --help lists its flags")
-    values = [*arguments[1:], *(flag.value for flag in FLAGS.get_key_flags_for_module(argv[0]))]
-    if url := next(filter(is_url, values), None):
-        raise UserError(f"{shown(url, 200)}: {remote.REFUSAL}")
+    own = FLAGS.get_key_flags_for_module(argv[0])
+    _refuse_urls(*arguments[1:], *(f"--{flag.name}={flag.value}" for flag in own))
     return arguments
+
+
+def _refuse_urls(*arguments: str) -> None:
+    """Raises UserError for the first of `arguments` that gives a URL for a path, which would make a local
+    folder: s3:/bucket of "s3://bucket"."""
+    for argument in arguments:
+        if "://" in argument:
+            raise UserError(
+                f"{shown(argument, 200)} is a URL, not a folder: mount or sync the bucket (docs/machines.md) "
+                "and pass the folder"
+            )

@@ -165,4 +165,4 @@ def table(systems: dict[str, dict]) -> str:
 
 
 if __name__ == "__main__":
-    command.run(main, stores=True, reads=("systems", "reward"))
+    command.run(main, reads=("systems", "reward"))

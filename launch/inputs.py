@@ -12,7 +12,6 @@ from launch.overrides import flatten
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.model.config import load_config
 from r2rec_jax.model.items import read_items
-from r2rec_jax.runtime import mirror
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.train.state import CHECKPOINTS
 
@@ -41,7 +40,6 @@ BUT = ("data.workers", "model.remat", "model.attention", "model.item_table")
 def require(config: ConfigDict, *kinds: str, adapters: dict[str, str] | None = None) -> None:
     """Checks the config's inputs of `kinds` ("model", "data", "traces", "items"), and training runs.
 
-    What is on an object store is fetched.
     `adapters` maps the workdir of a training run to the stage that makes it, "sft" or "grpo".
 
     Raises:
@@ -55,10 +53,6 @@ def require(config: ConfigDict, *kinds: str, adapters: dict[str, str] | None = N
     }
     wanted = [(kind, places[kind], kind) for kind in kinds]
     wanted += [("adapter", f"{folder}/{CHECKPOINTS}", stage) for folder, stage in (adapters or {}).items()]
-    for kind in kinds:
-        mirror.fetch(places[kind])
-    for folder in adapters or {}:
-        mirror.fetch(folder, f"{CHECKPOINTS}/")
     missing = [
         f"no {kind} at {path or "''"} ({_what_makes(maker, path, config)})"
         for kind, path, maker in wanted

@@ -72,4 +72,4 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, stores=True)
+    command.run(main)

@@ -377,4 +377,4 @@ def _append_samples(samples: StepLog, step: int, group: list[Scored], user_ids: 
 
 
 if __name__ == "__main__":
-    command.run(main, several_processes=True, stores=True, reads=("stage",))
+    command.run(main, several_processes=True, reads=("stage",))

@@ -8,7 +8,6 @@ from pathlib import Path
 from absl import logging
 from ml_collections import ConfigDict
 
-from r2rec_jax.runtime.copies import named
 from r2rec_jax.runtime.drift import drift, first
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.lock import Lock
@@ -51,7 +50,7 @@ def claim(workdir: str | Path, config: ConfigDict, overwrite: bool, grows: str =
             f"--workdir {workdir} holds files but no config.json, so it is no workdir of this "
             "program: choose another --workdir"
         )
-    resolved = json.loads(json.dumps(named(config.to_dict())))
+    resolved = json.loads(json.dumps(config.to_dict()))
     if record.is_file() and not overwrite:
         _refuse_other(workdir, record, resolved, grows)
     try:

@@ -14,7 +14,6 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from r2rec_jax.runtime.checkpoint import Checkpointer
-from r2rec_jax.runtime.copies import named
 from r2rec_jax.runtime.distributed import Vote, is_first
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.metrics import MetricWriter, StepLog
@@ -107,8 +106,7 @@ def run(
             return watch.evaluation(step, values)
 
         def save(step: int) -> None:
-            settings = named(config.to_dict())
-            data = {"batches": batches.get_state(), "config": settings, "watch": watch.state()}
+            data = {"batches": batches.get_state(), "config": config.to_dict(), "watch": watch.state()}
             checkpoints.save(step, state, data, best=watch.best_step)
 
         if evaluate and done is None and judge(0):

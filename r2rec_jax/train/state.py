@@ -10,7 +10,6 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from r2rec_jax.runtime.checkpoint import Checkpointer
-from r2rec_jax.runtime.copies import named
 from r2rec_jax.runtime.distributed import gather
 from r2rec_jax.runtime.drift import drift, first
 from r2rec_jax.runtime.errors import UserError
@@ -76,7 +75,7 @@ def restore_trainable(
             best = checkpoints.data(step).get("watch", {}).get("best_step")
             step = step if best is None else best
         abstract = jax.eval_shape(lambda trainable: TrainState.create(trainable, optimizer), like)
-        here = {name: named(config[name].to_dict()) for name in SECTIONS} if config else {}
+        here = {name: config[name].to_dict() for name in SECTIONS} if config else {}
         state, data = checkpoints.restore(step, abstract.replace(trainable=like), here)
         if config:
             _check_scale(folder / str(step), data["config"], here)

@@ -18,15 +18,7 @@ LIMIT_S = 150.0
 class Run:
     """A training run on processes of this machine; what is left of it at the block's end is killed."""
 
-    def __init__(
-        self,
-        config: ConfigDict,
-        workdir: Path,
-        processes: int,
-        url: str = "",
-        environment: dict | None = None,
-    ):
-        """`url`: where it writes instead of `workdir`, beside which its config and logs are."""
+    def __init__(self, config: ConfigDict, workdir: Path, processes: int):
         workdir.parent.mkdir(parents=True, exist_ok=True)
         file = workdir.with_suffix(".py")
         values = repr(config.to_dict())
@@ -36,12 +28,11 @@ class Run:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{free.getsockname()[1]}"
-        command = [sys.executable, "-m", "launch.train", f"--config={file}", f"--workdir={url or workdir}"]
+        command = [sys.executable, "-m", "launch.train", f"--config={file}", f"--workdir={workdir}"]
         if processes > 1:
             command += ["--distributed", f"--coordinator_address={address}", f"--num_processes={processes}"]
         count = f"--xla_force_host_platform_device_count={DEVICES // processes}"
-        environment = {"PYTHONPATH": str(ROOT)} | (environment or {})
-        environment |= {"XLA_FLAGS": count, "JAX_PLATFORMS": "cpu"}
+        environment = {"XLA_FLAGS": count, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
         environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
         self.logs = [workdir.with_suffix(f".{index}.log") for index in range(processes)]
         self.processes = []

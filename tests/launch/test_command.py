@@ -133,8 +133,9 @@ W = "--workdir=w"
             "--workdir is missing: pass the folder to write to, e.g. --workdir=runs/a",
         ),
         (
-            ("--config=config.py", "--workdir=http://bucket/run"),
-            "--workdir=http://bucket/run is no folder: name one, or gs://BUCKET/NAME or s3://BUCKET/NAME",
+            ("--config=config.py", "--workdir=gs://bucket/run"),
+            "--workdir=gs://bucket/run is a URL, not a folder: mount or sync the bucket (docs/machines.md) "
+            "and pass the folder",
         ),
         (("--config=confg.py", W), "unknown config file confg.py: did you mean config.py?"),
         (("--config=no/such.py", W), "unknown config file no/such.py"),

@@ -139,6 +139,11 @@ def test_the_command(source, tmp_path):
         (("--source=source", "orbax"), "unexpected argument 'orbax': flags are written --name=value"),
         (("--source=source", "--taget=a"), "unknown flag --taget: did you mean --target?"),
         (("--source=source", "--config=a"), "this command takes no --config; --help lists its flags"),
+        (
+            ("--source=source", "--target=s3://bucket/model"),
+            "--target=s3://bucket/model is a URL, not a folder: mount or sync the bucket (docs/machines.md) "
+            "and pass the folder",
+        ),
     ],
 )
 def test_flags_that_it_cannot_use(source, flags, line):

@@ -134,6 +134,36 @@ def test_a_wrong_one_is_named_as_it_was_written(flag, line):
 
 
 @pytest.mark.parametrize(
+    ("file", "field"),
+    [
+        ("sft.py", "data.folder"),
+        ("sft.py", "annotate.folder"),
+        ("sft.py", "model.folder"),
+        ("sft.py", "lora.folder"),
+        ("data.py:ml-1m", "data.raw"),
+        ("data.py:ml-1m", "annotate.local.init"),
+        ("grpo.py", "train.init"),
+        ("llara.py", "model.item_table"),
+        ("eval.py", "systems.sft+grpo.adapter"),
+        ("eval.py:compared", "evaluate.replies"),
+        ("reproduce.py:table3", "trained.book"),
+    ],
+)
+def test_a_url_in_place_of_a_folder_is_refused(file, field):
+    file = f"--config={FOLDER}/{file}"
+    for url in ("s3://bucket/a", "gs://bucket/a", "https://host/a"):
+        with pytest.raises(UserError) as caught:
+            parsed(file, f"--config.{field}={url}")
+        assert str(caught.value).startswith(f"--config.{field}={url} is a URL, not a folder: mount or sync ")
+    parsed(file, f"--config.{field}=mnt/s3:/a")
+
+
+def test_a_servers_address_and_model_may_be_urls():
+    urls = "base_url=http://127.0.0.1:1/v1", "model=s3://bucket/model"
+    parsed(f"--config={FOLDER}/data.py:ml-1m", *(f"--config.annotate.openai.{url}" for url in urls))
+
+
+@pytest.mark.parametrize(
     ("name", "file", "absent"),
     [
         ("train", EVAL, "stage"),
