@@ -225,10 +225,10 @@ def test_a_full_disk(mount):
 
 
 def test_a_disk_too_full_for_a_folder(mount):
-    disk = mount("size=1m,nr_inodes=60")
+    disk = mount("size=1m,nr_inodes=120")
     folder = begin(disk / "checkpoints")
     with pytest.raises(OSError):
-        for k in range(60):
+        for k in range(120):
             (disk / f"file{k}").touch()
     with Checkpointer(folder) as checkpoints:
         fails(checkpoints, "No space left on device")
