@@ -103,9 +103,8 @@ def _run(
         sys.exit(2)
     except KeyboardInterrupt:
         _stopped(resumes)
-    except BrokenPipeError:  # `... | head` has read enough; what is still in the buffer has nowhere to go
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE)
+    except BrokenPipeError:
+        sys.exit(_read_enough())
     except Exception as error:
         if not (fault := disk_fault(error)):
             if stopping.was_asked():
@@ -155,10 +154,19 @@ def help_of(path: Path) -> int:
     """Prints the help that the command line asks for, of the command in a file; returns the exit code."""
     try:
         usage.show(path, sys.argv[1:])
+        sys.stdout.flush()
     except UserError as error:
         print("error:", shown(error), file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        return _read_enough()
     return 0
+
+
+def _read_enough() -> int:
+    """The exit code where `... | head` has read enough: what is still in the buffer has nowhere to go."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 128 + signal.SIGPIPE
 
 
 def parse(argv: list[str], needs_workdir: bool = True, reads: tuple[str, ...] = ()) -> list[str]:
