@@ -20,7 +20,7 @@ def base() -> ConfigDict:
 
     c.data = ConfigDict()
     c.data.folder = "runs/ml1m/data"  # prepared by launch.prepare
-    c.data.source = "ml-1m"  # data/source.py lists them
+    c.data.source = "ml-1m"  # data/sources.py lists them
     c.data.raw = "data/ml-1m"  # folder of the raw files; for MovieLens also the .zip itself
     c.data.category = "Books"  # of an Amazon release
     # Your own files in the folder `raw`, and their columns; "" is one that is not there.
@@ -163,7 +163,7 @@ def system(
     served: ConfigDict | None = None,
 ) -> ConfigDict:
     """One system of an evaluation: a field of `c.systems`, under the name that the results call it."""
-    c = ConfigDict({"kind": kind})  # launch/rankers.py lists them
+    c = ConfigDict({"kind": kind})  # r2rec_jax/rank/build_rankers.py lists them
     c.adapter = adapter  # workdir of the adapter's training run; "" is the bare base model
     # How it ranks: "generate" reads its answer; "constrained" lets it say valid rankings only; "likelihood",
     # after its reasoning, orders all candidates by the probability that the answer names them first.

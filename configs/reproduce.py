@@ -65,7 +65,7 @@ def get_config(preset: str | None = None) -> ConfigDict:
     c.policy = system("grpo")  # the finished one; `adapter` here and below: the stage that trains it
     c.variants = ConfigDict()  # other systems of a table
     c.studies = ConfigDict()  # name -> fields of the prompt section in which a policy of SFT alone differs
-    c.trained = ConfigDict()  # data set (evaluate/paper.py) -> workdir of its tables, for Table 3
+    c.trained = ConfigDict()  # data set (report/paper_numbers.py) -> workdir of its tables, for Table 3
     if preset in MINI:
         c.pretrain = pretrain_mini.get_config("gpu" if preset.endswith("gpu") else None)
         c.model.dtype = c.pretrain.model.dtype

@@ -4,13 +4,12 @@ import importlib
 import sys
 from pathlib import Path
 
-from r2rec_jax.runtime import process
-
-HELP = ("--help", "-help", "--helpshort", "--helpfull", "-h", "-?")
+from r2rec_jax.cli import HELP
+from r2rec_jax.runtime import environment
 
 if sys.orig_argv[1:2] == ["-m"] and sys.orig_argv[2].startswith("launch."):
     path = Path(__file__).with_name(f"{sys.orig_argv[2].removeprefix('launch.')}.py")
     # Before the command's own imports, which take seconds.
     if path.is_file() and not set(HELP).isdisjoint(sys.orig_argv[3:]):
-        sys.exit(importlib.import_module("launch.command").help_of(path))
-    process.settle(sys.orig_argv)
+        sys.exit(importlib.import_module("r2rec_jax.cli.command").help_of(path))
+    environment.settle(sys.orig_argv)

@@ -11,21 +11,21 @@ from pathlib import Path
 from absl import logging
 from ml_collections import ConfigDict
 
-from launch import command
-from launch.inputs import require
+from r2rec_jax.cli import command
+from r2rec_jax.cli.required_inputs import require
 from r2rec_jax.data import prepared
 from r2rec_jax.model.policy import load_policy
-from r2rec_jax.pipeline.prompts import not_shown
+from r2rec_jax.pipeline.prompt_source import not_shown
 from r2rec_jax.prompts.chat import Chat, Unmeasured
 from r2rec_jax.prompts.wording import wording_of
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import make_mesh
 from r2rec_jax.runtime.workdir import claim
 from r2rec_jax.teachers.annotator import COUNTS, TRACES, annotate
-from r2rec_jax.teachers.ask import ask_text
 from r2rec_jax.teachers.journal import Journal
 from r2rec_jax.teachers.local import LocalTeacher
 from r2rec_jax.teachers.question import questions
+from r2rec_jax.teachers.request import ask_text
 from r2rec_jax.teachers.server import ServerTeacher
 from r2rec_jax.teachers.template import TemplateTeacher
 from r2rec_jax.teachers.validator import Validator

@@ -1,7 +1,7 @@
 """Ranks without a language model: `python -m launch.baselines --config=configs/baselines.py --workdir=DIR`.
 
 Trains each of the config's `systems` in its own folder of the workdir, going on where an interrupted run
-stood, and writes users.jsonl and metrics.json (evaluate/results.py) of the evaluation users.
+stood, and writes users.jsonl and metrics.json (rank/results.py) of the evaluation users.
 """
 
 import itertools
@@ -12,15 +12,15 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from launch import command
 from launch.eval import table
-from launch.inputs import require
 from r2rec_jax.baselines import suite
+from r2rec_jax.cli import command
+from r2rec_jax.cli.required_inputs import require
 from r2rec_jax.data import prepared
 from r2rec_jax.data.prepared import Dataset
-from r2rec_jax.evaluate.measure import measure, paired
-from r2rec_jax.evaluate.metrics import ranks_from_scores
-from r2rec_jax.evaluate.results import UserLines, write_metrics
+from r2rec_jax.metrics.ranking_metrics import ranks_from_scores
+from r2rec_jax.metrics.system_metrics import measure, paired
+from r2rec_jax.rank.results import UserLines, write_metrics
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.workdir import claim
 

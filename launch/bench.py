@@ -25,10 +25,10 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import command
 from r2rec_jax import bench
 from r2rec_jax.bench.result import Row
 from r2rec_jax.bench.table import drift, read_rows, table
+from r2rec_jax.cli import command
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.paths import write_atomic
 

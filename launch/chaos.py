@@ -15,10 +15,10 @@ from pathlib import Path
 import jax
 from absl import flags
 
-from launch import command
 from r2rec_jax.chaos.harness import Harness, Trial
 from r2rec_jax.chaos.stages import NAMES, environment, make_model, make_table, stages
 from r2rec_jax.chaos.table import table
+from r2rec_jax.cli import command
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.paths import write_atomic
 

@@ -5,10 +5,10 @@ Prints what got slower and faster, by phase and by scope, and how the compiled p
 
 from pathlib import Path
 
-from launch import command
-from r2rec_jax.profile.compare import compare
+from r2rec_jax.cli import command
+from r2rec_jax.performance.profile_diff import compare
 from r2rec_jax.runtime.errors import UserError
-from r2rec_jax.runtime.outside import parse_json
+from r2rec_jax.runtime.untrusted import parse_json
 
 
 def main(arguments: list[str]) -> None:

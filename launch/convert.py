@@ -23,14 +23,14 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from launch import command
+from r2rec_jax.cli import command
 from r2rec_jax.model.casts import cast
-from r2rec_jax.model.hf import Leaf, abstract_params, hf_name, hf_tensors
+from r2rec_jax.model.huggingface import Leaf, abstract_params, hf_name, hf_tensors
 from r2rec_jax.model.lora import merge
 from r2rec_jax.model.peft import save_adapter
 from r2rec_jax.model.shards import INDEX, write_tensors
 from r2rec_jax.model.weights import is_orbax, read_weights, save_orbax
-from r2rec_jax.runtime import made
+from r2rec_jax.runtime import build_stamp
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.paths import new_folder
 from r2rec_jax.train.export import restore_adapter
@@ -75,7 +75,7 @@ def convert(source: Path, target: Path, dtype: str, overwrite: bool) -> None:
     """
     if source.resolve() == target.resolve():
         raise UserError(f"--source and --target are both {source}: name another --target")
-    made_from = made.digest({"dtype": dtype}, source)
+    made_from = build_stamp.digest({"dtype": dtype}, source)
     to_hf = is_orbax(source)
     # In float32 first, where what the target cannot hold is to be counted.
     config, leaves = read_weights(source, np.float32 if dtype == "float16" else np.dtype(dtype))
@@ -89,7 +89,7 @@ def convert(source: Path, target: Path, dtype: str, overwrite: bool) -> None:
             write_tensors(temporary, hf_tensors(leaves, dtype))
         else:
             save_orbax(temporary, leaves)
-        made.record(temporary, made_from)
+        build_stamp.record(temporary, made_from)
     print(f"{target}: {'Hugging Face safetensors' if to_hf else 'orbax'}, {dtype}{_told(zeros)}")
 
 
@@ -103,7 +103,7 @@ def export(
     """
     base, lora, adapter = restore_adapter(workdir, which)
     settings = {"checkpoint": which, "base": base} | ({"dtype": dtype} if merged else {})
-    made_from = made.digest(settings, workdir, *([base] if merged else []))
+    made_from = build_stamp.digest(settings, workdir, *([base] if merged else []))
     if _is_there(target, made_from, overwrite):
         return
     if not merged:
@@ -118,7 +118,7 @@ def export(
         leaves = _narrow(merge(leaves, adapter, lora), dtype, zeros)
         leaves = _progress(leaves, abstract_params(config), dtype)
         write_tensors(temporary, hf_tensors(leaves, dtype))
-        made.record(temporary, made_from)
+        build_stamp.record(temporary, made_from)
     print(f"{target}: {base} with the adapter of {workdir}, {dtype}{_told(zeros)}")
 
 
@@ -148,9 +148,9 @@ def _told(zeros: Counter) -> str:
 
 
 def _is_there(target: Path, made_from: str, overwrite: bool) -> bool:
-    if overwrite or not made.is_made(target, made_from):
+    if overwrite or not build_stamp.is_made(target, made_from):
         return False
-    print(made.SAID.format(target))
+    print(build_stamp.SAID.format(target))
     return True
 
 

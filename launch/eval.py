@@ -13,18 +13,18 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from launch import command
-from launch.inputs import require, stage_of
-from launch.rankers import Rank, count_runs, make_rankers, prompt_section
+from r2rec_jax.cli import command
+from r2rec_jax.cli.required_inputs import require, stage_of
 from r2rec_jax.data import prepared
 from r2rec_jax.data.prepared import Dataset
-from r2rec_jax.evaluate.intervals import bootstrap_ci
-from r2rec_jax.evaluate.measure import difference, measure, paired
-from r2rec_jax.evaluate.metrics import summarise
-from r2rec_jax.evaluate.results import UserLines, write_metrics
+from r2rec_jax.metrics.intervals import bootstrap_ci
+from r2rec_jax.metrics.ranking_metrics import summarise
+from r2rec_jax.metrics.system_metrics import difference, measure, paired
 from r2rec_jax.model.config import load_config
-from r2rec_jax.pipeline.prompts import not_shown
+from r2rec_jax.pipeline.prompt_source import not_shown
 from r2rec_jax.prompts.chat import Chat
+from r2rec_jax.rank.build_rankers import Rank, count_runs, make_rankers, prompt_section
+from r2rec_jax.rank.results import UserLines, write_metrics
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.workdir import claim, require_same_inputs
 from r2rec_jax.train.scoring import Scored, Scorer

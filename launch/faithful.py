@@ -3,12 +3,12 @@
     python -m launch.faithful --config=configs/faithful.py:quickstart --workdir=runs/quickstart/faithful
 
 Three questions to each policy of `systems`. Does the ranking follow the prompt: chains are cut, swapped and
-flipped, beside edits that should not matter (evaluate/faithful_edits.py). Does it follow the reasoning: that
-is taken away, halved, or another user's (evaluate/faithful_trials.py). Does the prompt say what the reasoning
+flipped, beside edits that should not matter (faithful/edits.py). Does it follow the reasoning: that
+is taken away, halved, or another user's (faithful/trials.py). Does the prompt say what the reasoning
 states (teachers/facts.py).
 
 WORKDIR/users.jsonl has a line for each user and run; interrupted, the same command goes on with those left.
-faithful.json has the measures (evaluate/faithful_measures.py), faithful.txt the tables, unsupported.jsonl
+faithful.json has the measures (faithful/measures.py), faithful.txt the tables, unsupported.jsonl
 every statement that its prompt does not support, with reasoning and prompt to read.
 """
 
@@ -19,27 +19,27 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from launch import command
-from launch.inputs import require
-from launch.rankers import count_runs, make_policies, prompt_section
+from r2rec_jax.cli import command
+from r2rec_jax.cli.required_inputs import require
 from r2rec_jax.data import prepared
 from r2rec_jax.data.prepared import Dataset, candidates_hash
-from r2rec_jax.evaluate.faithful import line_of, measure, unsupported
-from r2rec_jax.evaluate.faithful_edits import Edited, Editor
-from r2rec_jax.evaluate.faithful_table import text
-from r2rec_jax.evaluate.faithful_trials import Trials
-from r2rec_jax.evaluate.modes import PolicyRanker
-from r2rec_jax.evaluate.policy import check_prompts
-from r2rec_jax.evaluate.results import UserLines
+from r2rec_jax.faithful.edits import Edited, Editor
+from r2rec_jax.faithful.measures_text import text
+from r2rec_jax.faithful.results_file import line_of, measure, unsupported
+from r2rec_jax.faithful.trials import Trials
 from r2rec_jax.model.config import load_config
-from r2rec_jax.pipeline.prompts import RankingPrompts
+from r2rec_jax.pipeline.prompt_source import RankingPrompts
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.wording import wording_of
+from r2rec_jax.rank.build_rankers import count_runs, make_policies, prompt_section
+from r2rec_jax.rank.policy_ranker import PolicyRanker
+from r2rec_jax.rank.results import UserLines
+from r2rec_jax.rollout.completions import check_prompts
 from r2rec_jax.rollout.engine import SamplingConfig
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import make_mesh
-from r2rec_jax.runtime.outside import json_line
 from r2rec_jax.runtime.paths import write_atomic
+from r2rec_jax.runtime.untrusted import json_line
 from r2rec_jax.runtime.workdir import claim, require_same_inputs
 from r2rec_jax.teachers.facts import FactChecker
 

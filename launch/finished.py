@@ -9,12 +9,12 @@ from ml_collections import ConfigDict
 
 from r2rec_jax.data import prepared
 from r2rec_jax.data.prepared import Dataset
-from r2rec_jax.data.source import category_of
-from r2rec_jax.evaluate.results import METRICS, UserLines, read_metrics
-from r2rec_jax.evaluate.systems import ALIASES, POLICY, System, about, policy_in
-from r2rec_jax.evaluate.table import SeedResult
+from r2rec_jax.data.sources import category_of
+from r2rec_jax.rank.results import METRICS, UserLines, read_metrics
+from r2rec_jax.report.result_table import SeedResult
+from r2rec_jax.report.system_names import ALIASES, POLICY, System, about, policy_in
 from r2rec_jax.runtime.errors import UserError
-from r2rec_jax.runtime.outside import parse_json
+from r2rec_jax.runtime.untrusted import parse_json
 from r2rec_jax.runtime.workdir import read_record
 
 STAGES = "stages.json"  # of a run, by stage: {"seconds", of all attempts, and "done"}

@@ -15,10 +15,10 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict
 
-from launch import command
-from r2rec_jax.plan.devices import DEVICES, parse_devices
-from r2rec_jax.plan.plan import make_plan
-from r2rec_jax.plan.table import render
+from r2rec_jax.cli import command
+from r2rec_jax.performance.plan import make_plan
+from r2rec_jax.performance.plan_text import render
+from r2rec_jax.runtime.devices import DEVICES, parse_devices
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import make_mesh
 from r2rec_jax.runtime.paths import write_atomic

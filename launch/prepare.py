@@ -1,6 +1,6 @@
 """Prepares data: `python -m launch.prepare --config=configs/data.py:ml-1m --workdir=runs/ml1m/data`.
 
-Raw files are read, cleaned by the rules of data/rules.py, split by the protocol and audited; then the
+Raw files are read, cleaned by the rules of data/cleaning.py, split by the protocol and audited; then the
 folder appears in one move. Beside it, WORKDIR.staging keeps what was parsed of large files until the
 folder is there, so that a run that was killed goes on from them. Given again, the same command finds the
 data there and ends.
@@ -10,14 +10,14 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from launch import command
 from r2rec_jax.chains.graph import build_graph
+from r2rec_jax.cli import command
 from r2rec_jax.data import prepared
-from r2rec_jax.data.audit import audit
-from r2rec_jax.data.rules import Rules
-from r2rec_jax.data.source import make_dataset, origin, tied_truths
-from r2rec_jax.prompts.audit import audit_prompts
-from r2rec_jax.runtime import made
+from r2rec_jax.data.cleaning import Rules
+from r2rec_jax.data.sources import make_dataset, origin, tied_truths
+from r2rec_jax.data.split_audit import audit
+from r2rec_jax.prompts.prompt_audit import audit_prompts
+from r2rec_jax.runtime import build_stamp
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.lock import locked
 
@@ -32,11 +32,13 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     rules, staging = Rules(), workdir.with_name(f"{workdir.name}.staging")
     settings = {name: value for name, value in config.data.to_dict().items() if name not in OTHERS}
     # Before the files are read, so that one that changes meanwhile counts as changed.
-    made_from = made.digest(settings, *([] if config.data.source == "generated" else [config.data.raw]))
+    made_from = build_stamp.digest(
+        settings, *([] if config.data.source == "generated" else [config.data.raw])
+    )
     with locked(staging.with_name(f".{staging.name}.lock"), str(workdir)):
-        there = made.is_made(workdir, made_from)
+        there = build_stamp.is_made(workdir, made_from)
         if there and not overwrite:
-            print(made.SAID.format(workdir))
+            print(build_stamp.SAID.format(workdir))
             return
         if workdir.exists() and not overwrite:
             raise UserError(f"{workdir} already exists: choose another folder or add --overwrite")

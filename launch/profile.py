@@ -15,12 +15,13 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict
 
-from launch import command, train
-from r2rec_jax.plan.ceilings import copy_bandwidth, matmul_flops
-from r2rec_jax.profile.capture import Capture, compilations
-from r2rec_jax.profile.profile import make_profile
-from r2rec_jax.profile.table import render
+from launch import train
+from r2rec_jax.cli import command
+from r2rec_jax.performance.capture import Capture, compilations
+from r2rec_jax.performance.profile import make_profile
+from r2rec_jax.performance.profile_text import render
 from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.measured_peaks import copy_bandwidth, matmul_flops
 from r2rec_jax.runtime.mesh import make_mesh
 from r2rec_jax.runtime.paths import write_atomic
 from r2rec_jax.train.state import CHECKPOINTS

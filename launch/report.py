@@ -14,16 +14,17 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from launch import command, tables
+from launch import tables
 from launch.finished import Finished, of_these_data, read_finished
 from r2rec_jax.chains.graph import build_graph
+from r2rec_jax.cli import command
 from r2rec_jax.data.prepared import candidates_hash
-from r2rec_jax.evaluate.cases import Case, build_case, choose
-from r2rec_jax.evaluate.measure import by_quartile
-from r2rec_jax.evaluate.report import Curve, Groups, Report, render
-from r2rec_jax.evaluate.table import Table, as_json
-from r2rec_jax.evaluate.table_text import markdown
-from r2rec_jax.runtime import metrics
+from r2rec_jax.metrics.system_metrics import by_quartile
+from r2rec_jax.report.cases import Case, build_case, choose
+from r2rec_jax.report.html_report import Curve, Groups, Report, render
+from r2rec_jax.report.result_table import Table, as_json
+from r2rec_jax.report.result_text import markdown
+from r2rec_jax.runtime import metric_writer
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.paths import write_atomic
 from r2rec_jax.runtime.workdir import read_record
@@ -108,7 +109,7 @@ def _trained(folder: Path) -> dict[str, str]:
 
 def _training(folder: Path) -> list[Curve]:
     def points(stage: str, name: str) -> list[tuple[float, float]]:
-        return [(row["step"], row[name]) for row in metrics.read(folder / stage) if name in row]
+        return [(row["step"], row[name]) for row in metric_writer.read(folder / stage) if name in row]
 
     curves = [
         Curve(

@@ -12,11 +12,12 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from configs.base import system
-from launch import baselines, command, report, stages, tables
-from launch.inputs import require
-from r2rec_jax.data.source import make_dataset
-from r2rec_jax.evaluate.systems import POLICY
-from r2rec_jax.evaluate.table_text import text
+from launch import baselines, report, stages, tables
+from r2rec_jax.cli import command
+from r2rec_jax.cli.required_inputs import require
+from r2rec_jax.data.sources import make_dataset
+from r2rec_jax.report.result_text import text
+from r2rec_jax.report.system_names import POLICY
 from r2rec_jax.runtime.workdir import claim
 
 SMALL = ("generated", "ml-100k", "ml-1m")  # read in seconds

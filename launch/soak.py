@@ -13,8 +13,9 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from launch import command, prepare, train
+from launch import prepare, train
 from r2rec_jax.chaos.soak import Meter, figure, table, verdict
+from r2rec_jax.cli import command
 from r2rec_jax.data.prepared import MANIFEST
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.paths import write_atomic

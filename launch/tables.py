@@ -17,9 +17,10 @@ from configs.base import system
 from launch import baselines, stages
 from launch.finished import Finished, read_finished, results_in
 from r2rec_jax.data import amazon
-from r2rec_jax.data.source import make_dataset
-from r2rec_jax.evaluate.paper import SHORT, dataset_name
-from r2rec_jax.evaluate.systems import (
+from r2rec_jax.data.sources import make_dataset
+from r2rec_jax.report.paper_numbers import SHORT, dataset_name
+from r2rec_jax.report.result_table import SeedResult, Table, lead_of, measured_row
+from r2rec_jax.report.system_names import (
     ALIASES,
     CLASSICAL,
     CLOSED,
@@ -31,7 +32,6 @@ from r2rec_jax.evaluate.systems import (
     paper_of,
     policy_in,
 )
-from r2rec_jax.evaluate.table import SeedResult, Table, lead_of, measured_row
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.train.state import CHECKPOINTS
 

@@ -14,36 +14,36 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from launch import command
-from launch.inputs import check_items, require
 from r2rec_jax.chains.graph import build_graph
+from r2rec_jax.cli import command
+from r2rec_jax.cli.required_inputs import check_items, require
 from r2rec_jax.data import prepared
-from r2rec_jax.data.source import make_dataset
-from r2rec_jax.evaluate.metrics import summarise
-from r2rec_jax.evaluate.policy import check_prompts, rank_users, summary
+from r2rec_jax.data.sources import make_dataset
+from r2rec_jax.metrics.ranking_metrics import summarise
 from r2rec_jax.model.completion import completion_logprobs
 from r2rec_jax.model.config import load_config
-from r2rec_jax.model.hf import save_params
+from r2rec_jax.model.flops import Mfu
+from r2rec_jax.model.huggingface import save_params
 from r2rec_jax.model.policy import Policy, load_policy, with_items
 from r2rec_jax.pipeline.batches import batches, check_fit, collate, lengths_of
 from r2rec_jax.pipeline.histories import Histories
-from r2rec_jax.pipeline.hybrid import HybridExamples
-from r2rec_jax.pipeline.liking import liking_examples
-from r2rec_jax.pipeline.pretrain import Documents, PretrainRows
-from r2rec_jax.pipeline.prompts import RankingPrompts
+from r2rec_jax.pipeline.llara import HybridExamples
+from r2rec_jax.pipeline.packed_rows import Documents, PretrainRows
+from r2rec_jax.pipeline.prompt_source import RankingPrompts
+from r2rec_jax.pipeline.tallrec import liking_examples
 from r2rec_jax.pipeline.traces import Traces
-from r2rec_jax.plan.utilisation import AtBest
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.corpus import Corpus
 from r2rec_jax.prompts.moments import Moments
 from r2rec_jax.prompts.train_tokenizer import title_tokenizer, train_tokenizer
 from r2rec_jax.prompts.wording import wording_of
+from r2rec_jax.rollout.completions import check_prompts, rank_users, summary
 from r2rec_jax.rollout.engine import Engine, SamplingConfig
 from r2rec_jax.runtime.checksum import of_arrays
 from r2rec_jax.runtime.distributed import fetch, on_first
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import make_mesh, to_devices
-from r2rec_jax.runtime.metrics import StepLog
+from r2rec_jax.runtime.metric_writer import StepLog
 from r2rec_jax.runtime.paths import write_atomic
 from r2rec_jax.runtime.profiler import Phases
 from r2rec_jax.runtime.workdir import claim, require_same_inputs
@@ -279,7 +279,7 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive) 
 
         return mapped(logprobs, batch, parts)
 
-    phases, samples, at_best = Phases(), StepLog(workdir / SAMPLES), AtBest(config, policy, mesh)
+    phases, samples, at_best = Phases(), StepLog(workdir / SAMPLES), _mfu(config, policy, mesh)
 
     def advance(state, prompts, step):
         variables = {**policy.frozen, **state.trainable}
@@ -302,7 +302,9 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive) 
         metrics["update/tokens_per_s"] = phases.rate(
             "update", c.updates_per_rollout * got.metrics["rollout/tokens"]
         )
-        metrics["update/mfu"] = phases.rate("update", c.updates_per_rollout * at_best(batch.completions))
+        metrics["update/mfu"] = phases.rate(
+            "update", c.updates_per_rollout * at_best.seconds_at_peak(batch.completions)
+        )
         return state, metrics, batch
 
     def evaluate(state):
@@ -333,12 +335,12 @@ def _supervise(
         policy.frozen,
         mesh,
     )
-    phases, at_best = Phases(), AtBest(config, policy, mesh)
+    phases, at_best = Phases(), _mfu(config, policy, mesh)
 
     def advance(state, batch, _):
         with phases("update"):
             state, metrics = step(state, policy.frozen, batch)
-        return state, metrics | {"train/at_best_s": at_best(batch)}, batch
+        return state, metrics | {"train/at_best_s": at_best.seconds_at_peak(batch)}, batch
 
     return drive(config, workdir, state, examples, advance, phases)
 
@@ -352,6 +354,12 @@ def _check_size(config: ConfigDict, there: int, what: str) -> None:
     if there < config.train.batch_size:
         size = config.train.batch_size
         raise UserError(f"train.batch_size={size} is more than the {there} {what}: lower it")
+
+
+def _mfu(config: ConfigDict, policy: Policy, mesh) -> Mfu:
+    reference = config.stage == "grpo" and config.grpo.beta > 0
+    frozen = "lora" in policy.trainable
+    return Mfu(policy.model.config, mesh, dtype=config.model.dtype, frozen=frozen, reference=reference)
 
 
 def _parts(config: ConfigDict, mesh) -> int:

@@ -15,8 +15,8 @@ from r2rec_jax.chains.graph import Graph, build_graph
 from r2rec_jax.data.generate import generate
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.data.protocol import split
-from r2rec_jax.data.scale import COUNTS, FIVE_STARS, NONE, STARS, Scale
-from r2rec_jax.prompts.ranking import RankingRecord, make_record
+from r2rec_jax.data.rating_scale import COUNTS, FIVE_STARS, NONE, STARS, Scale
+from r2rec_jax.prompts.ranking_prompt import RankingRecord, make_record
 
 EIGHT = "--xla_force_host_platform_device_count=8"
 # Asking jax for its devices would start the backend, which jax.distributed forbids.

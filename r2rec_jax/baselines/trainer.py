@@ -11,7 +11,7 @@ import optax
 from ml_collections import ConfigDict
 
 from r2rec_jax.data.prepared import Dataset
-from r2rec_jax.evaluate.metrics import ranks_from_scores, summarise
+from r2rec_jax.metrics.ranking_metrics import ranks_from_scores, summarise
 from r2rec_jax.pipeline.batches import Batches
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import make_mesh, to_devices

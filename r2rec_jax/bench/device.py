@@ -22,10 +22,10 @@ from r2rec_jax.bench.result import Row, paired_seconds, row
 from r2rec_jax.model.completion import CompletionBatch
 from r2rec_jax.model.config import LlamaConfig, parse_config
 from r2rec_jax.model.logprobs import token_logprobs
-from r2rec_jax.plan.ceilings import copy_bandwidth
-from r2rec_jax.plan.programs import PUBLISHED
+from r2rec_jax.performance.programs import PUBLISHED
 from r2rec_jax.rollout.engine import Engine, Prompts, SamplingConfig
 from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.measured_peaks import copy_bandwidth
 from r2rec_jax.train.grpo import GRPOBatch
 from r2rec_jax.train.objective import group_advantages
 

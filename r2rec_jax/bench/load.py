@@ -21,7 +21,7 @@ import numpy as np
 
 from r2rec_jax.bench.result import Row, row, run_peer
 from r2rec_jax.model.config import LlamaConfig, to_hf
-from r2rec_jax.model.hf import abstract_params, hf_tensors, load_params
+from r2rec_jax.model.huggingface import abstract_params, hf_tensors, load_params
 from r2rec_jax.model.shards import write_tensors
 
 REPEATS = 3

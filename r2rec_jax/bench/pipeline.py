@@ -22,15 +22,15 @@ from configs import sft as sft_config
 from r2rec_jax.bench.result import Row, row
 from r2rec_jax.data import prepared
 from r2rec_jax.data.prepared import Dataset
-from r2rec_jax.data.source import make_dataset
+from r2rec_jax.data.sources import make_dataset
+from r2rec_jax.model.flops import Shapes
+from r2rec_jax.performance import plan, programs
 from r2rec_jax.pipeline.batches import Batches, batches, collate, lengths_of
-from r2rec_jax.pipeline.prompts import RankingPrompts, pad_prompts
+from r2rec_jax.pipeline.prompt_source import RankingPrompts, pad_prompts
 from r2rec_jax.pipeline.traces import Traces
-from r2rec_jax.plan import plan, programs
-from r2rec_jax.plan.devices import DEVICES
-from r2rec_jax.plan.programs import Shapes
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.wording import wording_of
+from r2rec_jax.runtime.devices import DEVICES
 from r2rec_jax.runtime.mesh import make_mesh
 from r2rec_jax.teachers.annotator import TRACES, annotate
 from r2rec_jax.teachers.journal import Journal

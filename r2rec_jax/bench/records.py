@@ -18,7 +18,7 @@ from r2rec_jax.bench.models import LLAMA_25M, SMALLEST, write_models
 from r2rec_jax.bench.result import Row, paired_seconds, row
 from r2rec_jax.bench.sft import make_step, write_batch
 from r2rec_jax.pipeline.batches import batches
-from r2rec_jax.runtime.metrics import StepLog
+from r2rec_jax.runtime.metric_writer import StepLog
 from r2rec_jax.runtime.profiler import Phases
 from r2rec_jax.train import loop
 from r2rec_jax.train.state import TrainState

@@ -13,7 +13,7 @@ import numpy as np
 
 from r2rec_jax.bench.models import LLAMA_25M, SMALLEST, random_tokens, write_models
 from r2rec_jax.bench.result import Row, fastest, paired_seconds, require_equal, row, serving
-from r2rec_jax.model.hf import load_params
+from r2rec_jax.model.huggingface import load_params
 from r2rec_jax.model.llama import Llama
 from r2rec_jax.rollout.engine import Engine, SamplingConfig
 from r2rec_jax.rollout.slots import Rollout

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from r2rec_jax.bench.result import Row
 from r2rec_jax.runtime.errors import UserError
-from r2rec_jax.runtime.outside import parse_json
+from r2rec_jax.runtime.untrusted import parse_json
 
 
 def table(rows: list[Row], absent: str = "no peers' environment") -> str:

@@ -107,7 +107,7 @@ def compress(
     if len(time) and int(time.max()) - epoch > MAX_SPAN:
         raise UserError("the log's times span more than 136 years: its reader must give seconds")
     if len(user) > COMPILE_ABOVE:
-        from r2rec_jax.chains.counting import both_ways
+        from r2rec_jax.chains.counting_sort import both_ways
 
         return Graph(*both_ways(user, item, rating, time, n_users, n_items, epoch), epoch)
     by_user = np.argsort(user.astype(np.int64) * n_items + item)

@@ -16,8 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numba import njit
 
-from r2rec_jax.chains.fetch import fetch
 from r2rec_jax.chains.graph import MAX_SPAN, Graph
+from r2rec_jax.chains.prefetch import fetch
 
 BLOCK = 64
 LINE = 16  # items on a cache line

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from r2rec_jax.runtime.made import RECORD
+from r2rec_jax.runtime.build_stamp import RECORD
 
 # Seconds, speeds and memory: they differ between any two runs.
 MEASURED = re.compile(r"time/.*|memory/.*|.*_per_s|.*mfu.*|wall_s")

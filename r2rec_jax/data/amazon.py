@@ -18,13 +18,13 @@ from pathlib import Path
 
 import numpy as np
 
+from r2rec_jax.data.cleaning import Rules, decode_entities
 from r2rec_jax.data.columns import LONGEST_LINE
 from r2rec_jax.data.interactions import Catalog, Interactions
-from r2rec_jax.data.mapped import LabelsBuilder, Texts, Traits
-from r2rec_jax.data.raw import Stage, find
-from r2rec_jax.data.rules import Rules, decode_entities
-from r2rec_jax.data.scale import Scale
-from r2rec_jax.data.text_form import STRICT_CSV
+from r2rec_jax.data.mapped_text import LabelsBuilder, Texts, Traits
+from r2rec_jax.data.rating_scale import Scale
+from r2rec_jax.data.raw_files import Stage, find
+from r2rec_jax.data.text_format import STRICT_CSV
 from r2rec_jax.runtime.errors import UserError
 
 LONGEST_LITERAL = 1 << 20  # characters: parsed as Python, a line takes hundreds of times its size

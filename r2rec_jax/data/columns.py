@@ -13,8 +13,8 @@ from pathlib import Path
 
 from absl import logging
 
-from r2rec_jax.data import text_form
-from r2rec_jax.data.text_form import TextForm
+from r2rec_jax.data import text_format
+from r2rec_jax.data.text_format import TextForm
 from r2rec_jax.runtime.errors import UserError
 
 LONGEST_LINE = 1 << 25  # bytes; a title of 10 MB still fits
@@ -56,22 +56,22 @@ def read_columns(
     """
     if not path.is_file():
         raise UserError(f"{path} is missing: correct the path")
-    suffix = text_form.text_suffix(path)
+    suffix = text_format.text_suffix(path)
     if suffix in (".jsonl", ".json", ".ndjson"):
         table, text = _json(path, columns)
     elif suffix in (".parquet", ".pq"):
         return _parquet(path, columns, unit, execute)
-    elif suffix in text_form.SUFFIXES:
+    elif suffix in text_format.SUFFIXES:
         table, text = _text(path, columns, form, work)
     else:
-        kinds = ", ".join((".jsonl", ".json", ".parquet", *text_form.SUFFIXES))
+        kinds = ", ".join((".jsonl", ".json", ".parquet", *text_format.SUFFIXES))
         raise UserError(f"{path}: unknown kind of file: use {kinds} (all but Parquet also .gz)")
     return Source(table, text, _clock(text["time"], unit) if "time" in text else ("0", "0"))
 
 
 def _json(path: Path, columns: dict[str, str]) -> tuple[str, dict[str, str]]:
     keys = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in dict.fromkeys(columns.values()))
-    kind = "array" if text_form.begins_with(path, b"[") else "newline_delimited"
+    kind = "array" if text_format.begins_with(path, b"[") else "newline_delimited"
     table = (
         f"read_json({pattern(path)}, format = '{kind}', columns = {{{keys}}}, hive_partitioning = false, "
         f"compression = '{_compression(path)}', maximum_object_size = {LONGEST_LINE})"
@@ -80,15 +80,15 @@ def _json(path: Path, columns: dict[str, str]) -> tuple[str, dict[str, str]]:
 
 
 def _text(path: Path, columns: dict[str, str], form: TextForm, work: Path) -> tuple[str, dict[str, str]]:
-    open_ = form != text_form.STRICT_CSV
-    form, names, first = text_form.detect(path, form, list(dict.fromkeys(columns.values())))
+    open_ = form != text_format.STRICT_CSV
+    form, names, first = text_format.detect(path, form, list(dict.fromkeys(columns.values())))
     if open_:
         logging.info("%s: %s", path, form)
     places = {ours: find_column(path, names, column) for ours, column in columns.items()}
-    readable = text_form.as_utf8(path, form, work)
+    readable = text_format.as_utf8(path, form, work)
     require_whole(path, readable)
     typed = ", ".join(f"'c{k}': 'VARCHAR'" for k in range(len(names)))
-    quote = "" if form.quote == text_form.NO_QUOTE else form.quote
+    quote = "" if form.quote == text_format.NO_QUOTE else form.quote
     table = (
         f"read_csv({pattern(readable)}, auto_detect = false, header = {str(form.header == 'yes').lower()}, "
         f"delim = {literal(form.separator)}, quote = {literal(quote)}, escape = {literal(quote)}, "

@@ -18,8 +18,8 @@ Two logs of one `catalog_seed` and different `seed` share all items and no user.
 
 import numpy as np
 
+from r2rec_jax.data.generated_titles import TITLES
 from r2rec_jax.data.interactions import Catalog, Interactions
-from r2rec_jax.data.titles import TITLES
 from r2rec_jax.runtime.errors import UserError
 
 GENRES = ("drama", "comedy", "thriller", "romance", "western", "horror", "fantasy", "musical")

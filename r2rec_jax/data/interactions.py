@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from r2rec_jax.data.namesakes import versions
+from r2rec_jax.data.duplicate_titles import versions
 from r2rec_jax.runtime.plain_text import clean
 
 BLOCK = 1 << 22  # rows handled at a time where a whole-log temporary would be large
@@ -98,7 +98,7 @@ class Catalog:
     demographics: a dict for each user, {} when nothing is known, e.g.
       {"gender": "female", "age": "25-34", "occupation": "lawyer"}.
     user_ids, item_ids: what the raw files call each user and item; by default their numbers.
-    Lists where a small source was read, the mapped sequences of data/mapped.py where it may be large.
+    Lists where a small source was read, the mapped sequences of data/mapped_text.py where it may be large.
     """
 
     title: Sequence[str]

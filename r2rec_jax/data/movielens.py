@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
+from r2rec_jax.data.cleaning import Rules
 from r2rec_jax.data.interactions import Catalog, Interactions
-from r2rec_jax.data.lines import bad_line, distinct, parse_ratings, positions, read_bytes, text_lines
-from r2rec_jax.data.mapped import LabelsBuilder, Texts, Traits
-from r2rec_jax.data.origin import MOVIELENS
-from r2rec_jax.data.raw import Stage, find
-from r2rec_jax.data.rules import Rules
-from r2rec_jax.data.scale import Scale
-from r2rec_jax.data.text_form import STRICT_CSV
+from r2rec_jax.data.mapped_text import LabelsBuilder, Texts, Traits
+from r2rec_jax.data.provenance import MOVIELENS
+from r2rec_jax.data.rating_scale import Scale
+from r2rec_jax.data.raw_files import Stage, find
+from r2rec_jax.data.text_format import STRICT_CSV
+from r2rec_jax.data.text_lines import bad_line, distinct, parse_ratings, positions, read_bytes, text_lines
 from r2rec_jax.runtime.errors import UserError
 
 # The official release of 1M. A rebuilt or edited copy is usable, but its results are its own.

@@ -2,9 +2,9 @@
 
 The folder holds one .npy a column, read through a memory map: the log (user, item, rating, time, offsets),
 the split (truth, cutoff, users_GROUP, candidates and candidate_users), the catalogue (year, title_bytes and
-title_offsets, same_name and same_title, genre_codes and genre_offsets, demographic_codes; data/mapped.py says
-what they mean) and the ids that users and items have in the raw files (user_id_bytes and user_id_offsets,
-item_id_...).
+title_offsets, same_name and same_title, genre_codes and genre_offsets,
+demographic_codes; see data/mapped_text.py) and the ids that users and items have in the raw files
+(user_id_bytes and user_id_offsets, item_id_...).
 names.json lists what the codes stand for. manifest.json has schema version, name, source, licence,
 protocol, rating scale, counts, what the rules did, size and sha256 of every file, and the hash of the
 candidates, so that two results can be seen to rank the same ones.
@@ -24,14 +24,14 @@ from pathlib import Path
 import numpy as np
 
 from r2rec_jax.data.interactions import Catalog, Interactions
-from r2rec_jax.data.mapped import Labels, Texts, Traits
+from r2rec_jax.data.mapped_text import Labels, Texts, Traits
 from r2rec_jax.data.negatives import Candidates, compact
 from r2rec_jax.data.protocol import SPLITS, Split
-from r2rec_jax.data.scale import FIVE_STARS, Scale
-from r2rec_jax.runtime import made
+from r2rec_jax.data.rating_scale import FIVE_STARS, Scale
+from r2rec_jax.runtime import build_stamp
 from r2rec_jax.runtime.errors import UserError, shown
-from r2rec_jax.runtime.outside import open_array, parse_json
 from r2rec_jax.runtime.paths import new_folder, write_atomic
+from r2rec_jax.runtime.untrusted import open_array, parse_json
 
 SCHEMA = 3
 MANIFEST = "manifest.json"
@@ -124,9 +124,9 @@ def save(
     made_from: str = "",
 ) -> None:
     """Writes the folder in one move; `source`, `licence`, `protocol` (the settings of the split) and
-    `rules` and `ties` (the counts of data/rules.py and of `source.tied_truths`) are recorded in the manifest.
-    The folder `staging`, of no more use then, goes before the data appear: whoever is killed in between has
-    nothing left to clear. `made_from` as for `made.record`.
+    `rules` and `ties` (the counts of data/cleaning.py and `sources.tied_truths`) are recorded in the
+    manifest. The folder `staging`, of no more use then, goes before the data appear: whoever is killed in
+    between has nothing left to clear. `made_from` as for `build_stamp.record`.
 
     Raises:
       UserError: the folder exists and `overwrite` is false.
@@ -159,7 +159,7 @@ def save(
         }
         write_atomic(fresh / MANIFEST, json.dumps(manifest, indent=2) + "\n")
         if made_from:
-            made.record(fresh, made_from)
+            build_stamp.record(fresh, made_from)
         if staging:
             shutil.rmtree(staging, ignore_errors=True)
 

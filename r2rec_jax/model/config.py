@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from r2rec_jax.runtime.errors import UserError, shown
-from r2rec_jax.runtime.outside import parse_json
+from r2rec_jax.runtime.untrusted import parse_json
 
 LARGEST = 1 << 24  # of any size in the file; more is a slip or an attack on the memory
 MOST_LAYERS = 1 << 10

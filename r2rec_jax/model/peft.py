@@ -17,13 +17,13 @@ from flax.linen import meta
 
 from r2rec_jax.model.casts import cast
 from r2rec_jax.model.config import LARGEST, LlamaConfig
-from r2rec_jax.model.hf import misfits
+from r2rec_jax.model.huggingface import misfits
 from r2rec_jax.model.llama import Llama, abstract_variables
 from r2rec_jax.model.lora import LINEAR_LAYERS, LoRAConfig
-from r2rec_jax.runtime import made
+from r2rec_jax.runtime import build_stamp
 from r2rec_jax.runtime.errors import UserError, shown
-from r2rec_jax.runtime.outside import parse_json
 from r2rec_jax.runtime.paths import new_folder
+from r2rec_jax.runtime.untrusted import parse_json
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 DTYPES = ("float16", "bfloat16", "float32", "float64")
@@ -179,7 +179,7 @@ def save_adapter(
         (temporary / CONFIG).write_text(json.dumps(raw, indent=2) + "\n", encoding="utf-8")
         safetensors.numpy.save_file(tensors, temporary / WEIGHTS, metadata={"format": "pt"})
         if made_from:
-            made.record(temporary, made_from)
+            build_stamp.record(temporary, made_from)
 
 
 def tensor_name(path: tuple[str, ...], layer: int) -> str:

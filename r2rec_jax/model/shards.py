@@ -14,7 +14,7 @@ import safetensors.numpy
 
 from r2rec_jax.model.casts import cast
 from r2rec_jax.runtime.errors import UserError, shown
-from r2rec_jax.runtime.outside import parse_json
+from r2rec_jax.runtime.untrusted import parse_json
 
 INDEX = "model.safetensors.index.json"
 SHARD_BYTES = 1 << 30

@@ -18,7 +18,7 @@ import numpy as np
 from absl import flags
 
 from r2rec_jax.model.completion import CompletionBatch
-from r2rec_jax.runtime import cleaner
+from r2rec_jax.runtime import shared_memory
 from r2rec_jax.runtime.errors import UserError
 
 
@@ -156,7 +156,7 @@ class Batches(grain.DatasetIterator):
         # Slicing a dataset moves its start; grain deals what follows to the workers in turn.
         ahead = self._dataset[self._handed_out :].to_iter_dataset(grain.ReadOptions(threads, 2 * threads))
         if self._workers:
-            cleaner.start()
+            shared_memory.start()
             if not flags.FLAGS.is_parsed():  # by a caller that is no command; grain reads its own
                 flags.FLAGS.mark_as_parsed()
             options = grain.MultiprocessingOptions(self._workers, per_worker_buffer_size=2)

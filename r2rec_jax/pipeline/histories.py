@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from r2rec_jax.pipeline.pretrain import Weighed
-from r2rec_jax.prompts.answer import ORDER
+from r2rec_jax.pipeline.packed_rows import Weighed
+from r2rec_jax.prompts.answer_parser import ORDER
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.moments import Moments
-from r2rec_jax.prompts.ranking import RankingRecord, rated_text, situation
+from r2rec_jax.prompts.ranking_prompt import RankingRecord, rated_text, situation
 from r2rec_jax.prompts.wording import Wording
 
 ITEM, ANSWER, NARRATED = 1.0, 4.0, 1.0  # what tokens count: of histories, of an answer, of words

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from r2rec_jax.pipeline.prompts import closed_answer, open_turn
+from r2rec_jax.pipeline.prompt_source import closed_answer, open_turn
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.runtime.errors import UserError
-from r2rec_jax.runtime.outside import parse_json
+from r2rec_jax.runtime.untrusted import parse_json
 
 FIELDS = ("prompt", "reasoning", "answer")
 

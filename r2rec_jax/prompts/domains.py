@@ -8,7 +8,7 @@ on the scale. `RATED` is for ratings on any scale ("gave Heat a 4"), `EVENTS` fo
 import dataclasses
 import re
 
-from r2rec_jax.data.scale import COUNTS, STARS, Scale
+from r2rec_jax.data.rating_scale import COUNTS, STARS, Scale
 
 ANSWERS = ("titles", "numbers")  # what the ranking line names
 

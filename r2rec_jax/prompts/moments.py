@@ -19,7 +19,7 @@ from r2rec_jax.chains.graph import Graph
 from r2rec_jax.chains.recent import recent_chains
 from r2rec_jax.chains.sampler import RECENT
 from r2rec_jax.data.prepared import Dataset
-from r2rec_jax.prompts.ranking import RankingRecord
+from r2rec_jax.prompts.ranking_prompt import RankingRecord
 from r2rec_jax.runtime.errors import UserError
 
 LEAST = 5  # rated items before a moment of which a ranking is asked

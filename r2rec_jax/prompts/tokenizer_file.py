@@ -9,7 +9,7 @@ from pathlib import Path
 import tokenizers
 
 from r2rec_jax.runtime.errors import UserError, shown
-from r2rec_jax.runtime.outside import parse_json
+from r2rec_jax.runtime.untrusted import parse_json
 
 FILE = "tokenizer.json"
 # Classes of transformers 5 that take tokenizer.json as it is; others build a tokenizer of their own from its

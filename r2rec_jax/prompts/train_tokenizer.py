@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from r2rec_jax.data.interactions import Catalog
-from r2rec_jax.prompts.answer import ORDER
+from r2rec_jax.prompts.answer_parser import ORDER
 from r2rec_jax.prompts.chat import MARKERS
 from r2rec_jax.prompts.wording import Wording
 from r2rec_jax.runtime.plain_text import clean

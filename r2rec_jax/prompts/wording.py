@@ -11,10 +11,10 @@ import functools
 
 import numpy as np
 
+from r2rec_jax.data.duplicate_titles import VERSION
 from r2rec_jax.data.interactions import Catalog
-from r2rec_jax.data.namesakes import VERSION
 from r2rec_jax.data.prepared import Dataset
-from r2rec_jax.data.scale import COUNTS, FIVE_STARS, NONE, STARS, Scale
+from r2rec_jax.data.rating_scale import COUNTS, FIVE_STARS, NONE, STARS, Scale
 from r2rec_jax.prompts.domains import ANSWERS, DOMAINS, domain_templates
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.plain_text import clean

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r2rec_jax.prompts.answer import ORDER
+from r2rec_jax.prompts.answer_parser import ORDER
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.runtime.errors import UserError
 

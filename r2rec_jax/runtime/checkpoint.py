@@ -14,8 +14,8 @@ from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from r2rec_jax.runtime import checksum
+from r2rec_jax.runtime.config_diff import drift, first
 from r2rec_jax.runtime.distributed import gather
-from r2rec_jax.runtime.drift import drift, first
 from r2rec_jax.runtime.errors import UserError, disk_fault
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from absl import logging
 from ml_collections import ConfigDict
 
-from r2rec_jax.runtime.drift import drift, first
+from r2rec_jax.runtime.config_diff import drift, first
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.lock import Lock
-from r2rec_jax.runtime.outside import parse_json
 from r2rec_jax.runtime.paths import unfinished, write_atomic
+from r2rec_jax.runtime.untrusted import parse_json
 
 # Fields that change how fast a run is, or how much of it is done, and no number in it: a run may go on with
 # another value.

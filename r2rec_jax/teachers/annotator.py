@@ -8,11 +8,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from r2rec_jax.runtime.errors import UserError
-from r2rec_jax.runtime.outside import json_line
 from r2rec_jax.runtime.paths import write_atomic
-from r2rec_jax.teachers.ask import Ask, Receive, Reply
+from r2rec_jax.runtime.untrusted import json_line
 from r2rec_jax.teachers.journal import Journal
 from r2rec_jax.teachers.question import Question
+from r2rec_jax.teachers.request import Ask, Receive, Reply
 from r2rec_jax.teachers.validator import REASONS, Validator, read_trace
 
 TRACES, COUNTS = "traces.jsonl", "counts.json"

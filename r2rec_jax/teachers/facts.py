@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable
 
 from r2rec_jax.data.interactions import Catalog
-from r2rec_jax.data.scale import NONE
-from r2rec_jax.prompts.ranking import peer_names
+from r2rec_jax.data.rating_scale import NONE
+from r2rec_jax.prompts.ranking_prompt import peer_names
 from r2rec_jax.prompts.wording import Wording
 from r2rec_jax.runtime.plain_text import clean
 from r2rec_jax.teachers.mentions import Names, Words

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from r2rec_jax.runtime.errors import UserError
-from r2rec_jax.runtime.outside import json_line, parse_json
 from r2rec_jax.runtime.paths import append_line, write_atomic
+from r2rec_jax.runtime.untrusted import json_line, parse_json
 
 FILE = "replies.jsonl"
 MOST = 1 << 53  # of tokens or cost: what is summed stays finite, and exact

@@ -4,13 +4,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from r2rec_jax.model.llama import Llama
-from r2rec_jax.pipeline.prompts import open_turn
+from r2rec_jax.pipeline.prompt_source import open_turn
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.rollout.engine import Engine, SamplingConfig
 from r2rec_jax.rollout.queue import generate
 from r2rec_jax.runtime.errors import UserError
-from r2rec_jax.teachers.ask import Ask, Receive, Reply
 from r2rec_jax.teachers.question import TASKS
+from r2rec_jax.teachers.request import Ask, Receive, Reply
 
 MULTIPLE = 256  # padded length of what is longer than every bucket, since a hint makes prompts longer
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from r2rec_jax.data.interactions import Catalog
-from r2rec_jax.data.scale import COUNTS, NONE, Scale
+from r2rec_jax.data.rating_scale import COUNTS, NONE, Scale
 from r2rec_jax.prompts.wording import Wording
 
 _YEAR = re.compile(r"\s\(\d{4}\)$")

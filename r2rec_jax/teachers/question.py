@@ -8,11 +8,11 @@ from tqdm import tqdm
 
 from r2rec_jax.chains.chain import Chain
 from r2rec_jax.data.prepared import Dataset
-from r2rec_jax.data.scale import STARS
-from r2rec_jax.pipeline.prompts import Prompt, RankingPrompts, fit, open_turn
+from r2rec_jax.data.rating_scale import STARS
+from r2rec_jax.pipeline.prompt_source import Prompt, RankingPrompts, fit, open_turn
 from r2rec_jax.prompts.chat import Chat
-from r2rec_jax.prompts.ranking import RankingRecord
-from r2rec_jax.prompts.rating import rating_prompt
+from r2rec_jax.prompts.ranking_prompt import RankingRecord
+from r2rec_jax.prompts.rating_prompt import rating_prompt
 from r2rec_jax.prompts.wording import wording_of
 from r2rec_jax.runtime.errors import UserError
 

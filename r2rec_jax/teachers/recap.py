@@ -1,7 +1,7 @@
 """The statement that repeats what a prompt showed of its user, in wordings that have one."""
 
 from r2rec_jax.data.interactions import Catalog
-from r2rec_jax.prompts.ranking import RankingRecord, peer_names
+from r2rec_jax.prompts.ranking_prompt import RankingRecord, peer_names
 from r2rec_jax.prompts.wording import Wording
 
 

@@ -10,7 +10,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from r2rec_jax.runtime.errors import UserError, shown
-from r2rec_jax.teachers.ask import Ask, Receive, Reply
+from r2rec_jax.teachers.request import Ask, Receive, Reply
 from r2rec_jax.teachers.server_reply import is_model, read_completion
 
 REFUSED_IN_A_ROW = 10  # requests that the server would not take before it is asked nothing more

@@ -4,8 +4,8 @@ import re
 
 from ml_collections import ConfigDict
 
-from r2rec_jax.runtime.outside import parse_json
-from r2rec_jax.teachers.ask import Reply
+from r2rec_jax.runtime.untrusted import parse_json
+from r2rec_jax.teachers.request import Reply
 
 LONGEST = 100_000  # characters kept of a reply
 # How each server says why it stopped (finish_reason) -> the reply's fault. Some say nothing of an end.

@@ -3,7 +3,7 @@
 import dataclasses
 
 from r2rec_jax.data.interactions import Catalog
-from r2rec_jax.data.scale import NONE
+from r2rec_jax.data.rating_scale import NONE
 from r2rec_jax.prompts.wording import Wording
 from r2rec_jax.runtime.plain_text import clean
 from r2rec_jax.teachers.mentions import Names, Ratings, Words

@@ -11,13 +11,13 @@ from ml_collections import ConfigDict
 
 from r2rec_jax.chains.chain import Chain
 from r2rec_jax.data.interactions import Catalog
-from r2rec_jax.prompts.answer import ORDER, RATING
-from r2rec_jax.prompts.ranking import RankingRecord, chain_facts, link_facts, peer_names
-from r2rec_jax.prompts.rating import hidden_facts
+from r2rec_jax.prompts.answer_parser import ORDER, RATING
+from r2rec_jax.prompts.ranking_prompt import RankingRecord, chain_facts, link_facts, peer_names
+from r2rec_jax.prompts.rating_prompt import hidden_facts
 from r2rec_jax.prompts.wording import Wording
 from r2rec_jax.runtime.plain_text import clean
-from r2rec_jax.teachers.ask import Ask, Receive, Reply
 from r2rec_jax.teachers.recap import recap
+from r2rec_jax.teachers.request import Ask, Receive, Reply
 
 
 class TemplateTeacher:

@@ -12,9 +12,9 @@ from ml_collections import ConfigDict
 
 from r2rec_jax.chains.chain import Chain
 from r2rec_jax.data.interactions import Catalog
-from r2rec_jax.prompts.answer import ORDER, RATING, parse_ranking, rank_of
+from r2rec_jax.prompts.answer_parser import ORDER, RATING, parse_ranking, rank_of
 from r2rec_jax.prompts.chat import Chat
-from r2rec_jax.prompts.ranking import peer_names, shown_titles
+from r2rec_jax.prompts.ranking_prompt import peer_names, shown_titles
 from r2rec_jax.prompts.wording import Wording
 from r2rec_jax.runtime.plain_text import plain
 from r2rec_jax.teachers.mentions import Ratings, Words, kept

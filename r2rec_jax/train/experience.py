@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 from ml_collections import ConfigDict
 
-from r2rec_jax.evaluate.policy import complete, summary
 from r2rec_jax.model.completion import CompletionBatch
-from r2rec_jax.pipeline.prompts import Prompt, pad_prompts
+from r2rec_jax.pipeline.prompt_source import Prompt, pad_prompts
 from r2rec_jax.prompts.chat import Chat
+from r2rec_jax.rollout.completions import complete, summary
 from r2rec_jax.rollout.engine import Engine
 from r2rec_jax.rollout.slots import Rollout
 from r2rec_jax.runtime.profiler import Phases

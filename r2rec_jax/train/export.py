@@ -11,7 +11,7 @@ from r2rec_jax.model.llama import Llama, abstract_variables
 from r2rec_jax.model.lora import LoRAConfig
 from r2rec_jax.model.policy import lora_config
 from r2rec_jax.runtime.errors import UserError
-from r2rec_jax.runtime.outside import parse_json
+from r2rec_jax.runtime.untrusted import parse_json
 from r2rec_jax.train.optimizer import make_optimizer
 from r2rec_jax.train.state import restore_trainable
 

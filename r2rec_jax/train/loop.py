@@ -16,7 +16,7 @@ from tqdm import tqdm
 from r2rec_jax.runtime.checkpoint import Checkpointer
 from r2rec_jax.runtime.distributed import Vote, is_first
 from r2rec_jax.runtime.errors import UserError
-from r2rec_jax.runtime.metrics import MetricWriter, StepLog
+from r2rec_jax.runtime.metric_writer import MetricWriter, StepLog
 from r2rec_jax.runtime.profiler import Phases, peak_memory, trace_window
 from r2rec_jax.train.state import CHECKPOINTS, TrainState
 from r2rec_jax.train.watch import Watch, save_batch

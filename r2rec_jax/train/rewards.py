@@ -9,9 +9,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from r2rec_jax.data import prepared
-from r2rec_jax.evaluate.judge import Judged
-from r2rec_jax.prompts.ranking import RankingRecord
+from r2rec_jax.prompts.ranking_prompt import RankingRecord
 from r2rec_jax.prompts.wording import wording_of
+from r2rec_jax.rollout.parsed_completion import Judged
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.teachers.facts import FactChecker
 from r2rec_jax.teachers.question import Question

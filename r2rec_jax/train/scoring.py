@@ -20,9 +20,9 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from r2rec_jax.evaluate.judge import Judged, judge
-from r2rec_jax.pipeline.prompts import Prompt
+from r2rec_jax.pipeline.prompt_source import Prompt
 from r2rec_jax.prompts.chat import Chat
+from r2rec_jax.rollout.parsed_completion import Judged, judge
 from r2rec_jax.runtime.distributed import gather
 from r2rec_jax.runtime.errors import shown
 from r2rec_jax.train.rewards import functions, reward

@@ -10,8 +10,8 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from r2rec_jax.runtime.checkpoint import Checkpointer
+from r2rec_jax.runtime.config_diff import drift, first
 from r2rec_jax.runtime.distributed import gather
-from r2rec_jax.runtime.drift import drift, first
 from r2rec_jax.runtime.errors import UserError
 
 CHECKPOINTS = "checkpoints"  # in a training run's workdir

@@ -17,7 +17,7 @@ from r2rec_jax.data.interactions import Catalog, Interactions
 from r2rec_jax.data.movielens import read_ml1m
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.data.protocol import split
-from r2rec_jax.evaluate.metrics import ranks_from_scores, summarise
+from r2rec_jax.metrics.ranking_metrics import ranks_from_scores, summarise
 from r2rec_jax.runtime.errors import UserError
 
 CLOSED_FORM = ("random_order", "popularity", "item_knn", "ease")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from r2rec_jax.bench import load
-from r2rec_jax.model.hf import abstract_params, load_params
+from r2rec_jax.model.huggingface import abstract_params, load_params
 from r2rec_jax.model.shards import SHARD_BYTES
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from r2rec_jax.bench import grpo, models, rollout, sft
-from r2rec_jax.model.hf import abstract_params
+from r2rec_jax.model.huggingface import abstract_params
 from r2rec_jax.model.peft import load_adapter
 from r2rec_jax.model.policy import load_policy
 from r2rec_jax.runtime.mesh import make_mesh

@@ -4,15 +4,15 @@ import pytest
 
 from configs import grpo, sft
 from r2rec_jax.bench import pipeline
-from r2rec_jax.plan import cost, programs
-from r2rec_jax.plan.devices import DEVICES
-from r2rec_jax.plan.programs import Shapes
+from r2rec_jax.model.flops import Shapes, update_flops
+from r2rec_jax.performance import programs
+from r2rec_jax.runtime.devices import DEVICES
 
 
 def test_the_need_is_that_of_the_roofline():
     config, steps = sft.get_config(), [Shapes(16, 1, 1088, 256), Shapes(16, 1, 512, 112)]
     architecture = programs.architecture(config)
-    flops = [cost.update_flops(architecture, step, frozen=True, reference=False) for step in steps]
+    flops = [update_flops(architecture, step, frozen=True, reference=False) for step in steps]
     flops_a_second = DEVICES["H200-141G"].flops  # these steps are compute-bound
     one = 16 / (flops[0] / flops_a_second)
     assert pipeline.needed(config, steps[:1]) == pytest.approx(one)
@@ -24,7 +24,7 @@ def test_the_need_is_that_of_the_roofline():
 def test_a_rollout_adds_to_the_time_of_its_step():
     config = grpo.get_config()
     step = Shapes(8, config.grpo.group, 1088, 256)
-    flops = cost.update_flops(programs.architecture(config), step, frozen=True, reference=True)
+    flops = update_flops(programs.architecture(config), step, frozen=True, reference=True)
     update = flops / DEVICES["H200-141G"].flops
     weights = 16e9 / DEVICES["H200-141G"].bandwidth  # that each decoded token reads at least
     assert 0.5 * 8 / (update + 256 * weights) < pipeline.needed(config, [step]) < 8 / (update + 256 * weights)

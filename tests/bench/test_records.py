@@ -5,7 +5,7 @@ import time
 import pytest
 
 from r2rec_jax.bench import records
-from r2rec_jax.runtime.metrics import read
+from r2rec_jax.runtime.metric_writer import read
 
 
 def test_the_time_between_steps_is_the_loops(tmp_path, monkeypatch):

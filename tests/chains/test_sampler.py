@@ -10,7 +10,7 @@ from r2rec_jax.chains import sampler
 from r2rec_jax.chains.companions import companions, weights
 from r2rec_jax.chains.graph import build_graph
 from r2rec_jax.chains.sampler import sample_chains
-from r2rec_jax.prompts.ranking import make_record
+from r2rec_jax.prompts.ranking_prompt import make_record
 from r2rec_jax.runtime.errors import UserError
 from tests.chains import formula
 

@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 
 from configs import combinations, ranges
 from configs.ranges import RANGES, Choice, Each, Number, Row, Text, range_of
-from launch import command
-from launch.overrides import flatten
 from r2rec_jax.chains.companions import SELECTIONS
 from r2rec_jax.chains.sampler import RECENT
+from r2rec_jax.cli import command
+from r2rec_jax.cli.overrides import flatten
 from r2rec_jax.data.negatives import NEGATIVES
 from r2rec_jax.data.protocol import SPLITS
-from r2rec_jax.evaluate.modes import MODES
 from r2rec_jax.model import llama, lora
 from r2rec_jax.model.config import MOST_LAYERS
-from r2rec_jax.prompts.ranking import ANSWERS
+from r2rec_jax.prompts.ranking_prompt import ANSWERS
+from r2rec_jax.rank.policy_ranker import MODES
 from r2rec_jax.rollout.weights import WEIGHTS
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.train import objective

@@ -12,11 +12,11 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs.base import base
+from r2rec_jax.data.cleaning import Rules
 from r2rec_jax.data.generate import generate
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.data.protocol import split
-from r2rec_jax.data.rules import Rules
-from r2rec_jax.data.source import make_dataset
+from r2rec_jax.data.sources import make_dataset
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs.base import base
-from r2rec_jax.data.rules import Rules
-from r2rec_jax.data.source import make_dataset
+from r2rec_jax.data.cleaning import Rules
+from r2rec_jax.data.sources import make_dataset
 from r2rec_jax.runtime.errors import UserError
 
 UTC = dt.UTC

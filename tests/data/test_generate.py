@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from r2rec_jax.data.generate import GENRES, generate
+from r2rec_jax.data.generated_titles import TITLES
 from r2rec_jax.data.protocol import hold_out
-from r2rec_jax.data.titles import TITLES
 from r2rec_jax.runtime.errors import UserError
 
 

@@ -8,10 +8,10 @@ import pytest
 from configs import data
 from configs.base import base
 from r2rec_jax.data import prepared
-from r2rec_jax.data.audit import audit
-from r2rec_jax.data.rules import Rules
-from r2rec_jax.data.scale import Scale
-from r2rec_jax.data.source import make_dataset
+from r2rec_jax.data.cleaning import Rules
+from r2rec_jax.data.rating_scale import Scale
+from r2rec_jax.data.sources import make_dataset
+from r2rec_jax.data.split_audit import audit
 from r2rec_jax.runtime.errors import UserError
 
 NOON = 1394020800

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from absl import logging
 
-from r2rec_jax.data.audit import audit
+from r2rec_jax.data.cleaning import Rules
 from r2rec_jax.data.movielens import read_ml1m, read_ml100k, title_and_year
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.data.protocol import split
-from r2rec_jax.data.rules import Rules
+from r2rec_jax.data.split_audit import audit
 from r2rec_jax.runtime.errors import UserError
 
 MOVIES = (

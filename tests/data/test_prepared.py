@@ -8,7 +8,7 @@ import pytest
 
 from r2rec_jax.data.interactions import Interactions
 from r2rec_jax.data.prepared import Dataset, candidates_hash, load, read_manifest, save
-from r2rec_jax.data.scale import Scale
+from r2rec_jax.data.rating_scale import Scale
 from r2rec_jax.runtime.errors import UserError
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from r2rec_jax.data.audit import audit
+from r2rec_jax.data.split_audit import audit
 from r2rec_jax.runtime.errors import UserError
 
 

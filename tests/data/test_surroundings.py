@@ -9,9 +9,9 @@ import duckdb
 import pytest
 
 from configs.base import base
+from r2rec_jax.data.cleaning import Rules
 from r2rec_jax.data.prepared import candidates_hash
-from r2rec_jax.data.rules import Rules
-from r2rec_jax.data.source import make_dataset
+from r2rec_jax.data.sources import make_dataset
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("rating=5", "user=u1", "a b'c\"d", "[1]{x,y}*?", "~", "%s\\n", "é")

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import command
+from r2rec_jax.cli import command
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.paths import write_atomic
 from tests.fuzz import campaign

@@ -10,13 +10,13 @@ from random import Random
 import numpy as np
 
 from r2rec_jax.data import prepared
-from r2rec_jax.data.audit import audit
+from r2rec_jax.data.cleaning import LONGEST_TITLE, Rules
 from r2rec_jax.data.generate import generate
 from r2rec_jax.data.interactions import Catalog, Interactions, first_of_pair
 from r2rec_jax.data.movielens import read_ml1m, read_ml100k
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.data.protocol import split
-from r2rec_jax.data.rules import LONGEST_TITLE, Rules
+from r2rec_jax.data.split_audit import audit
 from tests.data.conftest import write_raw
 from tests.fuzz.case import Target
 from tests.fuzz.mutate import mutate, mutate_json

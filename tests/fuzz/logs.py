@@ -12,12 +12,12 @@ from r2rec_jax.bench.table import drift, read_rows
 from r2rec_jax.data.generate import generate
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.data.protocol import split
-from r2rec_jax.evaluate.measure import measure
-from r2rec_jax.evaluate.results import METRICS, USERS, UserLines, read_metrics, write_metrics
-from r2rec_jax.evaluate.served import FIELDS as CACHED
+from r2rec_jax.metrics.system_metrics import measure
 from r2rec_jax.pipeline.traces import Traces
 from r2rec_jax.prompts.chat import Chat
-from r2rec_jax.runtime import metrics
+from r2rec_jax.rank.results import METRICS, USERS, UserLines, read_metrics, write_metrics
+from r2rec_jax.rank.server_ranker import FIELDS as CACHED
+from r2rec_jax.runtime import metric_writer
 from r2rec_jax.teachers.journal import FIELDS, FILE, Journal
 from tests.fuzz.case import Target
 from tests.fuzz.mutate import mutate, mutate_json, mutate_lines
@@ -117,17 +117,17 @@ class Users(Lines):
 class Metrics(Lines):
     """The curves of a run."""
 
-    name = metrics.FILE
+    name = metric_writer.FILE
     rows = tuple({"step": k, "train/loss": 1.5 / (k + 1), "train/reward": None} for k in range(4))
 
     def read(self, data: bytes) -> None:
         self.write(data)
-        for one in metrics.read(self.folder):
+        for one in metric_writer.read(self.folder):
             assert type(one["step"]) is int and all(isinstance(x, int | float) for x in one.values())
-        writer = metrics.MetricWriter(self.folder)
+        writer = metric_writer.MetricWriter(self.folder)
         writer.truncate_after(1)
         writer.write(2, {"train/loss": 0.5})
-        assert [one for one in metrics.read(self.folder) if one["step"] == 2] == [
+        assert [one for one in metric_writer.read(self.folder) if one["step"] == 2] == [
             {"step": 2, "train/loss": 0.5}
         ]
 

@@ -11,8 +11,8 @@ import numpy as np
 import safetensors.numpy
 
 from r2rec_jax.model.config import LlamaConfig, load_config, to_hf
-from r2rec_jax.model.hf import abstract_params, hf_tensors, read_params
-from r2rec_jax.model.items import read_items
+from r2rec_jax.model.huggingface import abstract_params, hf_tensors, read_params
+from r2rec_jax.model.item_tokens import read_items
 from r2rec_jax.model.llama import Llama
 from r2rec_jax.model.lora import LoRAConfig
 from r2rec_jax.model.peft import load_adapter

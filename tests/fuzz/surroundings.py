@@ -12,14 +12,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs.base import base
+from r2rec_jax.data.cleaning import Rules
 from r2rec_jax.data.columns import UNITS, literal, name
-from r2rec_jax.data.raw import MOST
-from r2rec_jax.data.rules import Rules
-from r2rec_jax.data.scale import COUNTS, NONE, STARS, Scale
-from r2rec_jax.data.source import make_dataset
+from r2rec_jax.data.rating_scale import COUNTS, NONE, STARS, Scale
+from r2rec_jax.data.raw_files import MOST
+from r2rec_jax.data.sources import make_dataset
 from r2rec_jax.prompts.wording import WORDINGS, wording
 from r2rec_jax.runtime.errors import UserError
-from r2rec_jax.runtime.outside import parse_json
+from r2rec_jax.runtime.untrusted import parse_json
 from r2rec_jax.teachers.mentions import Ratings
 from tests.fuzz.case import Target
 from tests.fuzz.data import check_log

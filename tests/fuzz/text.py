@@ -8,21 +8,21 @@ from random import Random
 import numpy as np
 
 from configs import data as data_config
+from r2rec_jax.data.cleaning import LONGEST_TITLE, Rules
 from r2rec_jax.data.generate import generate
 from r2rec_jax.data.interactions import Catalog
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.data.protocol import split
-from r2rec_jax.data.rules import LONGEST_TITLE, Rules
-from r2rec_jax.evaluate.judge import judge_text
-from r2rec_jax.pipeline.prompts import Prompt
-from r2rec_jax.prompts.answer import ORDER
+from r2rec_jax.pipeline.prompt_source import Prompt
+from r2rec_jax.prompts.answer_parser import ORDER
 from r2rec_jax.prompts.chat import MARKERS, Chat
-from r2rec_jax.prompts.ranking import RankingRecord
+from r2rec_jax.prompts.ranking_prompt import RankingRecord
 from r2rec_jax.prompts.wording import WORDINGS, wording
+from r2rec_jax.rollout.parsed_completion import judge_text
 from r2rec_jax.runtime.errors import shown
 from r2rec_jax.runtime.plain_text import plain
-from r2rec_jax.teachers.ask import Ask
 from r2rec_jax.teachers.question import questions
+from r2rec_jax.teachers.request import Ask
 from r2rec_jax.teachers.server_reply import LONGEST, read_completion
 from r2rec_jax.teachers.template import TemplateTeacher
 from r2rec_jax.teachers.validator import REASONS, Validator, read_trace

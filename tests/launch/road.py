@@ -19,14 +19,14 @@ from configs.base import system
 from launch import annotate, prepare, train
 from launch import eval as evaluation
 from r2rec_jax.chains.graph import build_graph
-from r2rec_jax.data.source import make_dataset
+from r2rec_jax.data.sources import make_dataset
 from r2rec_jax.model.config import LlamaConfig
-from r2rec_jax.model.hf import save_params
+from r2rec_jax.model.huggingface import save_params
 from r2rec_jax.model.llama import Llama, init_variables
 from r2rec_jax.prompts.corpus import Corpus
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
 from r2rec_jax.runtime.errors import UserError
-from r2rec_jax.runtime.metrics import read
+from r2rec_jax.runtime.metric_writer import read
 
 ROOT = Path(__file__).parents[2]
 CACHE = {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "jax")}

@@ -14,16 +14,16 @@ import pytest
 from launch import eval as evaluation
 from launch import train
 from r2rec_jax.data import prepared
-from r2rec_jax.evaluate import modes
-from r2rec_jax.evaluate.measure import measure
-from r2rec_jax.evaluate.results import UserLines
+from r2rec_jax.metrics.system_metrics import measure
 from r2rec_jax.model.config import load_config
 from r2rec_jax.model.llama import Llama, init_variables
 from r2rec_jax.model.lora import LoRAConfig
 from r2rec_jax.pipeline.batches import collate
 from r2rec_jax.prompts.chat import Chat
+from r2rec_jax.rank import policy_ranker
+from r2rec_jax.rank.results import UserLines
 from r2rec_jax.runtime.errors import UserError
-from r2rec_jax.runtime.metrics import read
+from r2rec_jax.runtime.metric_writer import read
 from r2rec_jax.runtime.profiler import Phases
 from r2rec_jax.train.experience import gather
 from r2rec_jax.train.optimizer import make_optimizer
@@ -304,7 +304,7 @@ def test_results_of_another_adapter_are_not_gone_on_with(road, tmp_path):
 
 def test_an_evaluation_interrupted_and_resumed_is_uninterrupted(road, tmp_path, monkeypatch):
     """Wherever it was cut off, also within a line and within a user's runs."""
-    monkeypatch.setattr(modes, "FILLS", 2)  # several blocks
+    monkeypatch.setattr(policy_ranker, "FILLS", 2)  # several blocks
     config = road.eval.copy_and_resolve_references()
 
     class Seen(UserLines):

@@ -15,16 +15,16 @@ from configs.base import server, system
 from launch import eval as evaluation
 from launch import prepare, train
 from r2rec_jax.data import prepared
-from r2rec_jax.data.source import make_dataset
+from r2rec_jax.data.sources import make_dataset
 from r2rec_jax.model.config import LlamaConfig
-from r2rec_jax.model.hf import save_params
+from r2rec_jax.model.huggingface import save_params
 from r2rec_jax.model.llama import Llama, init_variables
 from r2rec_jax.model.policy import load_policy, with_items
-from r2rec_jax.plan.programs import abstract_policy
+from r2rec_jax.performance.programs import abstract_policy
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import make_mesh
-from r2rec_jax.runtime.metrics import read
+from r2rec_jax.runtime.metric_writer import read
 from r2rec_jax.train.export import restore_adapter
 from r2rec_jax.train.optimizer import make_optimizer
 from r2rec_jax.train.state import restore_trainable

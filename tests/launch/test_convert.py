@@ -16,9 +16,9 @@ import safetensors.numpy
 from launch.convert import convert
 from r2rec_jax.model import weights
 from r2rec_jax.model.config import LlamaConfig
-from r2rec_jax.model.hf import save_params
+from r2rec_jax.model.huggingface import save_params
 from r2rec_jax.model.llama import Llama, init_variables
-from r2rec_jax.runtime import made
+from r2rec_jax.runtime import build_stamp
 from r2rec_jax.runtime.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -64,8 +64,11 @@ def test_there_and_back_is_the_same_bytes(source, tmp_path):
     convert(orbax, back, "bfloat16", False)
     assert_same_bytes(back, source)
     names = {file.name for file in source.iterdir()} - {"weights.bin"}
-    assert {file.name for file in back.iterdir()} == names | {made.RECORD}
-    assert {file.name for file in orbax.iterdir()} == names - {"model.safetensors"} | {"params", made.RECORD}
+    assert {file.name for file in back.iterdir()} == names | {build_stamp.RECORD}
+    assert {file.name for file in orbax.iterdir()} == names - {"model.safetensors"} | {
+        "params",
+        build_stamp.RECORD,
+    }
     for folder in (orbax, back):
         for name, text in COMPANIONS.items():
             assert (folder / name).read_text() == text

@@ -11,9 +11,9 @@ import pytest
 from configs import reproduce
 from launch.explain import explain
 from r2rec_jax.data import prepared
-from r2rec_jax.evaluate.results import UserLines, write_metrics
-from r2rec_jax.prompts.ranking import make_record, ranking_prompt
+from r2rec_jax.prompts.ranking_prompt import make_record, ranking_prompt
 from r2rec_jax.prompts.wording import wording
+from r2rec_jax.rank.results import UserLines, write_metrics
 from r2rec_jax.runtime.errors import UserError
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ from flax import traverse_util
 
 from configs import sft as sft_config
 from launch.convert import export
-from r2rec_jax.model import hf, peft
+from r2rec_jax.model import huggingface, peft
 from r2rec_jax.model.config import LlamaConfig
 from r2rec_jax.model.llama import Llama, head, init_variables
 from r2rec_jax.model.lora import LoRAConfig
@@ -29,7 +29,9 @@ def run(tmp_path_factory):
     """(workdir, base params, adapter) as an SFT run would leave them."""
     folder = tmp_path_factory.mktemp("run")
     params = init_variables(Llama(ARCHITECTURE), seed=0)["params"]
-    hf.save_params(folder / "base", ARCHITECTURE, params, dtype=np.float32, files={"README.md": "A card.\n"})
+    huggingface.save_params(
+        folder / "base", ARCHITECTURE, params, dtype=np.float32, files={"README.md": "A card.\n"}
+    )
     config = sft_config.get_config("quickstart")
     config.model.folder = str(folder / "base")
     config.lora.update({"rank": 3, "alpha": 5.0, "use_rslora": True, "targets": ("q_proj", "down_proj")})
@@ -61,7 +63,7 @@ def test_the_adapter_in_pefts_form(run, tmp_path, capsys):
 def test_the_adapter_merged_into_its_base(run, tmp_path):
     workdir, params, adapter = run
     export(workdir, tmp_path / "merged", True, "float32", False)
-    _, merged = hf.load_params(tmp_path / "merged", np.float32)
+    _, merged = huggingface.load_params(tmp_path / "merged", np.float32)
     model = Llama(ARCHITECTURE, LoRAConfig(3, 5.0, ("q_proj", "down_proj"), use_rslora=True))
 
     def logits(model, variables):

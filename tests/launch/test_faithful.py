@@ -15,7 +15,7 @@ from configs import data as data_config
 from configs import faithful as faithful_config
 from configs.base import system
 from launch import faithful, prepare
-from r2rec_jax.prompts.answer import ORDER
+from r2rec_jax.prompts.answer_parser import ORDER
 from tests.launch.road import ROOT, lines, refused
 
 FILES = ("users.jsonl", "faithful.json", "faithful.txt", "unsupported.jsonl")

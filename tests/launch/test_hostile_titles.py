@@ -23,13 +23,13 @@ from launch.explain import explain
 from r2rec_jax.data import prepared
 from r2rec_jax.data.generate import generate
 from r2rec_jax.model.config import LlamaConfig
-from r2rec_jax.model.hf import save_params
+from r2rec_jax.model.huggingface import save_params
 from r2rec_jax.model.llama import Llama, init_variables
-from r2rec_jax.pipeline.prompts import RankingPrompts
+from r2rec_jax.pipeline.prompt_source import RankingPrompts
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
-from tests.evaluate.browser import dump_dom
 from tests.launch.road import CACHE, ROOT, lines
+from tests.report.browser import dump_dom
 
 RAN = "a-script-ran"
 SCRIPT = f"<script>document.title='{RAN}'</script><img src=x onerror=\"document.title='{RAN}'\">"

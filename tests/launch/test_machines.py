@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from r2rec_jax.runtime.metrics import read
+from r2rec_jax.runtime.metric_writer import read
 from r2rec_jax.train.export import restore_adapter
 from tests.launch.processes import DEVICES, Run, run
 from tests.launch.road import ROOT, Road, command, lines, make_inputs, untimed

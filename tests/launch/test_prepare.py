@@ -15,8 +15,8 @@ from launch import prepare
 from r2rec_jax.chains.chain import Chain
 from r2rec_jax.chains.graph import build_graph
 from r2rec_jax.data import prepared
-from r2rec_jax.data.audit import audit
-from r2rec_jax.prompts import ranking
+from r2rec_jax.data.split_audit import audit
+from r2rec_jax.prompts import ranking_prompt
 from r2rec_jax.runtime.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -174,7 +174,7 @@ def test_a_leaking_sampler_is_caught(amazon, tmp_path, monkeypatch, late):
                         user, r(user, i0) + (not late), i0, r(other, i0), other, r(other, i1), i1, r(user, i1)
                     )
 
-    monkeypatch.setattr(ranking, "sample_chains", leaking)
+    monkeypatch.setattr(ranking_prompt, "sample_chains", leaking)
     with pytest.raises(UserError, match="after the time of the truth" if late else "not in the log"):
         prepare.main(config_of(amazon, before_target_time=True), tmp_path / "data", False)
     assert not (tmp_path / "data").exists()

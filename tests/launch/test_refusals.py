@@ -11,10 +11,11 @@ from ml_collections import ConfigDict
 from configs import baselines as baselines_config
 from configs import grpo
 from configs.base import system
-from launch import annotate, baselines, inputs, prepare, train
+from launch import annotate, baselines, prepare, train
 from launch import eval as evaluation
-from r2rec_jax.runtime.drift import drift
-from r2rec_jax.runtime.metrics import read
+from r2rec_jax.cli import required_inputs
+from r2rec_jax.runtime.config_diff import drift
+from r2rec_jax.runtime.metric_writer import read
 from tests.configs.test_configs import PRESETS, build
 from tests.configs.test_ranges import parsed
 from tests.launch.road import ROOT, command, refused
@@ -58,10 +59,10 @@ def test_the_command_named_makes_what_is_missing(command, file, name, preset, ch
     """What it says is read again, by a shell and by the flags: the same settings of what it makes."""
     config = build(name, preset)
     config.update_from_flattened_dict(changes)
-    line = shlex.split(inputs.command_for(command, file, config, "runs/a b"))
+    line = shlex.split(required_inputs.command_for(command, file, config, "runs/a b"))
     assert line[:3] == ["python", "-m", f"launch.{command}"] and line[-1] == "--workdir=runs/a b"
     found = parsed(line[3].replace("=", f"={ROOT}/"), *line[4:-1])
-    for section in inputs.MADE_FROM[command]:
+    for section in required_inputs.MADE_FROM[command]:
         theirs, ours = ({section: c[section]} for c in (found, config))
         assert (
             drift(*(ConfigDict(one).to_dict() for one in (theirs, ours)), ignored=("folder", "workers")) == []
@@ -69,7 +70,7 @@ def test_the_command_named_makes_what_is_missing(command, file, name, preset, ch
 
 
 def test_every_preset_may_be_named():
-    for file, presets in inputs.PRESETS.items():
+    for file, presets in required_inputs.PRESETS.items():
         assert {preset or "" for preset in presets} | {""} == {preset or "" for preset in PRESETS[file]} | {
             ""
         }

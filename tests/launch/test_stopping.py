@@ -17,7 +17,7 @@ import pytest
 from configs import reproduce
 from configs.base import system
 from launch import train
-from r2rec_jax.runtime.metrics import read
+from r2rec_jax.runtime.metric_writer import read
 from tests.launch.road import CACHE, ROOT, untimed
 
 pytestmark = pytest.mark.slow

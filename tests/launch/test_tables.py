@@ -12,8 +12,8 @@ from configs import reproduce as reproduce_config
 from configs.base import system as system_of
 from launch import baselines, report, reproduce, stages, tables
 from r2rec_jax.data import prepared
-from r2rec_jax.evaluate.measure import measure
-from r2rec_jax.evaluate.results import UserLines, write_metrics
+from r2rec_jax.metrics.system_metrics import measure
+from r2rec_jax.rank.results import UserLines, write_metrics
 from r2rec_jax.runtime.errors import UserError
 from tests.launch.road import ROOT
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from r2rec_jax.model import hf
+from r2rec_jax.model import huggingface
 from r2rec_jax.model.completion import CompletionBatch, completion_logprobs
 from r2rec_jax.model.llama import Llama, head
 
@@ -64,7 +64,7 @@ def relative_error(actual, expected) -> float:
 def errors(golden) -> dict[str, float]:
     """Relative error in float32 of everything the golden file holds, by its name there."""
     arrays, folder = golden
-    config, params = hf.load_params(folder, np.float32)
+    config, params = huggingface.load_params(folder, np.float32)
     got = logits(Llama(config), params, arrays["tokens"])
     valid = np.arange(got.shape[1]) < arrays["length"][:, None]
     loss, gradients = jax.device_get(loss_and_gradients(Llama(config), params, completions(arrays)))
@@ -76,7 +76,7 @@ def errors(golden) -> dict[str, float]:
     for path, stacked in traverse_util.flatten_dict(gradients).items():
         layers = enumerate(stacked) if path[0] == "layers" else [(None, stacked)]
         for layer, gradient in layers:
-            name = hf.hf_name(path, layer)
+            name = huggingface.hf_name(path, layer)
             gradient = gradient.T if path[-1] in ("kernel", "lm_head") else gradient
             found[f"norm/{name}"] = np.linalg.norm(gradient)
             found[f"gradient/{name}"] = sampled(gradient, len(arrays[f"gradient/{name}"]))
@@ -95,7 +95,7 @@ def test_float32(golden, errors):
 def test_bfloat16_is_as_near_as_torch(golden):
     """By KL(float32 || bfloat16) of the next token, mean over valid tokens, nats."""
     arrays, folder = golden
-    config, params = hf.load_params(folder, np.float32)
+    config, params = huggingface.load_params(folder, np.float32)
     half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
     exact = jax.nn.log_softmax(logits(Llama(config), params, arrays["tokens"]))
     rough = jax.nn.log_softmax(logits(Llama(config, dtype=jnp.bfloat16), half, arrays["tokens"]))
@@ -121,7 +121,7 @@ def stories_folder():
 
 @pytest.fixture(scope="module")
 def stories(stories_folder):
-    return np.load(stories_folder / "golden.npz"), *hf.load_params(stories_folder, np.float32)
+    return np.load(stories_folder / "golden.npz"), *huggingface.load_params(stories_folder, np.float32)
 
 
 def test_a_real_model(stories, assert_close):

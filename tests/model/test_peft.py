@@ -11,7 +11,7 @@ import pytest
 import safetensors.numpy
 from flax import traverse_util
 
-from r2rec_jax.model import hf, peft
+from r2rec_jax.model import huggingface, peft
 from r2rec_jax.model.llama import Llama, head
 from r2rec_jax.model.lora import LINEAR_LAYERS, LoRAConfig, merge
 from r2rec_jax.runtime.errors import UserError
@@ -37,7 +37,7 @@ def base(tmp_path_factory):
         if name.startswith("weight/")
     }
     safetensors.numpy.save_file(weights, folder / "model.safetensors")
-    return hf.load_params(folder, np.float32)
+    return huggingface.load_params(folder, np.float32)
 
 
 @pytest.fixture(params=CASES)
@@ -78,8 +78,8 @@ def test_the_merged_export_has_the_same_logits(name, base, tmp_path, assert_clos
     merged = traverse_util.unflatten_dict(
         dict(merge(traverse_util.flatten_dict(params).items(), adapter, lora))
     )
-    hf.save_params(tmp_path / "merged", config, merged, dtype=np.float32)
-    config, merged = hf.load_params(tmp_path / "merged", np.float32)
+    huggingface.save_params(tmp_path / "merged", config, merged, dtype=np.float32)
+    config, merged = huggingface.load_params(tmp_path / "merged", np.float32)
     assert_close(logits(Llama(config), {"params": merged}), LOGITS[f"{name}_logits"])
 
 

@@ -10,7 +10,7 @@ import safetensors.numpy
 from flax import traverse_util
 
 from configs.base import base
-from r2rec_jax.model import hf, peft
+from r2rec_jax.model import huggingface, peft
 from r2rec_jax.model.lora import LINEAR_LAYERS
 from r2rec_jax.model.policy import load_policy
 from r2rec_jax.runtime.errors import UserError
@@ -72,7 +72,7 @@ def test_an_int8_base_is_loaded_tensor_by_tensor(config, folder):
     policy = load(config)
     assert policy.model.int8 and set(policy.trainable) == {"lora"}
     stored = traverse_util.flatten_dict(policy.frozen["params"])
-    plain = traverse_util.flatten_dict(hf.load_params(folder, np.float32)[1])
+    plain = traverse_util.flatten_dict(huggingface.load_params(folder, np.float32)[1])
     for path, leaf in plain.items():
         if path[-1] != "kernel":
             np.testing.assert_array_equal(stored.pop(path), leaf)

@@ -10,7 +10,7 @@ import pytest
 from flax import traverse_util
 from flax.linen import meta
 
-from r2rec_jax.model import hf
+from r2rec_jax.model import huggingface
 from r2rec_jax.model.llama import Llama, abstract_variables, head, init_variables
 from r2rec_jax.model.lora import LoRAConfig
 from r2rec_jax.model.quantize import quantize, quantize_params
@@ -120,7 +120,7 @@ def test_logit_error_of_a_real_model_is_that_of_rounding():
     if not folder.is_dir():
         pytest.skip(f"no {folder}; set R2REC_SHARED to the folder above data/")
     golden = np.load(folder / "golden.npz")
-    config, params = hf.load_params(folder, np.float32)
+    config, params = huggingface.load_params(folder, np.float32)
     tokens = golden["greedy"][None].astype(np.int32)
 
     def logprobs(model):

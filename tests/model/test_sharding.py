@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from r2rec_jax.model import hf
+from r2rec_jax.model import huggingface
 from r2rec_jax.model.completion import CompletionBatch, completion_logprobs
 from r2rec_jax.model.llama import Llama, abstract_variables, init_variables
 from r2rec_jax.model.lora import LoRAConfig
@@ -66,10 +66,10 @@ def test_loss_and_gradients_equal_one_device(model, randomize, assert_close):
 @pytest.mark.eight_devices
 def test_weights_are_loaded_where_they_belong(model, tmp_path):
     params = init_variables(model, seed=0)["params"]
-    hf.save_params(tmp_path / "model", model.config, params, dtype=np.float32)
+    huggingface.save_params(tmp_path / "model", model.config, params, dtype=np.float32)
     mesh = meshes.make_mesh(data=2, fsdp=2, tensor=2)
     placed = meshes.shardings(abstract_variables(model), mesh)["params"]
-    _, loaded = hf.load_params(tmp_path / "model", np.float32, placed)
+    _, loaded = huggingface.load_params(tmp_path / "model", np.float32, placed)
     jax.tree.map(np.testing.assert_array_equal, loaded, params)
     for path, leaf in traverse_util.flatten_dict(loaded).items():
         assert leaf.sharding == traverse_util.flatten_dict(placed)[path]

@@ -15,7 +15,7 @@ import pytest
 import safetensors.numpy
 from flax import traverse_util
 
-from r2rec_jax.model import hf, shards, weights
+from r2rec_jax.model import huggingface, shards, weights
 from r2rec_jax.model.config import LlamaConfig
 from r2rec_jax.model.llama import Llama, abstract_variables, init_variables
 from r2rec_jax.runtime import mesh as meshes
@@ -58,7 +58,7 @@ def folder(tmp_path_factory):
     """A model in several files and an index."""
     folder = tmp_path_factory.mktemp("streaming") / "model"
     params = init_variables(Llama(CONFIG), seed=0)["params"]
-    hf.save_params(folder, CONFIG, params, dtype=np.float32)
+    huggingface.save_params(folder, CONFIG, params, dtype=np.float32)
     tensors = safetensors.numpy.load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     shards.write_tensors(folder, tensors.items(), shard_bytes=40_000)
@@ -125,7 +125,7 @@ def assert_placed(params, placed, expected):
 @pytest.mark.parametrize("sizes", MESHES, ids=str)
 def test_safetensors_into_every_mesh(folder, counted, sizes):
     placed = meshes.shardings(abstract_variables(Llama(CONFIG)), meshes.make_mesh(*sizes))["params"]
-    _, params = hf.load_params(folder, np.float32, placed)
+    _, params = huggingface.load_params(folder, np.float32, placed)
     expected = expected_params(folder)
     assert_placed(params, placed, expected)
     # However many devices hold a slice, it is read once.
@@ -136,7 +136,7 @@ def test_safetensors_into_every_mesh(folder, counted, sizes):
 def orbax(folder, tmp_path_factory):
     target = tmp_path_factory.mktemp("orbax")
     (target / "config.json").write_text((folder / "config.json").read_text())
-    weights.save_orbax(target, hf.read_params(folder, np.float32)[1])
+    weights.save_orbax(target, huggingface.read_params(folder, np.float32)[1])
     return target
 
 
@@ -155,7 +155,7 @@ def process(rank: int, port: int, folder: str) -> None:
     mesh = meshes.make_mesh(data=1, fsdp=2, tensor=4)
     placed = meshes.shardings(abstract_variables(Llama(CONFIG)), mesh)["params"]
     shards.safetensors.safe_open = Counted
-    _, params = hf.load_params(folder, jnp.float32, placed)
+    _, params = huggingface.load_params(folder, jnp.float32, placed)
     expected = expected_params(Path(folder))
     for path, leaf in traverse_util.flatten_dict(params).items():
         for shard in leaf.addressable_shards:

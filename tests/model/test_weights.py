@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from r2rec_jax.model import hf, weights
+from r2rec_jax.model import huggingface, weights
 from r2rec_jax.model.llama import Llama, init_variables
 from r2rec_jax.runtime.errors import UserError
 
@@ -20,7 +20,7 @@ def params(config):
 
 def write(folder, config, params):
     folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(hf.to_hf(config)))
+    (folder / "config.json").write_text(json.dumps(huggingface.to_hf(config)))
     weights.save_orbax(folder, traverse_util.flatten_dict(params).items())
     return folder
 
@@ -44,7 +44,7 @@ def test_weights_are_cast_when_read(folder, params):
 
 
 def test_a_hugging_face_folder_is_read_too(config, params, tmp_path):
-    hf.save_params(tmp_path / "hf", config, params, dtype=np.float32)
+    huggingface.save_params(tmp_path / "hf", config, params, dtype=np.float32)
     _, read = weights.load_weights(tmp_path / "hf", np.float32)
     jax.tree.map(np.testing.assert_array_equal, read, params)
 

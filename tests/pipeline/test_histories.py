@@ -13,7 +13,7 @@ from r2rec_jax.data.generate import generate
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.data.protocol import split
 from r2rec_jax.pipeline.histories import ANSWER, BREAKS, ITEM, LEAST_ROOM, PROMPTS, Histories
-from r2rec_jax.pipeline.pretrain import PretrainRows
+from r2rec_jax.pipeline.packed_rows import PretrainRows
 from r2rec_jax.prompts.chat import MARKERS, Chat
 from r2rec_jax.prompts.moments import Moments
 from r2rec_jax.prompts.train_tokenizer import title_tokenizer

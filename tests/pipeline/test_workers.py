@@ -19,7 +19,7 @@ from r2rec_jax.chaos.process import Orphans, Running, segments
 from r2rec_jax.data import prepared
 from r2rec_jax.model.completion import CompletionBatch
 from r2rec_jax.pipeline.batches import batches, collate
-from r2rec_jax.pipeline.prompts import RankingPrompts
+from r2rec_jax.pipeline.prompt_source import RankingPrompts
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
 from r2rec_jax.runtime.errors import UserError

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from r2rec_jax.prompts.chat import MARKERS, Chat, item_token, without_item_tokens
-from r2rec_jax.prompts.ranking import make_record, ranking_prompt
-from r2rec_jax.prompts.rating import rating_prompt
+from r2rec_jax.prompts.ranking_prompt import make_record, ranking_prompt
+from r2rec_jax.prompts.rating_prompt import rating_prompt
 from r2rec_jax.prompts.wording import WORDINGS, wording
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.plain_text import plain

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from r2rec_jax.data.scale import COUNTS, FIVE_STARS, NONE, STARS, Scale
+from r2rec_jax.data.rating_scale import COUNTS, FIVE_STARS, NONE, STARS, Scale
 from r2rec_jax.prompts.domains import DOMAINS
-from r2rec_jax.prompts.ranking import ranking_prompt
-from r2rec_jax.prompts.rating import rating_prompt
+from r2rec_jax.prompts.ranking_prompt import ranking_prompt
+from r2rec_jax.prompts.rating_prompt import rating_prompt
 from r2rec_jax.prompts.wording import Wording, wording
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.teachers.template import narration, rating_trace
-from tests.prompts.test_ranking import CHAIN, FILMS, RECORD
+from tests.prompts.test_ranking_prompt import CHAIN, FILMS, RECORD
 
 GOLDEN = Path(__file__).parent / "golden"
 EVENTS = Scale(NONE, 1, 1, 1)

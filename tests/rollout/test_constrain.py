@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from r2rec_jax.data.interactions import Catalog
 from r2rec_jax.model.config import LlamaConfig
 from r2rec_jax.model.llama import Llama, head, init_variables
-from r2rec_jax.prompts.answer import parse_ranking
+from r2rec_jax.prompts.answer_parser import parse_ranking
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
 from r2rec_jax.prompts.wording import wording

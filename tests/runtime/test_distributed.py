@@ -29,7 +29,7 @@ import numpy as np
 from r2rec_jax.runtime import distributed, mesh
 from r2rec_jax.runtime.checkpoint import Checkpointer
 from r2rec_jax.runtime.errors import UserError
-from r2rec_jax.runtime.metrics import MetricWriter, read
+from r2rec_jax.runtime.metric_writer import MetricWriter, read
 
 index, address, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 distributed.join(address, 2, index)

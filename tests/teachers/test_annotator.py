@@ -9,9 +9,9 @@ import pytest
 from r2rec_jax.prompts.wording import WORDINGS, wording
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.teachers.annotator import annotate
-from r2rec_jax.teachers.ask import Ask, Reply, ask_text
 from r2rec_jax.teachers.journal import Journal
 from r2rec_jax.teachers.question import questions
+from r2rec_jax.teachers.request import Ask, Reply, ask_text
 from r2rec_jax.teachers.template import TemplateTeacher
 from r2rec_jax.teachers.validator import REASONS, Validator, read_trace
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r2rec_jax.prompts.ranking import make_record, peer_names
+from r2rec_jax.prompts.ranking_prompt import make_record, peer_names
 from r2rec_jax.prompts.wording import WORDINGS, wording
 from r2rec_jax.teachers.facts import KINDS, FactChecker
 from r2rec_jax.teachers.question import Question

@@ -17,9 +17,9 @@ import pytest
 from r2rec_jax.prompts.wording import wording
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.teachers.annotator import annotate
-from r2rec_jax.teachers.ask import Ask
 from r2rec_jax.teachers.journal import Journal
 from r2rec_jax.teachers.question import questions
+from r2rec_jax.teachers.request import Ask
 from r2rec_jax.teachers.server import LARGEST, ServerTeacher
 from r2rec_jax.teachers.template import TemplateTeacher
 from r2rec_jax.teachers.validator import Validator

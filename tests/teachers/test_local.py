@@ -7,9 +7,9 @@ from r2rec_jax.model.config import LlamaConfig
 from r2rec_jax.model.llama import Llama, init_variables
 from r2rec_jax.rollout.slots import Rollout
 from r2rec_jax.runtime.errors import UserError
-from r2rec_jax.teachers.ask import Ask
 from r2rec_jax.teachers.local import LocalTeacher
 from r2rec_jax.teachers.question import questions
+from r2rec_jax.teachers.request import Ask
 
 
 @pytest.fixture

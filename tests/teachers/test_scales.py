@@ -4,8 +4,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from r2rec_jax.chains.graph import build_graph
-from r2rec_jax.data.scale import COUNTS, NONE, STARS, Scale
-from r2rec_jax.prompts.ranking import make_record
+from r2rec_jax.data.rating_scale import COUNTS, NONE, STARS, Scale
+from r2rec_jax.prompts.ranking_prompt import make_record
 from r2rec_jax.prompts.wording import wording_of
 from r2rec_jax.teachers.facts import FactChecker
 from r2rec_jax.teachers.mentions import Ratings

@@ -20,7 +20,7 @@ import pytest
 
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.teachers import server
-from r2rec_jax.teachers.ask import Ask
+from r2rec_jax.teachers.request import Ask
 from r2rec_jax.teachers.server import ServerTeacher
 from r2rec_jax.teachers.server_reply import is_model, read_completion
 

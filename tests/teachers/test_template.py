@@ -6,8 +6,8 @@ import re
 import pytest
 
 from r2rec_jax.chains.chain import Chain
-from r2rec_jax.prompts.answer import count_statements, parse_ranking, rank_of
-from r2rec_jax.prompts.ranking import shown_titles
+from r2rec_jax.prompts.answer_parser import count_statements, parse_ranking, rank_of
+from r2rec_jax.prompts.ranking_prompt import shown_titles
 from r2rec_jax.prompts.wording import ANSWERS, WORDINGS, wording
 from r2rec_jax.teachers.template import ranking_trace, rating_trace
 

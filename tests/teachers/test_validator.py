@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from r2rec_jax.chains.chain import Chain, Link
 from r2rec_jax.data.interactions import Catalog
-from r2rec_jax.prompts.ranking import RankingRecord
+from r2rec_jax.prompts.ranking_prompt import RankingRecord
 from r2rec_jax.prompts.wording import WORDINGS, wording
 from r2rec_jax.teachers.question import Question
 from r2rec_jax.teachers.template import ranking_trace, rating_trace

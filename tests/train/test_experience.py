@@ -8,9 +8,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import grpo
-from r2rec_jax.pipeline.prompts import Prompt
+from r2rec_jax.pipeline.prompt_source import Prompt
 from r2rec_jax.prompts.chat import Chat
-from r2rec_jax.prompts.ranking import RankingRecord
+from r2rec_jax.prompts.ranking_prompt import RankingRecord
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
 from r2rec_jax.rollout.engine import SamplingConfig
 from r2rec_jax.rollout.slots import Rollout

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from r2rec_jax.pipeline.batches import batches
 from r2rec_jax.runtime.errors import UserError
-from r2rec_jax.runtime.metrics import StepLog, read
+from r2rec_jax.runtime.metric_writer import StepLog, read
 from r2rec_jax.runtime.profiler import Phases
 from r2rec_jax.train import loop
 from r2rec_jax.train.state import CHECKPOINTS, TrainState, restore_trainable

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from configs import grpo
-from r2rec_jax.evaluate.judge import Judged
-from r2rec_jax.pipeline.prompts import Prompt
-from r2rec_jax.prompts.answer import Ranking
+from r2rec_jax.pipeline.prompt_source import Prompt
+from r2rec_jax.prompts.answer_parser import Ranking
+from r2rec_jax.rollout.parsed_completion import Judged
 from r2rec_jax.teachers.facts import FactChecker
 from r2rec_jax.train.rewards import functions, paper, rank_reward, reward, step_reward, supported
 from tests.configs.test_configs import FOLDER

@@ -12,9 +12,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import grpo
-from r2rec_jax.pipeline.prompts import Prompt
+from r2rec_jax.pipeline.prompt_source import Prompt
 from r2rec_jax.prompts.chat import Chat
-from r2rec_jax.prompts.ranking import RankingRecord
+from r2rec_jax.prompts.ranking_prompt import RankingRecord
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.train.scoring import Scorer, means

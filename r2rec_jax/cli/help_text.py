@@ -1,0 +1,117 @@
+"""What --help prints, without importing the command: its imports take seconds.
+
+Printed are the command's docstring and its flags; with --config=FILE[:PRESET] every field of that config, its
+default, what it may be (configs/ranges.py) and the comment beside its default.
+"""
+
+import ast
+import re
+import textwrap
+from pathlib import Path
+
+from absl import flags
+
+from configs.ranges import range_of
+from r2rec_jax.cli import distributed_flags, overrides
+
+KEY_FLAGS = ("config", "workdir", "overwrite")  # of all commands that take a config
+BASE = Path(__file__).parents[2] / "configs" / "base.py"
+PRESETS = ("tiny", "mini")  # functions of configs/base.py that make a config small
+WIDTH = 110
+
+
+def show(path: Path, arguments: list[str]) -> None:
+    """Prints the help of the command in the file `path`, given `arguments`. Raises UserError for a --config
+    that cannot be read."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    known = [*common_flags(tree), *own_flags(tree)]
+    print(ast.get_docstring(tree) or path.stem, "\nFlags:\n", sep="\n")
+    for flag in known:
+        print(_line(f"--{flag.name}", _default(flag), flag.help))
+    if "config" not in {flag.name for flag in known}:
+        return
+    if not (argument := overrides.config_argument(arguments)):
+        print("\nWith --config=FILE --help also every field of that config.")
+        return
+    config = overrides.read_config(argument)
+    print(f"\nFields of {argument}, set by --config.FIELD=VALUE:\n")
+    comments = read_comments(BASE, Path(argument.partition(":")[0]))
+    for field, value in overrides.flatten(config).items():
+        allowed, comment = range_of(field), _ending(comments, field)
+        print(_line(field, repr(value), *filter(None, (allowed and f"{allowed}.", comment))))
+
+
+def own_flags(tree: ast.Module) -> list[flags.Flag]:
+    """The flags that a command's module defines, made by those of its statements that define them, with the
+    imports that these need."""
+    defining = [node for node in tree.body if "flags.DEFINE_" in ast.unparse(node) and not _is_block(node)]
+    used = {one.id for node in defining for one in ast.walk(node) if isinstance(one, ast.Name)}
+    needed = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and used.intersection(alias.name for alias in node.names)
+    ]
+    names = re.findall(r"flags\.DEFINE_\w+\('(\w+)'", "\n".join(map(ast.unparse, defining)))
+    if not set(names) <= set(flags.FLAGS):  # else the module has been imported
+        exec(compile(ast.Module([*needed, *defining], []), "flags", "exec"), {"__name__": "flags"})
+    return [flags.FLAGS[name] for name in names]
+
+
+def _is_block(node: ast.stmt) -> bool:
+    return isinstance(node, ast.FunctionDef | ast.ClassDef | ast.If)
+
+
+def common_flags(tree: ast.Module) -> list[flags.Flag]:
+    """Those of the flags that all share which `command.run` or `run_plain`, the module's last call, takes."""
+    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call) and _is_run(node.func))
+    if not (call := next(calls, None)):
+        return []  # of a module that is no command
+    given = {word.arg: ast.literal_eval(word.value) for word in call.keywords}
+    if call.func.attr == "run_plain":
+        names = given.get("takes", ("overwrite",))
+    else:
+        names = (*KEY_FLAGS, *(distributed_flags.NAMES if given.get("several_processes") else ()))
+    return [flags.FLAGS[name] for name in names]
+
+
+def _is_run(node: ast.expr) -> bool:
+    return isinstance(node, ast.Attribute) and ast.unparse(node) in ("command.run", "command.run_plain")
+
+
+def read_comments(*paths: Path) -> dict[str, str]:
+    """What config files say of a field, by the end of its dotted name: the comment behind its default, or the
+    lines right above it. What they say of a preset's own value, in a deeper line or a function of PRESETS, is
+    left out."""
+    found = {}
+    for path in paths:
+        above: list[str] = []
+        function = ""
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if named := re.match(r"def (\w+)", line):
+                function = named[1]
+            if function in PRESETS:
+                continue
+            if line.startswith("    # "):
+                above.append(line.removeprefix("    # "))
+                continue
+            match = re.match(r"    c\.([\w.]+) = [^#]*(?:  # (.*))?$", line)
+            if match and (comment := match[2] or " ".join(above)):
+                found[match[1]] = comment
+            above = []
+    return found
+
+
+def _ending(comments: dict[str, str], field: str) -> str:
+    parts = field.split(".")
+    ends = (".".join(parts[k:]) for k in range(len(parts)))
+    return next((comments[end] for end in ends if end in comments), "")
+
+
+def _default(flag: flags.Flag) -> str:
+    return "" if flag.default is None else str(flag.default)
+
+
+def _line(name: str, default: str, *about: str) -> str:
+    head = f"  {name}" + (f" = {default}" if default else "")
+    rest = textwrap.fill(" ".join(about), WIDTH, initial_indent="      ", subsequent_indent="      ")
+    return f"{head}\n{rest}" if about else head

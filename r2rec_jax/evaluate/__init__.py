@@ -1,1 +1,0 @@
-"""Completions judged, rankings scored, intervals, and the report."""

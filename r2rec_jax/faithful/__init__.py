@@ -1,0 +1,1 @@
+"""Faithfulness: whether rankings follow the prompt and the reasoning."""

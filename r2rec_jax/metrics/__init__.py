@@ -1,0 +1,1 @@
+"""Ranking metrics, confidence intervals and paired tests."""

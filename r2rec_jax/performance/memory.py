@@ -1,0 +1,188 @@
+"""Bytes on one device, by kind: arrays at rest from their shardings, activations in closed form.
+
+The activations' form follows the code: what a step keeps of every layer, what one layer's backward pass
+holds at once, what the head holds. Its coefficients count the arrays of a layer that XLA keeps apart; a
+test holds the sum against `memory_analysis` of compiled float32 steps. On a GPU fusion keeps fewer.
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+
+from r2rec_jax.model.attention import BLOCK
+from r2rec_jax.model.flops import Shapes
+from r2rec_jax.model.llama import Llama
+from r2rec_jax.model.policy import Policy
+
+HEAD_CHUNK = 512  # rows of logits that model/logprobs.py holds at once
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Bytes of one device. `optimizer`: both moments. `gradients`: of what trains. `reference`: GRPO's
+    frozen adapter. `activations`: of the update. `decoder`: the rollout's copy of the weights. `kv_cache`:
+    prompts and completions of the rollout, with `prefill` the activations of filling it."""
+
+    base: int
+    adapter: int
+    optimizer: int
+    gradients: int
+    reference: int = 0
+    activations: int = 0
+    decoder: int = 0
+    kv_cache: int = 0
+    prefill: int = 0
+
+    @property
+    def resident(self) -> int:
+        return self.base + self.adapter + self.optimizer + self.reference
+
+    @property
+    def update(self) -> int:
+        return self.resident + self.gradients + self.activations
+
+    @property
+    def rollout(self) -> int:
+        return self.resident + self.decoder + self.kv_cache + self.prefill
+
+    @property
+    def peak(self) -> int:
+        return max(self.update, self.rollout)
+
+
+def device_bytes(tree) -> int:
+    """Bytes of a tree of placed arrays (or their shapes) on one device."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
+    )
+
+
+def estimate(
+    policy: Policy,
+    mesh,
+    shapes: Shapes,
+    *,
+    scores: bool,
+    decoder: dict | None = None,
+    int8_cache: bool = False,
+) -> Memory:
+    """The memory of a training step of these shapes.
+
+    `decoder`: the weights that GRPO's rollout decodes with; None for a stage without. `scores`: attention
+    computes blocks of scores in memory ('xla'); cuDNN's kernels hold none.
+    """
+    trained, grpo = device_bytes(policy.trainable), decoder is not None
+    return Memory(
+        base=device_bytes(policy.frozen),
+        adapter=trained,
+        optimizer=2 * trained,
+        gradients=trained,
+        reference=trained if grpo else 0,
+        activations=update_activations(policy.model, mesh, shapes, scores=scores),
+        decoder=device_bytes(decoder) if grpo else 0,
+        kv_cache=kv_cache_bytes(policy.model, mesh, shapes, int8=int8_cache) if grpo else 0,
+        prefill=prefill_activations(policy.model, mesh, shapes, scores=scores) if grpo else 0,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Widths:
+    """Numbers of one token on one device, and bytes of one of them."""
+
+    D: int
+    F: int
+    Q: int  # all query heads
+    KV: int  # keys and values
+    H: int
+    V: int
+    L: int
+    bytes: int
+
+
+def _widths(model: Llama, mesh) -> _Widths:
+    c, split = model.config, mesh.shape["tensor"]
+    return _Widths(
+        D=c.hidden_size,
+        F=c.intermediate_size // split,
+        Q=c.num_attention_heads * c.head_dim // split,
+        KV=2 * c.num_key_value_heads * c.head_dim // split,
+        H=c.num_attention_heads // split,
+        V=c.vocab_size // split,
+        L=c.num_hidden_layers,
+        bytes=jnp.dtype(model.dtype).itemsize,
+    )
+
+
+def _rows(mesh) -> int:
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def update_activations(model: Llama, mesh, shapes: Shapes, *, scores: bool) -> int:
+    """What the update holds beside its arguments and gradients, at its largest moment."""
+    w, split = _widths(model, mesh), _rows(mesh) * shapes.parts
+    prompts, rows = -(-shapes.B // split), -(-shapes.N // split)
+    prompt_tokens = prompts * shapes.P if shapes.P > 1 else 0
+    tokens = rows * shapes.R
+    kept = w.L * ((prompt_tokens + tokens) * _kept_of_layer(model, w) + prompt_tokens * w.KV) * w.bytes
+    moments = [
+        _layer_backward(model, w, tokens) + scores * _block_scores(w, rows, shapes.R, shapes.P + shapes.R),
+        _layer_backward(model, w, prompt_tokens) + scores * _block_scores(w, prompts, shapes.P, shapes.P),
+        min(tokens, HEAD_CHUNK) * w.V * 4 * 3 + tokens * w.D * 2 * w.bytes,
+    ]
+    whole_weights = 2 * _layer_weights(model, mesh) if mesh.shape["fsdp"] > 1 else 0
+    return kept + max(moments) + whole_weights
+
+
+def _kept_of_layer(model: Llama, w: _Widths) -> int:
+    """Numbers of one token that a layer keeps for its backward pass."""
+    match model.remat:
+        case "offload":  # the block's input, in host memory
+            return 0
+        case "block":
+            return w.D
+        case "dots":  # besides, each linear layer's product and its adapter's, and attention's output
+            return 5 * w.D + 3 * w.Q + 2 * w.KV + 4 * w.F
+        case _:  # fitted to XLA's count, as the coefficients of a layer's backward pass
+            return 8 * w.D + 4 * w.Q + w.KV + 6 * w.F
+
+
+def _layer_backward(model: Llama, w: _Widths, tokens: int) -> int:
+    """One layer computed again and differentiated: gate, up, their product and its factor with three
+    gradients; queries, outputs, and the residual stream's norms and sums likewise. What was kept is not
+    computed again: half of it."""
+    again = tokens * (7 * w.F + 5 * w.D + 6 * w.Q + 3 * w.KV) * w.bytes
+    return again if model.remat in ("block", "offload") else again // 2
+
+
+def _block_scores(w: _Widths, rows: int, queries: int, keys: int) -> int:
+    """Two float32 arrays of scores: weights and their gradient, of one block of queries."""
+    return 2 * rows * w.H * min(queries, BLOCK) * keys * 4
+
+
+def _layer_weights(model: Llama, mesh) -> int:
+    c = model.config
+    matrices = c.hidden_size * (
+        2 * c.num_attention_heads * c.head_dim
+        + 2 * c.num_key_value_heads * c.head_dim
+        + 3 * c.intermediate_size
+    )
+    return matrices // mesh.shape["tensor"] * jnp.dtype(model.dtype).itemsize
+
+
+def prefill_activations(model: Llama, mesh, shapes: Shapes, *, scores: bool) -> int:
+    """One layer forward over all prompts."""
+    w, prompts = _widths(model, mesh), -(-shapes.B // _rows(mesh))
+    tokens = prompts * shapes.P
+    layer = tokens * (3 * w.F + 3 * w.D + 3 * w.Q + 2 * w.KV) * w.bytes
+    return layer + scores * _block_scores(w, prompts, shapes.P, shapes.P) // 2
+
+
+def kv_cache_bytes(model: Llama, mesh, shapes: Shapes, *, int8: bool = False) -> int:
+    """Keys and values while decoding: a prompt's once for its group, R slots a completion."""
+    w, split = _widths(model, mesh), _rows(mesh)
+    prompts, rows = -(-shapes.B // split), -(-shapes.N // split)
+    of_token = w.KV + w.KV // model.config.head_dim * 4 if int8 else w.KV * w.bytes
+    return w.L * (prompts * shapes.P + rows * shapes.R) * of_token

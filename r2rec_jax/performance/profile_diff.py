@@ -1,0 +1,100 @@
+"""Two profiles side by side: what got slower, in which scope, and what the compiler made of it."""
+
+from collections import Counter
+
+from r2rec_jax.performance.profile_text import columns
+
+ALIKE = ("stage", "model", "device", "devices", "mesh", "jax", "shapes")  # what two profiles should share
+FEWEST, MOST = 0.005, 20  # least difference that is told, as a share of A's step; and how many
+UNEQUAL = 1.25  # ceilings that differ by that factor on one device were not measured in equal quiet
+_CEILINGS = ("flops", "bandwidth")
+
+
+def compare(a: dict, b: dict) -> str:
+    """The page that launch.compare prints of two profiles from `make_profile`."""
+    parts = [_head(a, b), _phases(a, b), _scopes(a, b), _programs(a, b)]
+    return "\n\n".join("\n".join(part) for part in parts if part)
+
+
+def _head(a: dict, b: dict) -> list[str]:
+    lines = [f"{name} differs: {a[name]} in A, {b[name]} in B" for name in ALIKE if a[name] != b[name]]
+    if a["device"] == b["device"] and any(_differ(a["ceilings"][x], b["ceilings"][x]) for x in _CEILINGS):
+        lines.append("the ceilings differ: the machine was not as quiet both times, and times do not compare")
+    rows = [("", "A", "B", "B / A")]
+    u, v = a["utilisation"]["update"], b["utilisation"]["update"]
+    rows += [
+        _row("step, s", a["steps"]["median_s"], b["steps"]["median_s"]),
+        _row("update, tokens/s", u["tokens_per_s"], v["tokens_per_s"]),
+        _row("update, MFU with 4N, %", 100 * u["mfu_4n"], 100 * v["mfu_4n"]),
+        _row("device idle, s", a["idle"]["seconds"], b["idle"]["seconds"]),
+        _row("memory at the peak, GB", a["memory"]["measured"] / 1e9, b["memory"]["measured"] / 1e9),
+        _row("programs compiled", a["compile"]["programs"], b["compile"]["programs"]),
+        _row("compile time, s", a["compile"]["seconds"], b["compile"]["seconds"]),
+        _row("ceiling, GFLOP/s", a["ceilings"]["flops"] / 1e9, b["ceilings"]["flops"] / 1e9),
+        _row("ceiling, GB/s", a["ceilings"]["bandwidth"] / 1e9, b["ceilings"]["bandwidth"] / 1e9),
+    ]
+    return lines + columns(rows)
+
+
+def _phases(a: dict, b: dict) -> list[str]:
+    before, after = ({one["name"]: one["seconds"] for one in profile["phases"]} for profile in (a, b))
+    rows = [("phase", "A, s", "B, s", "B - A")]
+    return columns(rows + [_difference(name, before, after) for name in before | after])
+
+
+def _scopes(a: dict, b: dict) -> list[str]:
+    """The largest differences first."""
+
+    def seconds(profile: dict) -> Counter:
+        found = Counter()
+        for one in profile["scopes"]:
+            direction = "" if one["direction"] == "forward" else f" ({one['direction']})"
+            found[f"{one['program']}: {one['scope']}{direction}"] += one["seconds"]
+        return found
+
+    before, after = seconds(a), seconds(b)
+    least = FEWEST * a["steps"]["median_s"]
+    changed = [name for name in before | after if abs(after[name] - before[name]) >= least]
+    changed.sort(key=lambda name: -abs(after[name] - before[name]))
+    if not changed:
+        return [f"no scope differs by {FEWEST:.1%} of A's step"]
+    rows = [("scope, the largest difference first", "A, s", "B, s", "B - A")]
+    left = len(changed) - MOST
+    rest = [f"and {left} more"] if left > 0 else []
+    return columns(rows + [_difference(name, before, after) for name in changed[:MOST]]) + rest
+
+
+def _programs(a: dict, b: dict) -> list[str]:
+    """What differs in the HLO. Programs of one name, which are of different shapes, are summed."""
+
+    def counts(profile: dict) -> dict[str, Counter]:
+        found: dict[str, Counter] = {}
+        for one in profile["programs"]:
+            found.setdefault(one["name"], Counter()).update(one["hlo"])
+        return found
+
+    before, after = counts(a), counts(b)
+    rows = []
+    for name in before | after:
+        if name not in before or name not in after:
+            rows.append((f"{name}: only in {'A' if name in before else 'B'}", "", "", ""))
+            continue
+        for what in before[name] | after[name]:
+            if (x := before[name][what]) != (y := after[name][what]):
+                rows.append((f"{name}: {what}", f"{x:,.0f}", f"{y:,.0f}", f"{y - x:+,.0f}"))
+    if not rows:
+        return ["the programs' HLO counts the same"]
+    return columns([("HLO", "A", "B", "B - A"), *rows])
+
+
+def _differ(a: float, b: float) -> bool:
+    return max(a, b) > UNEQUAL * min(a, b)
+
+
+def _row(name: str, a: float, b: float) -> tuple[str, ...]:
+    return name, f"{a:.4g}", f"{b:.4g}", f"{b / a:.2f}x" if a else ""
+
+
+def _difference(name: str, a: dict, b: dict) -> tuple[str, ...]:
+    x, y = a.get(name, 0.0), b.get(name, 0.0)
+    return name, f"{x:.4f}", f"{y:.4f}", f"{y - x:+.4f}"

@@ -1,0 +1,1 @@
+"""Tables, figures and cases: the HTML report and its text forms."""

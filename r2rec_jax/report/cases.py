@@ -1,0 +1,202 @@
+"""One user's recommendation for a person to read: chains, reasoning steps and ranking, side by side.
+
+A case is built again from the prepared data and checked against the prompt that was recorded at
+evaluation, so what is shown is what the model saw. Every text in it is untrusted and passes `plain`.
+"""
+
+import dataclasses
+
+from ml_collections import ConfigDict
+
+from r2rec_jax.chains.chain import Chain
+from r2rec_jax.chains.graph import Graph
+from r2rec_jax.data.prepared import Dataset
+from r2rec_jax.data.rating_scale import NONE, STARS
+from r2rec_jax.prompts.domains import DOMAINS
+from r2rec_jax.prompts.ranking_prompt import (
+    RankingRecord,
+    make_record,
+    peer_names,
+    ranking_prompt,
+    shown_titles,
+)
+from r2rec_jax.prompts.wording import Wording, wording_of
+from r2rec_jax.runtime.errors import UserError, shown
+from r2rec_jax.runtime.plain_text import clean, plain
+from r2rec_jax.teachers.mentions import Names
+
+USER = "the user"  # as the rater of a hop
+OFF_LIST = "(not a candidate)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Hop:
+    """One edge of a chain: who rated what, and how."""
+
+    rater: str
+    title: str
+    rating: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A line of the reasoning, and which parts of the prompt it names: "like", "chain 2", "candidate 7"."""
+
+    text: str
+    names: list[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One user's query and the answer to it.
+
+    user: the id in the raw files. demographics: may be empty. likes: titles, oldest first. history: what the
+    user rated, oldest first; empty where prompts show none. chains: hops in the order of the loop.
+    candidates: titles in the order shown; `truth` is an index into them. ranking: the answer as parsed,
+    best first, OFF_LIST where it names no candidate. hit_rank: rank of the truth in it, 0 for a miss.
+    valid: whether the answer keeps the form asked for; one that does not is a miss, whatever it names.
+    genres: of the titles that have any, whether or not the prompt tells them. verb: what a person of a chain
+    did with an item, "rated" where the log has ratings.
+    """
+
+    user: str
+    demographics: dict[str, str]
+    likes: list[str]
+    chains: list[list[Hop]]
+    candidates: list[str]
+    truth: int
+    steps: list[Step]
+    ranking: list[str]
+    hit_rank: int
+    genres: dict[str, str] = dataclasses.field(default_factory=dict)
+    history: list[Hop] = dataclasses.field(default_factory=list)
+    verb: str = "rated"
+    valid: bool = True
+
+    @property
+    def liked(self) -> str:
+        """What makes a like: a good rating, or, in a log without ratings, that it happened."""
+        return "liked" if self.verb == "rated" else self.verb
+
+
+def build_case(
+    row: dict,
+    dataset: Dataset,
+    graph: Graph,
+    prompt: ConfigDict,
+    *,
+    seed: int,
+    before_target_time: bool,
+) -> Case:
+    """The case of one line of users.jsonl; `prompt` and `seed` are those of its system's evaluation.
+
+    Raises:
+      UserError: the data and settings do not give the prompt that the line records, or it records none.
+    """
+    if not _is_whole(row):
+        raise UserError(f"the line of user {_id(row, dataset)} is not what launch.eval writes: run it again")
+    words = wording_of(prompt.wording, dataset)
+    whole = make_record(
+        dataset,
+        graph,
+        row["user"],
+        chains=prompt.chains,
+        likes=prompt.likes,
+        history=prompt.history,
+        seed=seed,
+        length=prompt.chain_length,
+        selection=prompt.chain_selection,
+        before_target_time=before_target_time,
+    )
+    record = _as_shown(whole, row, dataset, words, prompt)
+    titles, peers = shown_titles(record, dataset.catalog, words), peer_names(record.chains, words)
+    return Case(
+        user=clean(dataset.catalog.user_ids[record.user]),
+        demographics={clean(name): clean(value) for name, value in record.demographics.items()},
+        likes=[words.title(dataset.catalog, item) for item in record.likes],
+        chains=[_hops(chain, dataset, words, peers) for chain in record.chains],
+        candidates=titles,
+        truth=record.candidates.tolist().index(record.truth),
+        steps=_steps(row["reasoning"], record, dataset, words),
+        ranking=[OFF_LIST if title is None else plain(title) for title in row["ranking"]],
+        hit_rank=row["truth_rank"],
+        valid=row.get("valid", True),
+        genres={
+            words.title(dataset.catalog, item): ", ".join(map(clean, dataset.catalog.genres[item]))
+            for item in _shown(record)
+        },
+        history=[
+            Hop(USER, words.title(dataset.catalog, item), _shown_rating(rating, words))
+            for item, rating in record.history
+        ],
+        verb="rated" if words.scale.kind == STARS else DOMAINS.get(prompt.wording, DOMAINS["items"]).did,
+    )
+
+
+def choose(rows: list[dict]) -> list[dict]:
+    """The first hit, the first lower hit and the first miss: chosen by outcome, not by looks."""
+    outcomes = (lambda rank: rank == 1, lambda rank: rank > 1, lambda rank: rank == 0)
+    found = (next((row for row in rows if outcome(row["truth_rank"])), None) for outcome in outcomes)
+    return [row for row in found if row is not None]
+
+
+def _id(row: dict, dataset: Dataset) -> str:
+    return shown(dataset.catalog.user_ids[row["user"]], 100)
+
+
+def _is_whole(row: dict) -> bool:
+    ranking = row.get("ranking")
+    texts = isinstance(row.get("prompt"), str) and isinstance(row.get("reasoning"), str)
+    return texts and isinstance(ranking, list) and all(isinstance(one, str | None) for one in ranking)
+
+
+def _as_shown(
+    record: RankingRecord, row: dict, dataset: Dataset, words: Wording, prompt: ConfigDict
+) -> RankingRecord:
+    """What was left of the query once it fitted (pipeline.prompts.fit leaves out in the same order)."""
+    form = {"answer": prompt.answer, "places": prompt.places, "reasoning": prompt.reasoning}
+    while ranking_prompt(record, dataset.catalog, words, **form) != row["prompt"]:
+        if record.chains:
+            record = dataclasses.replace(record, chains=record.chains[1:])
+        elif record.likes:
+            record = dataclasses.replace(record, likes=record.likes[1:])
+        elif record.history:
+            record = dataclasses.replace(record, history=record.history[1:])
+        else:
+            raise UserError(
+                f"the recorded prompt of user {_id(row, dataset)} is not what these data and this config "
+                "give: pass the config and the data folder of the evaluation"
+            )
+    return record
+
+
+def _hops(chain: Chain, dataset: Dataset, words: Wording, names: dict[int, str]) -> list[Hop]:
+    return [
+        Hop(names.get(who, USER), words.title(dataset.catalog, item), _shown_rating(rating, words))
+        for who, item, rating in chain.edges
+    ]
+
+
+def _shown_rating(rating: float, words: Wording) -> str:
+    return "" if words.scale.kind == NONE else words.rating(rating)
+
+
+def _shown(record: RankingRecord) -> list[int]:
+    in_chains = (item for chain in record.chains for item in chain.items)
+    rated = (item for item, _ in record.history)
+    return sorted({*record.likes, *rated, *in_chains, *record.candidates.tolist()})
+
+
+def _steps(reasoning: str, record: RankingRecord, dataset: Dataset, words: Wording) -> list[Step]:
+    candidates = record.candidates.tolist()
+    names = Names(_shown(record), dataset.catalog, words)
+    steps = []
+    for line in filter(None, map(plain, reasoning.splitlines())):
+        mentioned = set().union(*names.read(line)[0])
+        parts = ["like"] if mentioned.intersection(record.likes) else []
+        parts += [
+            f"chain {k}" for k, chain in enumerate(record.chains, 1) if mentioned.intersection(chain.items)
+        ]
+        parts += [f"candidate {k}" for k, item in enumerate(candidates, 1) if item in mentioned]
+        steps.append(Step(line, parts))
+    return steps

@@ -1,0 +1,113 @@
+"""What passes between the annotator and a teacher.
+
+A teacher is called with asks and a function `receive(ask, reply)`, which it calls once for each, in any
+order, as soon as there is a reply; with None where the ask was lost on its way and nothing was said.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+from ml_collections import ConfigDict
+
+from r2rec_jax.data.interactions import Catalog
+from r2rec_jax.data.rating_scale import COUNTS, NONE, STARS
+from r2rec_jax.prompts.answer_parser import ORDER, RATING
+from r2rec_jax.prompts.ranking_prompt import shown_titles
+from r2rec_jax.prompts.wording import Wording
+from r2rec_jax.teachers.question import Question
+from r2rec_jax.teachers.validator import REASONS
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Ask:
+    """A question put to a teacher in `text`, for the `attempt`th time, from 1."""
+
+    question: Question
+    text: str
+    attempt: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Reply:
+    """What a teacher said. `fault` is one of REASONS when there is nothing to judge; `other_model` the name
+    that a server gave the model, where it is not the one asked for."""
+
+    text: str
+    fault: str | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float = 0.0
+    other_model: str = ""
+
+
+Receive = Callable[[Ask, Reply | None], None]
+
+_TEXT = """\
+You write model solutions from which a student learns to reason. The exercise, as the student sees it:
+
+<exercise>
+{prompt}
+</exercise>
+
+You alone are told the right answer: {answer}.
+
+Write the solution of somebody who does not know the answer and finds it step by step:
+- One short statement a line, without headings, numbers or other marks before it.
+- {progressive}
+- {conclusion}
+- Never say or suggest that you know the answer already.
+Then write the answer as your last line, exactly in this form:
+{form}"""
+
+_CHAIN = (
+    "Progressive: {chain} hop by hop in its order, with a statement of its own for each {step}. Such a "
+    "statement names item and person exactly as the exercise does{and_how}.\n"
+    "- Masked: a statement uses nothing that comes after its own hop in the chain."
+)
+_AND_HOW = {
+    STARS: " and gives the rating in digits",
+    COUNTS: " and says how often in the same words",
+    NONE: "",
+}
+_NO_CHAIN = "Progressive: go through what is known one by one; a statement builds only on those before it."
+_CONCLUSION = {
+    "rating": "After the last known rating, say what to expect of the missing one, without any digit.",
+    "ranking": "Then say what this tells of the taste. Name no candidate, by title or by number.",
+}
+
+
+def ask_text(
+    question: Question,
+    catalog: Catalog,
+    wording: Wording,
+    config: ConfigDict,
+    refused: str | None = None,
+) -> str:
+    """What a language model is asked; `config` is the `prompt` section.
+
+    The answer is told once, in the same words at every attempt; a new attempt adds only which rule the
+    last one broke (`refused`, one of REASONS).
+    """
+    record = question.record
+    if question.task == "rating":
+        answer = wording.rating(question.chain.r01)
+        form, chain = f"{RATING} {answer}", "follow the chain"
+    else:
+        place = record.candidates.tolist().index(record.truth)
+        title = shown_titles(record, catalog, wording)[place]
+        answer = f"the candidate to put first is number {place + 1}, {title}"
+        first = str(place + 1) if config.answer == "numbers" else title
+        form, chain = f"{ORDER} {first}", "choose the chain that says most, and follow it"
+        if config.places > 1:
+            form += f" > and so on, the {config.answer} of {config.places} different candidates in all"
+    kind = wording.scale.kind
+    step = "rating" if kind == STARS else "step"
+    steps = _CHAIN.format(chain=chain, step=step, and_how=_AND_HOW[kind])
+    text = _TEXT.format(
+        prompt=question.prompt,
+        answer=answer,
+        progressive=steps if question.chains else _NO_CHAIN,
+        conclusion=_CONCLUSION[question.task],
+        form=form,
+    )
+    return text + (f"\n\nAn earlier solution was refused: {REASONS[refused]}." if refused else "")
