@@ -163,7 +163,7 @@ def system(
     served: ConfigDict | None = None,
 ) -> ConfigDict:
     """One system of an evaluation: a field of `c.systems`, under the name that the results call it."""
-    c = ConfigDict({"kind": kind})  # r2rec_jax/rank/build_rankers.py lists them
+    c = ConfigDict({"kind": kind})  # r2rec_jax/runs/build_rankers.py lists them
     c.adapter = adapter  # workdir of the adapter's training run; "" is the bare base model
     # How it ranks: "generate" reads its answer; "constrained" lets it say valid rankings only; "likelihood",
     # after its reasoning, orders all candidates by the probability that the answer names them first.

@@ -4,84 +4,8 @@ Trains each of the config's `systems` in its own folder of the workdir, going on
 stood, and writes users.jsonl and metrics.json (rank/results.py) of the evaluation users.
 """
 
-import itertools
-import time
-from pathlib import Path
-
-import numpy as np
-from absl import logging
-from ml_collections import ConfigDict
-
-from launch.eval import table
-from r2rec_jax.baselines import suite
 from r2rec_jax.cli import command
-from r2rec_jax.cli.required_inputs import require
-from r2rec_jax.data import prepared
-from r2rec_jax.data.prepared import Dataset
-from r2rec_jax.metrics.ranking_metrics import ranks_from_scores
-from r2rec_jax.metrics.system_metrics import measure, paired
-from r2rec_jax.rank.results import UserLines, write_metrics
-from r2rec_jax.runtime.errors import UserError
-from r2rec_jax.runtime.workdir import claim
-
-
-def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
-    print(table(rank(config, workdir, overwrite)))
-
-
-def rank(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, dict]:
-    """Fits and ranks with every system, writes the two files, and returns the metrics of each."""
-    require(config, "data")
-    if unknown := next((name for name in config.systems if name not in config), None):
-        raise UserError(
-            f"systems names {unknown!r}, which has no section in the config: see configs/baselines.py"
-        )
-    dataset = prepared.load(config.data.folder)
-    users = dataset.split.users["evaluation"]
-    if not len(users):
-        raise UserError(
-            f"{config.data.folder} has no evaluation users: prepare it with data.sizes.evaluation"
-        )
-    for name in config.systems:
-        suite.check(dataset, name, config[name])
-    claim(workdir, config, overwrite)
-    lines, results, ranks = UserLines(workdir, dataset), {}, {}
-    for name in config.systems:
-        if any((name, 0, int(user)) not in lines for user in users):
-            _rank(dataset, users, section(config, name), workdir / name, lines)
-        ranks[name] = lines.ranks(name, users)
-        wall_s = sum(line["wall_s"] for line in lines.of(name, 0, users))
-        results[name] = measure(dataset, users, ranks[name], config.seed) | {"wall_s": round(wall_s, 1)}
-        logging.info("%s: HR@1 %.3f, %.0f s", name, results[name]["hr@1"], wall_s)
-    differences = {
-        f"{later} - {earlier}": paired(ranks[later], ranks[earlier], config.seed)
-        for earlier, later in itertools.combinations(config.systems, 2)
-    }
-    write_metrics(workdir, dataset, len(users), config.seed, results, differences)
-    return results
-
-
-def _rank(dataset: Dataset, users: np.ndarray, config: ConfigDict, folder: Path, lines: UserLines) -> None:
-    """Adds the lines of one system; each has its share of the seconds that this took."""
-    start = time.monotonic()
-    scores = suite.score(dataset, users, config, folder)
-    ranks = ranks_from_scores(scores, dataset.split.candidates[users], dataset.split.truth[users])
-    wall_s = (time.monotonic() - start) / len(users)
-    for user, rank in zip(users, ranks, strict=True):
-        if (folder.name, 0, int(user)) not in lines:
-            lines.append(folder.name, 0, user, rank, wall_s=wall_s)
-
-
-def section(config: ConfigDict, name: str) -> ConfigDict:
-    """The system's section; a neural one with what the training loop asks of a config."""
-    section = config[name].copy_and_resolve_references()
-    if "train" in section:
-        with section.unlocked():
-            section.update(
-                {"stage": name, "seed": config.seed, "mesh": config.mesh, "profile": config.profile}
-            )
-    return section
-
+from r2rec_jax.runs.baseline_ranking import main
 
 if __name__ == "__main__":
     command.run(main, reads=("systems",))

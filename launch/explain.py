@@ -16,12 +16,12 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict
 
-from launch.finished import read_finished
 from r2rec_jax.chains.graph import build_graph
 from r2rec_jax.cli import command
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.report.case_text import case_text
 from r2rec_jax.report.cases import build_case
+from r2rec_jax.runs.finished import read_finished
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.plain_text import plain
 

@@ -15,11 +15,11 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict
 
-from launch import train
 from r2rec_jax.cli import command
 from r2rec_jax.performance.capture import Capture, compilations
 from r2rec_jax.performance.profile import make_profile
 from r2rec_jax.performance.profile_text import render
+from r2rec_jax.runs import training
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.measured_peaks import copy_bandwidth, matmul_flops
 from r2rec_jax.runtime.mesh import make_mesh
@@ -42,7 +42,7 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     jax.config.update("jax_enable_compilation_cache", False)
     with compilations() as compiled:
         capture = Capture(STEPS.value, workdir / "trace", compiled)
-        train.main(config, workdir, overwrite, drive=capture.drive)
+        training.main(config, workdir, overwrite, drive=capture.drive)
         seconds = sum(taken for _, taken in compiled)
     ceilings = {"dtype": config.model.dtype, "flops": matmul_flops(config.model.dtype)}
     ceilings["bandwidth"] = copy_bandwidth()

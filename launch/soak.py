@@ -13,10 +13,10 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from launch import prepare, train
 from r2rec_jax.chaos.soak import Meter, figure, table, verdict
 from r2rec_jax.cli import command
 from r2rec_jax.data.prepared import MANIFEST
+from r2rec_jax.runs import preparation, training
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.paths import write_atomic
 from r2rec_jax.train import loop
@@ -28,13 +28,13 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     meter = Meter(config.soak.every)
     config.data.folder = str(workdir / "data")
     if not (workdir / "data" / MANIFEST).exists():
-        prepare.main(config, workdir / "data", False)
+        preparation.main(config, workdir / "data", False)
 
     def drive(config, workdir, state, batches, advance, *rest, **named):
         return loop.run(config, workdir, state, batches, meter.around(advance), *rest, **named)
 
     # What has been measured of a run that was interrupted is of another process: it begins anew.
-    train.main(config, workdir / "train", overwrite, drive=drive)
+    training.main(config, workdir / "train", overwrite, drive=drive)
     if not meter.rows:
         raise UserError(f"{workdir} had been done before: add --overwrite to measure anew")
     found = verdict(meter.rows)

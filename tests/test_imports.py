@@ -23,6 +23,7 @@ ROOMS = (
     "faithful",
     "baselines",
     "performance",
+    "runs",
     "bench",
     "chaos",
 )
@@ -44,7 +45,7 @@ def test_rooms_import_from_rooms_above_them():
     assert set(ROOMS) == {path.parent.name for path in (ROOT / "r2rec_jax").glob("*/__init__.py")}
     for path, (top, *rest) in imports("r2rec_jax"):
         room = path.parts[1]
-        assert top != "launch" and (top != "configs" or room in ("bench", "cli")), path
+        assert top != "launch" and (top != "configs" or room in ("bench", "cli", "runs")), path
         if top == "r2rec_jax" and room in ROOMS:
             assert ROOMS.index(rest[0]) <= ROOMS.index(room), (path, rest)
             assert room != "model" or rest[0] in ("model", "runtime"), (path, rest)

@@ -82,7 +82,7 @@ def _paths(config: ConfigDict, name: str) -> Iterator[list[str]]:
                 yield [key, *rest]
 
 
-# What launch.reproduce has its stages share (launch/stages.py): in a stage's section it would do nothing.
+# Sections that the stages of launch.reproduce share (runs/stages.py): set inside one stage they do nothing.
 SHARED = re.compile(
     r"(?:sft|grpo|eval|baselines|tallrec|llara)\.((?:seed|data|prompt|model|lora|mesh|annotate)\b.*)"
     r"|pretrain\.((?:data|prompt|mesh)\b.*)"

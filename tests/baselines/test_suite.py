@@ -10,7 +10,6 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs.baselines import get_config
-from launch.baselines import section
 from r2rec_jax.baselines import suite
 from r2rec_jax.data.generate import generate
 from r2rec_jax.data.interactions import Catalog, Interactions
@@ -18,6 +17,7 @@ from r2rec_jax.data.movielens import read_ml1m
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.data.protocol import split
 from r2rec_jax.metrics.ranking_metrics import ranks_from_scores, summarise
+from r2rec_jax.runs.baseline_ranking import section
 from r2rec_jax.runtime.errors import UserError
 
 CLOSED_FORM = ("random_order", "popularity", "item_knn", "ease")

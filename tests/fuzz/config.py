@@ -9,8 +9,8 @@ from absl import flags
 from ml_collections.config_flags import config_flags
 
 from configs import data as data_config
-from launch.finished import STAGES, read_stages
 from r2rec_jax.cli import command
+from r2rec_jax.runs.finished import STAGES, read_stages
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.workdir import claim
 from tests.fuzz.case import Target

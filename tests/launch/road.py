@@ -16,8 +16,6 @@ from configs import eval as eval_config
 from configs import grpo as grpo_config
 from configs import sft as sft_config
 from configs.base import system
-from launch import annotate, prepare, train
-from launch import eval as evaluation
 from r2rec_jax.chains.graph import build_graph
 from r2rec_jax.data.sources import make_dataset
 from r2rec_jax.model.config import LlamaConfig
@@ -25,6 +23,7 @@ from r2rec_jax.model.huggingface import save_params
 from r2rec_jax.model.llama import Llama, init_variables
 from r2rec_jax.prompts.corpus import Corpus
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
+from r2rec_jax.runs import annotation, evaluation, preparation, training
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.metric_writer import read
 
@@ -77,16 +76,16 @@ def make_inputs(folder: Path) -> Road:
     params = jax.jit(lambda: init_variables(Llama(config), 0)["params"])()
     save_params(road.at("model"), config, params, files={"tokenizer.json": tokenizer.to_str()})
 
-    prepare.main(road.data, Path(road.at("data")), False)
-    annotate.main(road.data, Path(road.at("annotate")), False)
+    preparation.main(road.data, Path(road.at("data")), False)
+    annotation.main(road.data, Path(road.at("annotate")), False)
     return road
 
 
 def make_road(folder: Path) -> Road:
     """Every stage run once in this process."""
     road = make_inputs(folder)
-    train.main(road.sft, Path(road.at("sft")), False)
-    train.main(road.grpo, Path(road.at("grpo")), False)
+    training.main(road.sft, Path(road.at("sft")), False)
+    training.main(road.grpo, Path(road.at("grpo")), False)
     evaluation.main(road.eval, Path(road.at("eval")), False)
     return road
 

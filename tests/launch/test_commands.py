@@ -11,8 +11,6 @@ import jax
 import numpy as np
 import pytest
 
-from launch import eval as evaluation
-from launch import train
 from r2rec_jax.data import prepared
 from r2rec_jax.metrics.system_metrics import measure
 from r2rec_jax.model.config import load_config
@@ -22,6 +20,7 @@ from r2rec_jax.pipeline.batches import collate
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.rank import policy_ranker
 from r2rec_jax.rank.results import UserLines
+from r2rec_jax.runs import evaluation, training
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.metric_writer import read
 from r2rec_jax.runtime.profiler import Phases
@@ -86,11 +85,11 @@ def test_grpo_interrupted_and_resumed_is_uninterrupted(road, tmp_path, monkeypat
         return gather(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "gather", interrupted)
+        patch.setattr(training, "gather", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            train.main(road.grpo, tmp_path, False)
+            training.main(road.grpo, tmp_path, False)
     assert [row["step"] for row in read(tmp_path)] == [0, 1]
-    train.main(road.grpo, tmp_path, False)
+    training.main(road.grpo, tmp_path, False)
     whole = Path(road.at("grpo"))
     assert untimed(tmp_path) == untimed(whole)
     assert lines(tmp_path, "samples.jsonl") == lines(whole, "samples.jsonl")
@@ -106,14 +105,14 @@ def test_a_finished_run_goes_on_where_its_steps_are_raised(road, tmp_path):
     shutil.copytree(road.at("sft"), tmp_path / "run")
     config = road.sft.copy_and_resolve_references()
     config.train.steps = 5
-    train.main(config, tmp_path / "run", False)
+    training.main(config, tmp_path / "run", False)
     assert [row["step"] for row in read(tmp_path / "run")] == [1, 2, 3, 4, 5]
     assert untimed(tmp_path / "run")[:3] == untimed(road.at("sft"))
     assert sorted(int(path.name) for path in (tmp_path / "run/checkpoints").glob("[0-9]*"))[-2:] == [3, 5]
     assert json.loads((tmp_path / "run/config.json").read_text())["train"]["steps"] == 5
     config.train.steps = 4
     refused(
-        train.main, config, tmp_path / "run", "train.steps (5 there, 4 here)", "can be raised, not lowered"
+        training.main, config, tmp_path / "run", "train.steps (5 there, 4 here)", "can be raised, not lowered"
     )
 
 
@@ -126,8 +125,8 @@ def test_sft_that_is_not_finite_ends_with_its_batch(road, tmp_path, monkeypatch)
         batch.response_mask[0, 0] = np.nan
         return batch
 
-    monkeypatch.setattr(train, "collate", spoilt)
-    refused(train.main, config, tmp_path, "skipped-2.npz", "no checkpoint yet")
+    monkeypatch.setattr(training, "collate", spoilt)
+    refused(training.main, config, tmp_path, "skipped-2.npz", "no checkpoint yet")
     with np.load(tmp_path / "skipped-2.npz") as saved:
         assert {*saved} == {"prompt", "prompt_length", "response", "response_mask"}
         assert np.isnan(saved["response_mask"]).sum() == 1
@@ -144,8 +143,10 @@ def test_grpo_that_is_not_finite_ends_with_its_batch(road, tmp_path, monkeypatch
         given.append(got.batch)
         return got
 
-    monkeypatch.setattr(train, "gather", spoilt)
-    refused(train.main, config, tmp_path, f"batch is in {tmp_path}/skipped-4.npz", "checkpoint is of step 2")
+    monkeypatch.setattr(training, "gather", spoilt)
+    refused(
+        training.main, config, tmp_path, f"batch is in {tmp_path}/skipped-4.npz", "checkpoint is of step 2"
+    )
     assert [row["train/skipped"] for row in read(tmp_path) if "train/loss" in row] == [0, 0, 1, 1]
     with np.load(tmp_path / "skipped-4.npz") as saved:
         np.testing.assert_array_equal(saved["advantage"], given[3].advantage)
@@ -161,11 +162,11 @@ def test_grpo_pays_the_same_in_workers_and_a_function_of_ones_own(road, tmp_path
     monkeypatch.syspath_prepend(tmp_path)
     config = road.grpo.copy_and_resolve_references()
     config.reward.update({"workers": 2, "timeout_s": 60.0})
-    train.main(config, tmp_path / "run", False)
+    training.main(config, tmp_path / "run", False)
     assert untimed(tmp_path / "run") == untimed(road.at("grpo"))
     config.reward.extra = ("own_lengths:chars",)
     config.train.steps = 1
-    train.main(config, tmp_path / "own", False)
+    training.main(config, tmp_path / "own", False)
     before, step, after = read(tmp_path / "own")
     assert before["validation/chars"] > 0 and after["validation/chars"] > 0
     paid = step["reward/step"] + 2 * step["reward/rank"] + step["reward/chars"]
@@ -197,10 +198,10 @@ def test_nothing_is_compiled_after_the_first_step(road, tmp_path, monkeypatch, s
     def compiles():
         compiled[:] = [[]]
         with contextlib.suppress(KeyboardInterrupt):
-            train.main(config, tmp_path, False)
+            training.main(config, tmp_path, False)
         return compiled
 
-    monkeypatch.setattr(train, "Phases", Noted)
+    monkeypatch.setattr(training, "Phases", Noted)
     jax.monitoring.register_event_duration_secs_listener(note)
     try:
         _, first, *later = compiles()
@@ -215,7 +216,7 @@ def test_nothing_is_compiled_after_the_first_step(road, tmp_path, monkeypatch, s
 def test_a_trace_shows_the_phases(road, tmp_path):
     config = road.grpo.copy_and_resolve_references()
     config.profile.steps = "2:3"
-    train.main(config, tmp_path, False)
+    training.main(config, tmp_path, False)
     (path,) = tmp_path.glob("trace/**/*.xplane.pb")
     planes = jax.profiler.ProfileData.from_file(str(path)).planes
     events = {event.name for plane in planes for line in plane.lines for event in line.events}
@@ -337,7 +338,7 @@ def timeless(workdir: Path) -> tuple[dict, list[dict]]:
 def test_a_finished_stage_run_again_changes_nothing(road):
     before = {p: p.stat().st_mtime_ns for p in Path(road.at("sft"), "checkpoints").rglob("*")}
     written = read(road.at("sft"))
-    train.main(road.sft, Path(road.at("sft")), False)
+    training.main(road.sft, Path(road.at("sft")), False)
     assert read(road.at("sft")) == written
     assert {p: p.stat().st_mtime_ns for p in Path(road.at("sft"), "checkpoints").rglob("*")} == before
 

@@ -12,8 +12,6 @@ from configs import data as data_config
 from configs import eval as eval_config
 from configs import llara, tallrec
 from configs.base import server, system
-from launch import eval as evaluation
-from launch import prepare, train
 from r2rec_jax.data import prepared
 from r2rec_jax.data.sources import make_dataset
 from r2rec_jax.model.config import LlamaConfig
@@ -22,6 +20,7 @@ from r2rec_jax.model.llama import Llama, init_variables
 from r2rec_jax.model.policy import load_policy, with_items
 from r2rec_jax.performance.programs import abstract_policy
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
+from r2rec_jax.runs import evaluation, preparation, training
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import make_mesh
 from r2rec_jax.runtime.metric_writer import read
@@ -72,9 +71,9 @@ def road(tmp_path_factory) -> Road:
     save_params(road.at("model"), config, params, files={"tokenizer.json": tokenizer.to_str()})
     items = np.random.default_rng(0).normal(size=(dataset.interactions.n_items, 5)).astype(np.float32)
     np.save(road.at("items.npy"), items)
-    prepare.main(road.data, Path(road.at("data")), False)
-    train.main(road.tallrec, Path(road.at("tallrec")), False)
-    train.main(road.llara, Path(road.at("llara")), False)
+    preparation.main(road.data, Path(road.at("data")), False)
+    training.main(road.tallrec, Path(road.at("tallrec")), False)
+    training.main(road.llara, Path(road.at("llara")), False)
     return road
 
 
@@ -137,11 +136,11 @@ def test_what_does_not_fit_is_named(road, tmp_path):
     config = road.llara.copy_and_resolve_references()
     config.model.item_table = road.at("absent.npy")
     with pytest.raises(UserError, match=r"no items at .*absent.npy.*launch.baselines"):
-        train.main(config, tmp_path / "run", False)
+        training.main(config, tmp_path / "run", False)
     config.model.item_table = str(tmp_path / "few.npy")
     np.save(config.model.item_table, np.ones((3, 2), np.float32))
     with pytest.raises(UserError, match=r"few.npy has 3 items and the data \d+"):
-        train.main(config, tmp_path / "run", False)
+        training.main(config, tmp_path / "run", False)
     config = road.eval.copy_and_resolve_references()
     config.systems.llara.kind = "oracle"
     with pytest.raises(

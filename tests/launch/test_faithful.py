@@ -12,10 +12,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import data as data_config
-from configs import faithful as faithful_config
+from configs import faithfulness as faithful_config
 from configs.base import system
-from launch import faithful, prepare
 from r2rec_jax.prompts.answer_parser import ORDER
+from r2rec_jax.runs import faithfulness, preparation
 from tests.launch.road import ROOT, lines, refused
 
 FILES = ("users.jsonl", "faithful.json", "faithful.txt", "unsupported.jsonl")
@@ -29,7 +29,7 @@ def config(tmp_path_factory) -> ConfigDict:
     made = data_config.get_config("generated")
     made.data.update({"generated_users": 120, "folder": str(folder / "data")})
     made.data.sizes.update({"sft": 6, "grpo": 5, "validation": 3, "evaluation": 8})
-    prepare.main(made, folder / "data", False)
+    preparation.main(made, folder / "data", False)
     c = faithful_config.get_config("quickstart")
     c.data.update(made.data.to_dict())
     c.systems.r2rec.adapter, c.users, c.evaluate.batch_size = "", USERS, 4
@@ -38,7 +38,7 @@ def config(tmp_path_factory) -> ConfigDict:
 
 @pytest.mark.slow
 def test_the_command_on_the_embedded_model(config, tmp_path):
-    measures = faithful.examine(config, tmp_path / "run", False)["r2rec"]
+    measures = faithfulness.examine(config, tmp_path / "run", False)["r2rec"]
     report = json.loads((tmp_path / "run" / "faithful.json").read_text())
     assert report["users"] == USERS and report["systems"]["r2rec"] == measures
     rows = lines(tmp_path / "run", "users.jsonl")
@@ -74,7 +74,7 @@ def goes_on(config, folder: Path) -> None:
         (folder / "run" / name).unlink()
     kept = whole["users.jsonl"].splitlines(keepends=True)[:3]
     (folder / "run" / "users.jsonl").write_bytes(b"".join(kept))
-    faithful.examine(config, folder / "run", False)
+    faithfulness.examine(config, folder / "run", False)
     assert {name: (folder / "run" / name).read_bytes() for name in FILES} == whole
 
 
@@ -85,14 +85,14 @@ def test_what_cannot_be_tried_is_refused(config, tmp_path):
         return other
 
     for users in (1, 9):
-        refused(faithful.main, changed(users=users), tmp_path / "run", f"users={users}", "use 2 to 8")
+        refused(faithfulness.main, changed(users=users), tmp_path / "run", f"users={users}", "use 2 to 8")
     for one in (system(), system(mode="likelihood", samples=2), system(kind="tallrec")):
         other = changed()
         other.systems = ConfigDict({"mine": one})
-        refused(faithful.main, other, tmp_path / "run", "systems.mine", "mode likelihood")
+        refused(faithfulness.main, other, tmp_path / "run", "systems.mine", "mode likelihood")
     other = changed()
     other.systems.r2rec.adapter = str(tmp_path / "absent")
-    refused(faithful.main, other, tmp_path / "run", "no adapter at", "launch.train")
+    refused(faithfulness.main, other, tmp_path / "run", "no adapter at", "launch.train")
 
 
 def test_the_command_ends_in_one_line_and_code_2(tmp_path):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from launch.finished import STAGES, read_stages
+from r2rec_jax.runs.finished import STAGES, read_stages
 from r2rec_jax.runtime.errors import UserError
 
 

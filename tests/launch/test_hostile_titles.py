@@ -17,8 +17,6 @@ from configs import eval as eval_config
 from configs import reproduce as reproduce_config
 from configs import sft as sft_config
 from configs.base import system
-from launch import annotate, prepare, report, train
-from launch import eval as evaluation
 from launch.explain import explain
 from r2rec_jax.data import prepared
 from r2rec_jax.data.generate import generate
@@ -28,6 +26,7 @@ from r2rec_jax.model.llama import Llama, init_variables
 from r2rec_jax.pipeline.prompt_source import RankingPrompts
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
+from r2rec_jax.runs import annotation, evaluation, preparation, report_pages, training
 from tests.launch.road import CACHE, ROOT, lines
 from tests.report.browser import dump_dom
 
@@ -75,11 +74,11 @@ def run(tmp_path_factory) -> Path:
     tiny = LlamaConfig(tokenizer.get_vocab_size(), 16, 24, 1, 2, 1, 8, 1e-5, 1e4, None, 8192, False)
     params = jax.jit(lambda: init_variables(Llama(tiny), 0)["params"])()
     save_params(run / "model", tiny, params, files={"tokenizer.json": tokenizer.to_str()})
-    prepare.main(config, run / "data", False)
-    annotate.main(config, run / "annotate", False)
+    preparation.main(config, run / "data", False)
+    annotation.main(config, run / "annotate", False)
     sft = shrink(sft_config.get_config("quickstart"), run)
     sft.train.update({"steps": 2, "batch_size": 2, "response_buckets": (4096,)})
-    train.main(sft, run / "sft", False)
+    training.main(sft, run / "sft", False)
     ranked = shrink(eval_config.get_config("quickstart"), run)
     ranked.systems = {"r2rec": system(str(run / "sft"), mode="likelihood")}
     ranked.evaluate.update({"batch_size": 2, "runs": 1})
@@ -187,7 +186,7 @@ def test_the_terminal_gets_text_alone(run, tmp_path):
 @pytest.mark.slow
 def test_no_title_is_markup_in_the_report(run, tmp_path):
     config = shrink(reproduce_config.get_config("quickstart"), run)
-    (page,) = report.write(config, run)
+    (page,) = report_pages.write(config, run)
     html = page.read_text(encoding="utf-8")
     assert "&lt;script" in html and "<script" not in html and not unseen(html, "\n\t")
     dom = dump_dom(re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", html), tmp_path)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from configs import reproduce as reproduce_config
-from launch import reproduce
 from r2rec_jax.data import prepared
 from r2rec_jax.prompts.chat import Chat
+from r2rec_jax.runs import reproduction
 from r2rec_jax.runtime.errors import UserError
 from tests.launch.road import lines
 
@@ -46,7 +46,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def done(tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("mini") / "run"
-    reproduce.main(config(), workdir, False)
+    reproduction.main(config(), workdir, False)
     return workdir
 
 
@@ -91,4 +91,4 @@ def test_pretraining_learns(done):
 def test_a_model_that_has_seen_the_truths_of_a_seed_is_refused(done):
     """Generated logs differ from seed to seed, and so does what they hold out."""
     with pytest.raises(UserError, match=r"seed3/data holds out other ratings than .*seed0/data"):
-        reproduce.main(config(seeds=(0, 3)), done, False)
+        reproduction.main(config(seeds=(0, 3)), done, False)

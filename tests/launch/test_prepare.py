@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from configs import data
-from launch import prepare
 from r2rec_jax.chains.chain import Chain
 from r2rec_jax.chains.graph import build_graph
 from r2rec_jax.data import prepared
 from r2rec_jax.data.split_audit import audit
 from r2rec_jax.prompts import ranking_prompt
+from r2rec_jax.runs import preparation
 from r2rec_jax.runtime.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -60,7 +60,7 @@ def config_of(folder, **settings):
 def test_amazon_from_files_to_counts_twice(amazon, tmp_path, capsys, settings):
     printed = []
     for name in ("one", "two"):
-        prepare.main(config_of(amazon, **settings), tmp_path / name, False)
+        preparation.main(config_of(amazon, **settings), tmp_path / name, False)
         printed.append(capsys.readouterr().out)
     assert printed[0] == printed[1]
     said = dict(line.split("  ", 1) for line in map(str.strip, printed[0].splitlines()))
@@ -93,14 +93,14 @@ def test_a_run_that_stops_after_parsing_goes_on(amazon, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(prepared, "save", killed)
         with pytest.raises(KeyboardInterrupt):
-            prepare.main(config, workdir, False)
+            preparation.main(config, workdir, False)
     assert not workdir.exists()
     parsed = sorted((tmp_path / "data.staging").glob("*.parquet"))
     assert len(parsed) == 2
     with pytest.raises(UserError, match="no prepared data set"):
         prepared.load(workdir)
-    prepare.main(config, workdir, False)
-    prepare.main(config, tmp_path / "other", False)
+    preparation.main(config, workdir, False)
+    preparation.main(config, tmp_path / "other", False)
     assert prepared.read_manifest(workdir) == prepared.read_manifest(tmp_path / "other")
     assert not (tmp_path / "data.staging").exists()
 
@@ -115,27 +115,27 @@ def test_nothing_is_left_to_clear_once_the_data_are_there(amazon, tmp_path, monk
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", killed)
         with pytest.raises(KeyboardInterrupt):
-            prepare.main(config, workdir, False)
+            preparation.main(config, workdir, False)
     assert {path.name for path in tmp_path.iterdir()} == {"amazon"}
-    prepare.main(config, workdir, False)
+    preparation.main(config, workdir, False)
     (tmp_path / ".data.abcd1234.tmp").mkdir()
-    prepare.main(config, workdir, False)
+    preparation.main(config, workdir, False)
     assert {path.name for path in tmp_path.iterdir()} == {"amazon", "data"}
 
 
 def test_the_same_command_again_finds_its_data_and_another_one_is_refused(amazon, tmp_path, capsys):
     workdir = tmp_path / "data"
-    prepare.main(config_of(amazon), workdir, False)
+    preparation.main(config_of(amazon), workdir, False)
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in workdir.iterdir()}
     capsys.readouterr()
-    prepare.main(config_of(amazon, workers=5), workdir, False)
+    preparation.main(config_of(amazon, workers=5), workdir, False)
     assert capsys.readouterr().out == (
         f"{workdir} is there already, made from the same files with the same settings\n"
     )
 
     def refused(**settings) -> None:
         with pytest.raises(UserError, match="already exists: choose another folder or add --overwrite"):
-            prepare.main(config_of(amazon, **settings), workdir, False)
+            preparation.main(config_of(amazon, **settings), workdir, False)
 
     refused(candidates=11)
     refused(seed=1)
@@ -144,12 +144,12 @@ def test_the_same_command_again_finds_its_data_and_another_one_is_refused(amazon
     os.utime(raw, ns=(times[0], times[1] + 1))
     refused()
     os.utime(raw, ns=times)
-    prepare.main(config_of(amazon), workdir, False)
+    preparation.main(config_of(amazon), workdir, False)
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in workdir.iterdir()} == before
     with open(workdir / "rating.npy", "ab") as file:
         file.write(b"\0")
     refused()
-    prepare.main(config_of(amazon), workdir, True)
+    preparation.main(config_of(amazon), workdir, True)
     assert {path: path.read_bytes() for path in workdir.iterdir()} == {
         p: data for p, (_, data) in before.items()
     }
@@ -176,12 +176,12 @@ def test_a_leaking_sampler_is_caught(amazon, tmp_path, monkeypatch, late):
 
     monkeypatch.setattr(ranking_prompt, "sample_chains", leaking)
     with pytest.raises(UserError, match="after the time of the truth" if late else "not in the log"):
-        prepare.main(config_of(amazon, before_target_time=True), tmp_path / "data", False)
+        preparation.main(config_of(amazon, before_target_time=True), tmp_path / "data", False)
     assert not (tmp_path / "data").exists()
 
 
 def test_the_graph_holds_nothing_from_a_truth_on(amazon, tmp_path):
-    prepare.main(config_of(amazon), tmp_path / "data", False)
+    preparation.main(config_of(amazon), tmp_path / "data", False)
     dataset = prepared.load(tmp_path / "data")
     graph, log = build_graph(dataset), dataset.interactions
     for user in range(log.n_users):
@@ -201,7 +201,7 @@ def test_a_log_without_ratings_and_times_and_its_warnings(tmp_path, capsys):
     config.data.table.update({"ratings": "log.csv", "user": "1", "item": "2"})
     config.data.table.update({"items_file": "items.csv", "items_id": "1", "title": "2"})
     config.data.sizes.update({"sft": 5, "grpo": 5, "validation": 0, "evaluation": 10})
-    prepare.main(config, tmp_path / "data", False)
+    preparation.main(config, tmp_path / "data", False)
     printed = capsys.readouterr().out
     assert (
         "rows are ordered by  their order in the file" in printed
@@ -232,7 +232,7 @@ def test_absent_files_are_named_with_where_to_get_them(tmp_path, preset):
     with pytest.raises(UserError, match="curl -fL") as error:
         config = data.get_config(preset)
         config.data.raw = str(tmp_path / "absent")
-        prepare.main(config, tmp_path / "data", False)
+        preparation.main(config, tmp_path / "data", False)
     assert "https://" in str(error.value) and "\n" not in str(error.value)
     assert not any(tmp_path.iterdir())
 
@@ -259,7 +259,7 @@ def test_real_movielens_twice(tmp_path, capsys):
     config.data.raw = str(REAL)
     config.data.sizes.update({"sft": 20, "grpo": 20, "validation": 10, "evaluation": 50})
     for name in ("one", "two"):
-        prepare.main(config, tmp_path / name, False)
+        preparation.main(config, tmp_path / name, False)
     said = capsys.readouterr().out
     for text in ("users  6,040", "ratings  1,000,209", "items  3,883", "eligible_users  6,028"):
         assert said.count(text) >= 2

@@ -11,9 +11,8 @@ from ml_collections import ConfigDict
 from configs import baselines as baselines_config
 from configs import grpo
 from configs.base import system
-from launch import annotate, baselines, prepare, train
-from launch import eval as evaluation
 from r2rec_jax.cli import required_inputs
+from r2rec_jax.runs import annotation, baseline_ranking, evaluation, preparation, training
 from r2rec_jax.runtime.config_diff import drift
 from r2rec_jax.runtime.metric_writer import read
 from tests.configs.test_configs import PRESETS, build
@@ -30,7 +29,7 @@ def test_absent_inputs_are_named_with_their_commands(road, tmp_path):
 
     config = road.grpo.copy_and_resolve_references()
     config.data.folder = absent
-    refused(train.main, config, workdir, f"no data at {absent}", prepare_line)
+    refused(training.main, config, workdir, f"no data at {absent}", prepare_line)
     config = road.eval.copy_and_resolve_references()
     config.systems.sft.adapter = absent
     refused(
@@ -38,10 +37,10 @@ def test_absent_inputs_are_named_with_their_commands(road, tmp_path):
     )
     config = road.sft.copy_and_resolve_references()
     config.annotate.folder = absent
-    refused(train.main, config, workdir, f"no traces at {absent}", annotate_line)
+    refused(training.main, config, workdir, f"no traces at {absent}", annotate_line)
     config = road.data.copy_and_resolve_references()
     config.data.folder = absent
-    refused(annotate.main, config, workdir, f"no data at {absent}", prepare_line)
+    refused(annotation.main, config, workdir, f"no data at {absent}", prepare_line)
 
 
 @pytest.mark.parametrize(("command", "file"), [("prepare", "data"), ("annotate", "data"), ("train", "sft")])
@@ -80,13 +79,13 @@ def test_several_absent_inputs_make_one_line(road, tmp_path):
     config = road.grpo.copy_and_resolve_references()
     config.data.folder, config.model.folder = str(tmp_path / "data"), str(tmp_path / "model")
     named = ["no model at", "name the folder of a Hugging Face Llama", "no data at", "launch.prepare"]
-    refused(train.main, config, tmp_path / "run", *named)
+    refused(training.main, config, tmp_path / "run", *named)
 
 
 def test_a_data_folder_that_is_none_is_refused(road, tmp_path):
     config = road.grpo.copy_and_resolve_references()
     config.data.folder = str(tmp_path)
-    refused(train.main, config, tmp_path / "run", "holds no prepared data set", "launch.prepare")
+    refused(training.main, config, tmp_path / "run", "holds no prepared data set", "launch.prepare")
 
 
 def test_more_tokens_than_positions_are_refused(road, tmp_path):
@@ -94,10 +93,10 @@ def test_more_tokens_than_positions_are_refused(road, tmp_path):
     config = road.sft.copy_and_resolve_references()
     config.train.response_buckets = (64, 257)
     named = "prompt.buckets up to 256", "train.response_buckets up to 257", "the 512 positions"
-    refused(train.main, config, tmp_path / "run", *named)
+    refused(training.main, config, tmp_path / "run", *named)
     config = road.grpo.copy_and_resolve_references()
     config.rollout.max_tokens = 257
-    refused(train.main, config, tmp_path / "run", "rollout.max_tokens up to 257", "the 512 positions")
+    refused(training.main, config, tmp_path / "run", "rollout.max_tokens up to 257", "the 512 positions")
     config = road.eval.copy_and_resolve_references()
     config.systems.base.prompt = {"buckets": (512,)}
     refused(evaluation.main, config, tmp_path / "run", "systems.base.prompt.buckets up to 512")
@@ -108,26 +107,26 @@ def test_templates_need_no_model(road, tmp_path, folder):
     """Without its tokenizer nothing is measured, and traces that fit are the same."""
     config = road.data.copy_and_resolve_references()
     config.model.folder = folder and str(tmp_path / folder)
-    annotate.main(config, tmp_path / "run", False)
+    annotation.main(config, tmp_path / "run", False)
     theirs = (Path(road.at("annotate")) / "traces.jsonl").read_bytes().splitlines()
     ours = (tmp_path / "run" / "traces.jsonl").read_bytes().splitlines()
     assert len(ours) >= len(theirs) > 0 and set(ours) & set(theirs)
     config.annotate.teacher = "openai"
-    refused(annotate.main, config, tmp_path / "other", "no model at")
+    refused(annotation.main, config, tmp_path / "other", "no model at")
 
 
 def test_unknown_choices_are_refused(road, tmp_path):
     config = road.grpo.copy_and_resolve_references()
     config.grpo.aggregation = "mean"
-    refused(train.main, config, tmp_path / "run", "'mean'", "sequence_mean")
+    refused(training.main, config, tmp_path / "run", "'mean'", "sequence_mean")
     config.grpo.aggregation = "token_mean"
     config.rollout.chunk = 0
-    refused(train.main, config, tmp_path / "run", "rollout.chunk=0", "1 or more")
+    refused(training.main, config, tmp_path / "run", "rollout.chunk=0", "1 or more")
     config.stage = "dpo"
-    refused(train.main, config, tmp_path / "run", "'dpo'", "pretrain, sft, grpo, tallrec, llara")
+    refused(training.main, config, tmp_path / "run", "'dpo'", "pretrain, sft, grpo, tallrec, llara")
     config = road.data.copy_and_resolve_references()
     config.annotate.tasks = ("ranking", "poem")
-    refused(annotate.main, config, tmp_path / "run", "poem", "rating, ranking")
+    refused(annotation.main, config, tmp_path / "run", "poem", "rating, ranking")
 
 
 def _prepared(road, folder, **sizes):
@@ -135,7 +134,7 @@ def _prepared(road, folder, **sizes):
     data = road.data.copy_and_resolve_references()
     data.data.folder = str(folder)
     data.data.sizes.update(sizes)
-    prepare.main(data, folder, False)
+    preparation.main(data, folder, False)
     return str(folder)
 
 
@@ -143,21 +142,21 @@ def test_what_a_run_lacks_is_found_before_its_workdir_is_claimed(road, tmp_path)
     run = tmp_path / "run"
     sft = road.sft.copy_and_resolve_references()
     sft.train.response_buckets = (4, 8)
-    refused(train.main, sft, run, "traces.jsonl: trace 1: a response of", "train.response_buckets=(4, 8)")
+    refused(training.main, sft, run, "traces.jsonl: trace 1: a response of", "train.response_buckets=(4, 8)")
     sft.train.update({"response_buckets": (256,), "batch_size": 16})
-    refused(train.main, sft, run, "train.batch_size=16 is more than the ", "traces of", "lower it")
+    refused(training.main, sft, run, "train.batch_size=16 is more than the ", "traces of", "lower it")
     sft.train.batch_size, sft.prompt.buckets = 4, (16,)
-    refused(train.main, sft, run, "a prompt of", "prompt.buckets=(16,)")
+    refused(training.main, sft, run, "a prompt of", "prompt.buckets=(16,)")
 
     grpo = road.grpo.copy_and_resolve_references()
     grpo.train.batch_size = 6
-    refused(train.main, grpo, run, "train.batch_size=6 is more than the 5 GRPO users of")
+    refused(training.main, grpo, run, "train.batch_size=6 is more than the 5 GRPO users of")
     grpo.train.batch_size, grpo.prompt.buckets = 2, (16,)
-    refused(train.main, grpo, run, "the candidates of user", "prompt.buckets (16,) hold")
+    refused(training.main, grpo, run, "the candidates of user", "prompt.buckets (16,) hold")
     grpo.prompt.update({"buckets": (256,), "chains": 13})
-    refused(train.main, grpo, run, "prompt.chains=13", "wording 'compact' has names for")
+    refused(training.main, grpo, run, "prompt.chains=13", "wording 'compact' has names for")
     grpo.prompt.chains, grpo.rollout.constrained, grpo.rollout.max_tokens = 1, True, 2
-    refused(train.main, grpo, run, "an answer may need", "rollout.max_tokens is 2")
+    refused(training.main, grpo, run, "an answer may need", "rollout.max_tokens is 2")
 
     evaluated = road.eval.copy_and_resolve_references()
     evaluated.prompt.buckets = (16,)
@@ -170,9 +169,9 @@ def test_what_a_run_lacks_is_found_before_its_workdir_is_claimed(road, tmp_path)
 def test_a_run_without_validation_users_watches_nothing(road, tmp_path):
     config = road.grpo.copy_and_resolve_references()
     config.data.folder = _prepared(road, tmp_path / "data", validation=0)
-    refused(train.main, config, tmp_path / "run", "has no validation users", "train.best_metric to ''")
+    refused(training.main, config, tmp_path / "run", "has no validation users", "train.best_metric to ''")
     config.train.best_metric = ""
-    train.main(config, tmp_path / "run", False)
+    training.main(config, tmp_path / "run", False)
     rows = read(tmp_path / "run")
     assert [row["step"] for row in rows if "train/loss" in row] == [1, 2]
     assert not any(name.startswith("validation/") for row in rows for name in row)
@@ -182,10 +181,10 @@ def test_groups_without_users_are_named(road, tmp_path):
     empty = _prepared(road, tmp_path / "data", sft=0, evaluation=0)
     config = road.data.copy_and_resolve_references()
     config.data.folder = empty
-    refused(annotate.main, config, tmp_path / "run", f"{empty} has no SFT users", "data.sizes.sft")
+    refused(annotation.main, config, tmp_path / "run", f"{empty} has no SFT users", "data.sizes.sft")
     config = baselines_config.get_config("quickstart")
     config.data.folder = empty
-    refused(baselines.main, config, tmp_path / "run", f"{empty} has no evaluation users")
+    refused(baseline_ranking.main, config, tmp_path / "run", f"{empty} has no evaluation users")
 
 
 def test_a_baseline_that_cannot_be_fitted_is_named_before_the_others_run(road, tmp_path):
@@ -193,11 +192,13 @@ def test_a_baseline_that_cannot_be_fitted_is_named_before_the_others_run(road, t
     config.data.folder = road.at("data")
     config.newest = {"module": "newest"}
     config.systems = ("popularity", "newest")
-    refused(baselines.main, config, tmp_path / "run", "newest.module='newest': use one of random_order, ")
+    refused(
+        baseline_ranking.main, config, tmp_path / "run", "newest.module='newest': use one of random_order, "
+    )
     config.systems = ("popularity", "sasrec")
     alone = _prepared(road, tmp_path / "data", sft=0, grpo=0, validation=0)
     config.data.folder = alone
-    refused(baselines.main, config, tmp_path / "run", "needs users who are not evaluated")
+    refused(baseline_ranking.main, config, tmp_path / "run", "needs users who are not evaluated")
 
 
 @pytest.mark.parametrize(
@@ -234,7 +235,7 @@ def test_greedy_decoding_is_run_once_and_nobody_is_no_evaluation(road, tmp_path)
     data = road.data.copy_and_resolve_references()
     data.data.update({"folder": str(tmp_path / "data")})
     data.data.sizes.evaluation = 0
-    prepare.main(data, tmp_path / "data", True)
+    preparation.main(data, tmp_path / "data", True)
     config.data.folder = str(tmp_path / "data")
     refused(evaluation.main, config, tmp_path / "none", "has no evaluation users")
 
@@ -247,13 +248,13 @@ def test_the_mini_model_is_trained_not_fetched(tmp_path, monkeypatch):
         "no adapter at runs/mini/seed0/sft/checkpoints",
         "configs/sft.py:mini --workdir=runs/mini/seed0/sft`",
     ]
-    refused(train.main, grpo.get_config("mini"), tmp_path / "none", *named)
+    refused(training.main, grpo.get_config("mini"), tmp_path / "none", *named)
 
 
 def test_prepared_data_are_not_overwritten_unasked(road):
     config = road.data.copy_and_resolve_references()
     config.data.candidates -= 1
-    refused(prepare.main, config, Path(road.at("data")), "--overwrite")
+    refused(preparation.main, config, Path(road.at("data")), "--overwrite")
 
 
 @pytest.mark.parametrize(

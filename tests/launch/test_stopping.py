@@ -16,7 +16,7 @@ import pytest
 
 from configs import reproduce
 from configs.base import system
-from launch import train
+from r2rec_jax.runs import training
 from r2rec_jax.runtime.metric_writer import read
 from tests.launch.road import CACHE, ROOT, untimed
 
@@ -89,7 +89,7 @@ def test_stopped_it_goes_on_with_the_command_that_it_says(config, tmp_path):
     assert [path.name for path in (workdir / "checkpoints").iterdir()] == [str(done)]
     first.start(shlex.split(re.fullmatch("stopped; go on with: (.*)", line)[1]))
     assert first.end()[0] == 0
-    train.main(config, tmp_path / "whole", False)
+    training.main(config, tmp_path / "whole", False)
     assert untimed(workdir) == untimed(tmp_path / "whole")
 
 
@@ -125,7 +125,7 @@ def test_a_second_signal_leaves_the_newest_checkpoint_good(road, tmp_path, monke
     (tmp_path / "be slow").unlink()
     assert Command("train", config, workdir).end()[0] == 0
     monkeypatch.syspath_prepend(tmp_path)
-    train.main(config, tmp_path / "whole", False)
+    training.main(config, tmp_path / "whole", False)
     assert untimed(workdir) == untimed(tmp_path / "whole")
 
 
@@ -144,7 +144,7 @@ def test_a_full_disk_ends_training_in_one_line(config, tmp_path, mount):
     assert code == 2 and line.startswith("error: ") and "No space left on device" in line
     (disk / "filler").unlink()
     assert Command("train", config, workdir).end()[0] == 0
-    train.main(config, tmp_path / "whole", False)
+    training.main(config, tmp_path / "whole", False)
     assert untimed(workdir) == untimed(tmp_path / "whole")
 
 

@@ -10,10 +10,10 @@ import pytest
 
 from configs import reproduce as reproduce_config
 from configs.base import system as system_of
-from launch import baselines, report, reproduce, stages, tables
 from r2rec_jax.data import prepared
 from r2rec_jax.metrics.system_metrics import measure
 from r2rec_jax.rank.results import UserLines, write_metrics
+from r2rec_jax.runs import baseline_ranking, paper_tables, report_pages, reproduction, stages
 from r2rec_jax.runtime.errors import UserError
 from tests.launch.road import ROOT
 
@@ -38,7 +38,7 @@ def rows(workdir: Path, table: str) -> dict[str, dict]:
 def test_without_weights_and_key_the_others_are_measured(tmp_path, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     c, workdir = config("table1_small", tmp_path), tmp_path / "run"
-    reproduce.main(c, workdir, False)
+    reproduction.main(c, workdir, False)
     found = rows(workdir, "table1")
     truth_ranks = []
     for seed in (0, 3):
@@ -58,7 +58,7 @@ def test_without_weights_and_key_the_others_are_measured(tmp_path, monkeypatch):
     }
     assert len(hashes) == 2
     written = {path: path.stat().st_mtime_ns for path in workdir.glob("seed*/**/*") if path.is_file()}
-    reproduce.main(c, workdir, False)
+    reproduction.main(c, workdir, False)
     assert written == {path: path.stat().st_mtime_ns for path in workdir.glob("seed*/**/*") if path.is_file()}
 
 
@@ -96,7 +96,7 @@ def done(monkeypatch) -> list[tuple]:
 
 def test_one_run_has_its_stages_in_order(tmp_path, done):
     c = config("figure5", tmp_path, weights=True)
-    reproduce.main(c, tmp_path / "run", False)
+    reproduction.main(c, tmp_path / "run", False)
     assert done[:4] == [("annotate", ""), ("sft", ""), ("grpo", "sft"), ("grpo_alone", "")]
     adapters = {
         "prompt only": "",
@@ -109,11 +109,11 @@ def test_one_run_has_its_stages_in_order(tmp_path, done):
     page = (tmp_path / "run/report.html").read_bytes()
     assert b"HR@1 by length of the reasoning" in page and b"HR@1 by popularity" in page
     with pytest.raises(UserError, match=r"report\.html already exists: add --overwrite"):
-        report.main(c, tmp_path / "run", False)
-    report.main(c, tmp_path / "run", True)
+        report_pages.main(c, tmp_path / "run", False)
+    report_pages.main(c, tmp_path / "run", True)
     assert (tmp_path / "run/report.html").read_bytes() == page
     with pytest.raises(UserError, match="no evaluation in"):
-        report.main(c, tmp_path / "nothing", False)
+        report_pages.main(c, tmp_path / "nothing", False)
 
 
 @pytest.mark.usefixtures("done")
@@ -122,7 +122,7 @@ def test_a_baseline_of_ones_own_stands_with_the_baselines(tmp_path):
     c = config("quickstart", tmp_path, weights=True)
     c.baselines.systems = ("random_order", "popularity", "newest")
     c.baselines.newest = {"module": "popularity"}
-    reproduce.main(c, tmp_path / "run", False)
+    reproduction.main(c, tmp_path / "run", False)
     found = rows(tmp_path / "run", "report")
     assert found["newest"]["group"] == "classical" and found["newest"]["lead"] is not None
     assert found["r2rec"]["group"] == "ours"
@@ -140,8 +140,8 @@ def test_a_run_made_stage_by_stage_is_reported(tmp_path):
     stages.train.main(c.sft, run / "sft", False)
     section = c.eval.copy_and_resolve_references()
     stages.evaluation.evaluate(section, run / "eval", False)
-    baselines.rank(c.baselines, run / "baselines", False)
-    (page,) = report.write(c, run)
+    baseline_ranking.rank(c.baselines, run / "baselines", False)
+    (page,) = report_pages.write(c, run)
     found = rows(run, "report")
     assert list(found) == ["random_order", "popularity", "base", "sft", "sft+grpo"]
     names = {name: row["name"] for name, row in found.items() if row["group"] == "ours"}
@@ -165,7 +165,7 @@ def test_a_report_is_of_the_runs_data_and_stages_whatever_config_it_is_given(tmp
     c.sft.train.update({"steps": 11, "batch_size": 3})
     (run / "sft" / "config.json").write_text(c.sft.to_json())
     stages.evaluation.evaluate(c.eval, run / "eval", False)
-    (page,) = report.write(reproduce_config.get_config("ml1m"), run)
+    (page,) = report_pages.write(reproduce_config.get_config("ml1m"), run)
     shown = " ".join(page.read_text().split())
     assert "<title>R2Rec on generated</title>" in shown and "out of 7 candidates each" in shown
     assert "7 a user, popularity negatives" in shown and f"HR@1 .{round(1000 / 7)}" in shown
@@ -173,7 +173,7 @@ def test_a_report_is_of_the_runs_data_and_stages_whatever_config_it_is_given(tmp
     assert "<dt>GRPO</dt>" not in shown and "paper" not in shown
     (run / "sft" / "config.json").write_text("[" * 10)
     with pytest.raises(UserError, match=r"sft/config\.json is damaged"):
-        report.write(c, run)
+        report_pages.write(c, run)
 
 
 @pytest.mark.usefixtures("done")
@@ -183,14 +183,14 @@ def test_one_system_of_ones_own_makes_a_report(tmp_path):
     stages.prepare.main(c, run / "data", False)
     c.eval.systems = {"mine": system_of()}
     stages.evaluation.evaluate(c.eval, run / "eval", False)
-    (page,) = report.write(c, run)
+    (page,) = report_pages.write(c, run)
     assert "mine" in page.read_text() and rows(run, "report")["mine"]["group"] == "llm"
 
 
 def test_policies_are_trained_once_for_their_seeds_and_shared_by_the_tables(tmp_path, done, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     workdir = tmp_path / "run"
-    reproduce.main(config("table1_small", tmp_path, weights=True), workdir, False)
+    reproduction.main(config("table1_small", tmp_path, weights=True), workdir, False)
     history = ("chains", 0), ("likes", 0), ("reasoning", False)
     assert done == [
         ("annotate", ""),
@@ -209,7 +209,7 @@ def test_policies_are_trained_once_for_their_seeds_and_shared_by_the_tables(tmp_
     (workdir / "seed3/baselines/sasrec").mkdir()
     (workdir / "seed3/baselines/sasrec/items.npy").touch()
     monkeypatch.setenv("OPENAI_API_KEY", "one")
-    reproduce.main(config("table1_small", tmp_path), workdir, False)
+    reproduction.main(config("table1_small", tmp_path), workdir, False)
     assert [asked[:2] for asked in done] == [
         ("gpt-4o-mini", ""),
         ("llara", ""),
@@ -225,7 +225,7 @@ def test_policies_are_trained_once_for_their_seeds_and_shared_by_the_tables(tmp_
         name: {"seconds": s, "done": True} for name, s in (("annotate", 10), ("sft", 20), ("grpo", 30))
     }
     (workdir / "seed3/stages.json").write_text(json.dumps(record))
-    reproduce.main(config("table2_small", tmp_path), workdir, False)
+    reproduction.main(config("table2_small", tmp_path), workdir, False)
     assert done[0] == ("grpo_alone", "")
     assert set(done[1:]) == {
         ("prompt only, no interaction chain", "", ("chains", 0)),
@@ -264,7 +264,7 @@ def test_absent_data_are_told_once_and_nothing_is_run(tmp_path):
     c = reproduce_config.get_config("table3_book")
     (tmp_path / "amazon").mkdir()
     c.data.raw = str(tmp_path / "amazon")  # another category may be there
-    reproduce.main(c, tmp_path / "run", False)
+    reproduction.main(c, tmp_path / "run", False)
     said = json.loads((tmp_path / "run/table3.json").read_text())
     assert [row["missing"] for row in said["rows"]] == [f"needs {c.data.raw}"] * 3
     assert "curl -fL" in said["note"] and (tmp_path / "run/table3.html").read_text().count("curl -fL") == 1
@@ -276,29 +276,29 @@ def test_another_table_or_more_seeds_go_on_in_the_workdir_other_settings_do_not(
     c = config("table1_small", tmp_path)
     c.baselines.systems = ("random_order",)
     c.seeds = c.policy_seeds = (0,)
-    reproduce.main(c, tmp_path / "run", False)
+    reproduction.main(c, tmp_path / "run", False)
     c.seeds, c.tables = (0, 1), ("table1", "table2")
-    reproduce.main(c, tmp_path / "run", False)
+    reproduction.main(c, tmp_path / "run", False)
     assert rows(tmp_path / "run", "table1")["random_order"]["seeds"] == [0, 1]
     assert len(rows(tmp_path / "run", "table2")) == 6
     c.sft.train.steps = 7
     with pytest.raises(UserError, match=r"sft\.train\.steps"):
-        reproduce.main(c, tmp_path / "run", False)
+        reproduction.main(c, tmp_path / "run", False)
 
 
 def test_unknown_names_are_refused(tmp_path):
     c = config("table1_small", tmp_path)
     c.tables = ("table9",)
     with pytest.raises(UserError, match=r"table9.*table1, table2, table3"):
-        reproduce.main(c, tmp_path / "run", False)
+        reproduction.main(c, tmp_path / "run", False)
     c.tables, c.trained = ("table3",), {"books": "runs/x"}
     with pytest.raises(UserError, match=r"trained\.books.*book"):
-        reproduce.main(c, tmp_path / "run", False)
+        reproduction.main(c, tmp_path / "run", False)
     assert not (tmp_path / "run").exists()
 
 
 def test_the_hash_of_a_config_is_that_of_its_values(tmp_path):
     one, same, other = (config("table1_small", tmp_path) for _ in range(3))
     other.sft.train.steps += 1
-    assert tables.config_hash(one) == tables.config_hash(same) != tables.config_hash(other)
-    assert len(tables.config_hash(one)) == 12
+    assert paper_tables.config_hash(one) == paper_tables.config_hash(same) != paper_tables.config_hash(other)
+    assert len(paper_tables.config_hash(one)) == 12

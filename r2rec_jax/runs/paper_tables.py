@@ -14,8 +14,6 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from configs.base import system
-from launch import baselines, stages
-from launch.finished import Finished, read_finished, results_in
 from r2rec_jax.data import amazon
 from r2rec_jax.data.sources import make_dataset
 from r2rec_jax.report.paper_numbers import SHORT, dataset_name
@@ -32,6 +30,8 @@ from r2rec_jax.report.system_names import (
     paper_of,
     policy_in,
 )
+from r2rec_jax.runs import baseline_ranking, stages
+from r2rec_jax.runs.finished import Finished, read_finished, results_in
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.train.state import CHECKPOINTS
 
@@ -52,7 +52,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         if "pretrain" in config:
             stages.pretrain(c, workdir)
         if seed in config.seeds and wanted.intersection(CLASSICAL):
-            stages.stage(folder, "baselines", baselines.rank, c.baselines)
+            stages.stage(folder, "baselines", baseline_ranking.rank, c.baselines)
         if seed in config.policy_seeds and not absent_weights(config):
             _policies(c, folder, wanted)
             _compared(c, folder, wanted)

@@ -9,12 +9,11 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from launch import annotate, prepare, train
-from launch import eval as evaluation
-from launch.finished import STAGES, read_stages
 from r2rec_jax.baselines.trainer import ITEMS
 from r2rec_jax.data import prepared
 from r2rec_jax.data.prepared import MANIFEST
+from r2rec_jax.runs import annotation, evaluation, preparation, training
+from r2rec_jax.runs.finished import STAGES, read_stages
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.paths import write_atomic
 
@@ -65,7 +64,7 @@ def stage(run: Path, name: str, work: Callable, config: ConfigDict) -> None:
 
 def prepare_data(c: ConfigDict, run: Path) -> None:
     if not (run / "data" / MANIFEST).exists():  # else it refuses one that it has not made
-        stage(run, "data", prepare.main, c)
+        stage(run, "data", preparation.main, c)
 
 
 def with_own_model(config: ConfigDict, workdir: Path) -> ConfigDict:
@@ -91,20 +90,20 @@ def pretrain(c: ConfigDict, workdir: Path) -> None:
     section = c.pretrain.copy_and_resolve_references()
     section.update({name: c[name] for name in ("data", "prompt", "mesh")})
     section.data.folder = str(folder)
-    stage(workdir, "pretrain", train.main, section)
+    stage(workdir, "pretrain", training.main, section)
 
 
 def train_policy(c: ConfigDict, run: Path) -> None:
     """Traces, SFT and GRPO."""
-    stage(run, "annotate", annotate.main, c)
-    stage(run, "sft", train.main, c.sft)
-    stage(run, "grpo", train.main, c.grpo)
+    stage(run, "annotate", annotation.main, c)
+    stage(run, "sft", training.main, c.sft)
+    stage(run, "grpo", training.main, c.grpo)
 
 
 def train_without_sft(c: ConfigDict, run: Path) -> None:
     bare = c.grpo.copy_and_resolve_references()
     bare.train.init = ""
-    stage(run, "grpo_alone", train.main, bare)
+    stage(run, "grpo_alone", training.main, bare)
 
 
 def train_study(c: ConfigDict, run: Path, name: str, prompt: ConfigDict) -> Path:
@@ -113,14 +112,14 @@ def train_study(c: ConfigDict, run: Path, name: str, prompt: ConfigDict) -> Path
     for section in (study, study.sft):
         section.prompt.update(prompt)
         section.annotate.folder = str(run / f"annotate_{name}")
-    stage(run, f"annotate_{name}", annotate.main, study)
-    stage(run, f"sft_{name}", train.main, study.sft)
+    stage(run, f"annotate_{name}", annotation.main, study)
+    stage(run, f"sft_{name}", training.main, study.sft)
     return run / f"sft_{name}"
 
 
 def train_compared(c: ConfigDict, run: Path, name: str) -> None:
     """TALLRec or LLaRA."""
-    stage(run, name, train.main, c[name])
+    stage(run, name, training.main, c[name])
 
 
 def evaluate(c: ConfigDict, run: Path, name: str, systems: dict[str, ConfigDict], items: str = "") -> None:

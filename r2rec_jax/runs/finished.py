@@ -112,7 +112,7 @@ def results_in(run: Path) -> list[Path]:
 
 
 def read_stages(run: Path) -> dict[str, dict]:
-    """What launch.stages has recorded, {} before the first. Raises UserError for a damaged record."""
+    """What r2rec_jax.runs.stages has recorded, {} before the first. Raises UserError for a damaged record."""
     path = run / STAGES
     if not path.exists():
         return {}

@@ -1,0 +1,160 @@
+"""Ranks every evaluation user's frozen candidates with each system, and writes users.jsonl and
+metrics.json.
+"""
+
+import itertools
+import time
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from r2rec_jax.cli.required_inputs import require, stage_of
+from r2rec_jax.data import prepared
+from r2rec_jax.data.prepared import Dataset
+from r2rec_jax.metrics.intervals import bootstrap_ci
+from r2rec_jax.metrics.ranking_metrics import summarise
+from r2rec_jax.metrics.system_metrics import difference, measure, paired
+from r2rec_jax.model.config import load_config
+from r2rec_jax.pipeline.prompt_source import not_shown
+from r2rec_jax.prompts.chat import Chat
+from r2rec_jax.rank.results import UserLines, write_metrics
+from r2rec_jax.runs.build_rankers import Rank, count_runs, make_rankers, prompt_section
+from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.workdir import claim, require_same_inputs
+from r2rec_jax.train.scoring import Scored, Scorer
+
+# Of all runs of all users: name in metrics.json -> in a line.
+RATES = {"valid_rate": "valid", "truncation_rate": "truncated", "statements": "statements"}
+RATES |= {"dropped_chains": "dropped_chains", "dropped_likes": "dropped_likes", "reward": "reward"}
+
+
+def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
+    systems = evaluate(config, workdir, overwrite)
+    print(table(systems))
+    for name, row in systems.items():
+        buckets = prompt_section(config, name).buckets
+        if left_out := not_shown(row["dropped_chains"], row["dropped_likes"], buckets):
+            print(f"{name}: of a prompt, on average, {left_out}")
+
+
+def evaluate(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, dict]:
+    """Ranks with every system, writes the two files, and returns the metrics of each system."""
+    sections = {name: prompt_section(config, name) for name in config.systems}
+    runs = {name: count_runs(config, name, section) for name, section in sections.items()}
+    adapters = {c.adapter: stage_of(c.adapter, name) for name, c in config.systems.items() if c.adapter}
+    require(config, "model", "data", adapters=adapters)
+    chat = Chat(config.model.folder, first_item=load_config(config.model.folder).vocab_size)
+    dataset = prepared.load(config.data.folder)
+    users = dataset.split.users["evaluation"]
+    if not len(users):
+        raise UserError(f"{config.data.folder} has no evaluation users: set data.sizes.evaluation")
+    checksums: dict[str, int] = {}
+    rankers = make_rankers(config, sections, runs, chat, dataset, users, checksums)
+    scorer = Scorer(config, chat)
+    claim(workdir, config, overwrite)
+    require_same_inputs(workdir, checksums)
+
+    lines = UserLines(workdir, dataset)
+    with scorer:
+        for name, rank in rankers.items():
+            _rank(name, rank, runs[name], users, dataset, scorer, lines)
+    lines.sort(list(rankers), users)
+    systems, compared = _measured(config, dataset, users, lines)
+    write_metrics(workdir, dataset, len(users), config.seed, systems, compared)
+    return systems
+
+
+def _rank(
+    name: str, rank: Rank, runs: int, users: np.ndarray, dataset: Dataset, scorer: Scorer, lines: UserLines
+) -> None:
+    """Adds the lines of system `name` that are not there yet."""
+    everything = itertools.product(range(len(users)), range(runs))
+    missing = [(k, run) for k, run in everything if (name, run, users[k]) not in lines]
+    if not missing:
+        return
+    total = len(users) * runs
+    progress = tqdm(
+        desc=f"eval {name}", total=total, initial=total - len(missing), unit="ranking", mininterval=1.0
+    )
+    start = time.monotonic()
+    with progress:
+        for k, run, judged in rank({k for k, _ in missing}):
+            if (name, run, users[k]) not in lines:
+                (paid,) = scorer.pay([judged])
+                wall_s = round(time.monotonic() - start, 4)
+                said = _line(run, paid, dataset)
+                lines.append(name, run, users[k], judged.truth_rank, **said, wall_s=wall_s)
+                progress.update()
+            start = time.monotonic()
+
+
+def _measured(config: ConfigDict, dataset: Dataset, users: np.ndarray, lines: UserLines) -> tuple[dict, dict]:
+    """(metrics of each system, comparisons of every two), from their lines alone."""
+    systems, rewards = {}, {}
+    ranks = {name: lines.ranks(name, users) for name in config.systems}
+    for name, rank_RN in ranks.items():
+        runs = [lines.of(name, run, users) for run in range(len(rank_RN))]
+        rewards[name] = np.mean([[line["reward"] for line in run] for run in runs], axis=0)
+        systems[name] = measure(dataset, users, rank_RN, config.seed) | _rates(list(itertools.chain(*runs)))
+        lenient_RN = np.array([[line["lenient_rank"] for line in run] for run in runs])
+        systems[name]["lenient"] = summarise(lenient_RN)
+        systems[name]["ci95"]["reward"] = list(bootstrap_ci(rewards[name], config.seed))
+    compared = {
+        f"{b} - {a}": paired(ranks[b], ranks[a], config.seed)
+        | {"reward": difference(rewards[b], rewards[a], config.seed)}
+        for a, b in itertools.combinations(ranks, 2)
+    }
+    return systems, compared
+
+
+def _line(run: int, paid: Scored, dataset: Dataset) -> dict:
+    """What a line says besides ranks. A prompt is that of all runs, and told once."""
+    judged, prompt = paid.judged, paid.judged.prompt
+    places = [None if k is None else prompt.titles[k] for k in judged.ranking.places]
+    items = prompt.record.candidates.tolist()
+    item_ids = [dataset.catalog.item_ids[item] for item in items]
+    truth = items.index(prompt.record.truth)
+    return ({} if run else {"prompt": prompt.text}) | {
+        "reasoning": judged.reasoning,
+        "answer": judged.answer,
+        "ranking": places,
+        "ranking_ids": [None if k is None else item_ids[k] for k in judged.ranking.places],
+        "truth": prompt.titles[truth],
+        "truth_id": item_ids[truth],
+        "lenient_rank": judged.lenient_rank,
+        "valid": judged.ranking.valid,
+        "truncated": judged.truncated,
+        "statements": judged.statements,
+        "dropped_chains": prompt.dropped_chains,
+        "dropped_likes": prompt.dropped_likes,
+        # Every system is compared on every user: here a reward that failed is none.
+        "reward": 0.0 if paid.fault else paid.reward,
+        "fault": paid.fault,
+    }
+
+
+def _rates(lines: list[dict]) -> dict[str, float]:
+    means = {name: float(np.mean([line[field] for line in lines])) for name, field in RATES.items()}
+    wall_s = sum(line["wall_s"] for line in lines)
+    return means | {"failed_rewards": sum(bool(line["fault"]) for line in lines), "wall_s": round(wall_s, 3)}
+
+
+def table(systems: dict[str, dict]) -> str:
+    """The systems as aligned text, HR@1 with its 95% interval; of those that answer in words also HR@1 of
+    whatever could be read, called lenient."""
+    rows = [
+        f"{'system':<14}{'HR@1':>6}  {'95% interval':<14}{'HR@3':>6}{'NDCG@3':>8}"
+        f"{'valid':>7}{'lenient HR@1':>14}{'reward':>8}"
+    ]
+    for name, row in systems.items():
+        low, high = row["ci95"]["hr@1"]
+        extra = ""
+        if "reward" in row:
+            extra = f"{row['valid_rate']:>7.3f}{row['lenient']['hr@1']:>14.3f}{row['reward']:>8.3f}"
+        numbers = (
+            f"{row['hr@1']:>6.3f}  {f'[{low:.3f}, {high:.3f}]':<14}{row['hr@3']:>6.3f}{row['ndcg@3']:>8.3f}"
+        )
+        rows.append(f"{name:<14}{numbers}{extra}")
+    return "\n".join(rows)

@@ -1,0 +1,66 @@
+"""Raw files to a prepared data folder: read, cleaned, split, audited, moved into place."""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from r2rec_jax.chains.graph import build_graph
+from r2rec_jax.data import prepared
+from r2rec_jax.data.cleaning import Rules
+from r2rec_jax.data.sources import make_dataset, origin, tied_truths
+from r2rec_jax.data.split_audit import audit
+from r2rec_jax.prompts.prompt_audit import audit_prompts
+from r2rec_jax.runtime import build_stamp
+from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.lock import locked
+
+OTHERS = ("folder", "raw", "workers")  # settings of the section that make no difference, `raw` as a path
+CLOCKS = {prepared.TIME: "time", prepared.ORDER: "their order in the file"}
+PROTOCOL = (
+    "seed", "ties", "min_likes", "like_above", "negatives", "candidates", "before_target_time"
+)  # fmt: skip
+
+
+def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
+    rules, staging = Rules(), workdir.with_name(f"{workdir.name}.staging")
+    settings = {name: value for name, value in config.data.to_dict().items() if name not in OTHERS}
+    # Before the files are read, so that one that changes meanwhile counts as changed.
+    made_from = build_stamp.digest(
+        settings, *([] if config.data.source == "generated" else [config.data.raw])
+    )
+    with locked(staging.with_name(f".{staging.name}.lock"), str(workdir)):
+        there = build_stamp.is_made(workdir, made_from)
+        if there and not overwrite:
+            print(build_stamp.SAID.format(workdir))
+            return
+        if workdir.exists() and not overwrite:
+            raise UserError(f"{workdir} already exists: choose another folder or add --overwrite")
+        dataset = make_dataset(config.data, rules=rules, staging=staging)
+        audit(dataset)
+        checked, alone = audit_prompts(dataset, build_graph(dataset), config)
+        ties = tied_truths(rules, dataset, config.data.seed)
+        source, licence = origin(config.data)
+        prepared.save(
+            dataset,
+            workdir,
+            source=source,
+            licence=licence,
+            protocol={name: config.data[name] for name in PROTOCOL},
+            rules=rules.counts,
+            ties=ties,
+            overwrite=overwrite,
+            staging=staging,
+            made_from=made_from,
+        )
+    manifest = prepared.read_manifest(workdir)
+    counts = manifest["counts"]
+    for name, count in (counts | counts.pop("split") | manifest["rules"] | ties).items():
+        print(f"{name:>33}  {count:,}")
+    print(f"{'chains audited':>33}  {checked:,}")
+    print(f"{'users of the split without chains':>33}  {alone:,}")
+    print(f"{'ratings on the scale':>33}  {dataset.scale}")
+    print(f"{'a like is above':>33}  {dataset.split.like_above:g}")
+    print(f"{'rows are ordered by':>33}  {CLOCKS[dataset.clock]}")
+    print(f"{'candidates':>33}  sha256 {manifest['candidates_sha256']}")
+    for warning in rules.warnings:
+        print(f"WARNING  {warning}")
