@@ -87,8 +87,8 @@ def done(monkeypatch) -> list[tuple]:
         systems = {name: measure(dataset, users, lines.ranks(name, users), 0) | rated for name in c.systems}
         write_metrics(folder, dataset, len(users), c.seed, systems, {})
 
-    monkeypatch.setattr(stages.annotate, "main", annotate)
-    monkeypatch.setattr(stages.train, "main", train)
+    monkeypatch.setattr(stages.annotation, "main", annotate)
+    monkeypatch.setattr(stages.training, "main", train)
     monkeypatch.setattr(stages.evaluation, "evaluate", evaluate)
     monkeypatch.setattr("launch.report._cases", lambda *_: [])
     return done
@@ -136,8 +136,8 @@ def test_a_run_made_stage_by_stage_is_reported(tmp_path):
     configs/eval.py."""
     c, run = config("quickstart", tmp_path, weights=True), tmp_path / "run"
     c = stages.settle(c, run)
-    stages.prepare.main(c, run / "data", False)
-    stages.train.main(c.sft, run / "sft", False)
+    stages.preparation.main(c, run / "data", False)
+    stages.training.main(c.sft, run / "sft", False)
     section = c.eval.copy_and_resolve_references()
     stages.evaluation.evaluate(section, run / "eval", False)
     baseline_ranking.rank(c.baselines, run / "baselines", False)
@@ -160,8 +160,8 @@ def test_a_report_is_of_the_runs_data_and_stages_whatever_config_it_is_given(tmp
     c, run = config("quickstart", tmp_path, weights=True), tmp_path / "run"
     c.data.update({"candidates": 7, "negatives": "popularity"})
     c = stages.settle(c, run)
-    stages.prepare.main(c, run / "data", False)
-    stages.train.main(c.sft, run / "sft", False)
+    stages.preparation.main(c, run / "data", False)
+    stages.training.main(c.sft, run / "sft", False)
     c.sft.train.update({"steps": 11, "batch_size": 3})
     (run / "sft" / "config.json").write_text(c.sft.to_json())
     stages.evaluation.evaluate(c.eval, run / "eval", False)
@@ -180,7 +180,7 @@ def test_a_report_is_of_the_runs_data_and_stages_whatever_config_it_is_given(tmp
 def test_one_system_of_ones_own_makes_a_report(tmp_path):
     c, run = config("quickstart", tmp_path, weights=True), tmp_path / "run"
     c = stages.settle(c, run)
-    stages.prepare.main(c, run / "data", False)
+    stages.preparation.main(c, run / "data", False)
     c.eval.systems = {"mine": system_of()}
     stages.evaluation.evaluate(c.eval, run / "eval", False)
     (page,) = report_pages.write(c, run)
