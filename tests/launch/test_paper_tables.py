@@ -90,7 +90,7 @@ def done(monkeypatch) -> list[tuple]:
     monkeypatch.setattr(stages.annotation, "main", annotate)
     monkeypatch.setattr(stages.training, "main", train)
     monkeypatch.setattr(stages.evaluation, "evaluate", evaluate)
-    monkeypatch.setattr("launch.report._cases", lambda *_: [])
+    monkeypatch.setattr("r2rec_jax.runs.report_pages._cases", lambda *_: [])
     return done
 
 
