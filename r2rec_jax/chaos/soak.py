@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from scipy.stats import theilslopes
 
 from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.text_table import text_table
 
 WARM = 0.4  # of the measurements, the first: caches fill, allocators find their size
 FEWEST = 10  # measurements that a slope is told from
@@ -116,11 +117,16 @@ def verdict(rows: list[dict[str, float]]) -> list[dict]:
 
 def table(found: list[dict]) -> str:
     """The verdict as text."""
-    lines = [f"{'':<28}{'median':>12}{f'in {PER:,} steps':>16}{'tolerated':>12}  flat"]
-    for need in found:
-        numbers = f"{need['median']:>12.4g}{need['growth']:>+16.3g}{need['tolerance']:>12.3g}"
-        lines.append(f"{need['label']:<28}{numbers}  {'yes' if need['flat'] else 'NO'}")
-    return "\n".join(lines)
+    rows = [
+        (
+            need["label"],
+            *(f"{need['median']:.4g}", f"{need['growth']:+.3g}", f"{need['tolerance']:.3g}"),
+            "yes" if need["flat"] else "NO",
+        )
+        for need in found
+    ]
+    columns = ("", "median", f"in {PER:,} steps", "tolerated", "flat")
+    return text_table(rows, columns, align="lrrrl")
 
 
 def figure(rows: list[dict[str, float]]) -> str:
