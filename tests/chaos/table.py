@@ -1,8 +1,8 @@
 """Trials as text."""
 
-from r2rec_jax.chaos.harness import Trial
-from r2rec_jax.chaos.moments import PHASES
 from r2rec_jax.runtime.text_table import text_table
+from tests.chaos.harness import Trial
+from tests.chaos.moments import PHASES
 
 
 def table(trials: list[Trial]) -> str:
