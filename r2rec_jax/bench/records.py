@@ -64,9 +64,23 @@ def loop_seconds(workdir: Path, repeats: int) -> list[float]:
             with phases(name):
                 pass
         notes.append(step, metrics)
-        return state, metrics | {"train/tokens": 1.0, "train/at_best_s": 1.0, "train/skipped": 0.0}, batch
+        return (
+            state,
+            metrics | {"train/token_count": 1.0, "train/seconds_at_peak": 1.0, "train/skipped_count": 0.0},
+            batch,
+        )
 
     state = TrainState.create({"w": jnp.zeros(2)}, optax.sgd(1.0))
     examples = batches(_Ones(), batch_size=2, seed=0, shuffle=True, to_batch=np.stack)
-    loop.run(config, workdir, state, examples, advance, phases, logs=(notes,))
+    loop.run(
+        config.train,
+        workdir,
+        state,
+        examples,
+        advance,
+        phases,
+        logs=(notes,),
+        stage="bench",
+        record=config.to_dict(),
+    )
     return (np.diff(calls[::BLOCK])[1:] / BLOCK).tolist()

@@ -178,7 +178,7 @@ def _rollout(config: ConfigDict, policy, mesh: Mesh, steps: list[Step], ceilings
     seconds = sum(step.phases["rollout"] for step in steps)
     return {
         "seconds": seconds / len(steps),
-        "tokens_per_s": sum(step.metrics["rollout/tokens"] for step in steps) / seconds,
+        "tokens_per_s": sum(step.metrics["rollout/token_count"] for step in steps) / seconds,
         "at_best_s": (prefill + decode) / len(steps),
         "of_best": (prefill + decode) / seconds,
     }

@@ -15,10 +15,10 @@ from r2rec_jax.pipeline.prompt_source import Prompt, RankingPrompts
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.rank.policy_ranker import PolicyRanker
 from r2rec_jax.rank.server_ranker import ServerRanker
-from r2rec_jax.rank.tallrec_ranker import LikingRanker
+from r2rec_jax.rank.tallrec_ranker import TALLRecRanker
 from r2rec_jax.rollout.completions import check_prompts
 from r2rec_jax.rollout.engine import SamplingConfig
-from r2rec_jax.rollout.parsed_completion import Judged
+from r2rec_jax.rollout.parsed_completion import ParsedCompletion
 from r2rec_jax.runtime.checksum import of_arrays
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import make_mesh
@@ -30,7 +30,7 @@ from r2rec_jax.train.state import restore_trainable
 # that was trained to say Yes or No; server: a model behind an OpenAI-compatible server answers.
 KINDS = ("policy", "tallrec", "server")
 # Given the users wanted, (k, run, what was read) of at least those users k, as each ends.
-Rank = Callable[[Set[int]], Iterator[tuple[int, int, Judged]]]
+Rank = Callable[[Set[int]], Iterator[tuple[int, int, ParsedCompletion]]]
 
 
 def prompt_section(config: ConfigDict, name: str) -> FrozenConfigDict:
@@ -84,11 +84,12 @@ def make_policies(
     `adapters` gets the checksum of each system's adapter. The function raises UserError as `make_rankers`
     does.
     """
-    optimizer = make_optimizer(config, steps=1)
+    base = {"model": config.model, "lora": config.lora}
+    optimizer = make_optimizer(config.optimizer, steps=1)
 
     @functools.cache
     def plain() -> Policy:
-        return load_policy(config, mesh, config.seed)
+        return load_policy(config.model, config.lora, mesh, config.seed)
 
     @functools.cache
     def hybrid() -> Policy:
@@ -99,7 +100,7 @@ def make_policies(
         policy = hybrid() if sections[name].item_tokens else plain()
         trainable, adapter = policy.trainable, config.systems[name].adapter
         if adapter:
-            trainable = restore_trainable(adapter, trainable, optimizer, config.restore, config)
+            trainable = restore_trainable(adapter, trainable, optimizer, config.restore, base)
             adapters[name] = of_arrays(trainable)
         return policy.model, {**policy.frozen, **trainable}
 
@@ -151,7 +152,7 @@ def make_rankers(
             case "tallrec":
                 model, variables = adapted(name)
                 # Two answers to a question: half as many users make as many rows as another system's.
-                rank = LikingRanker(model, source(section), mesh, max(1, config.evaluate.batch_size // 2))
+                rank = TALLRecRanker(model, source(section), mesh, max(1, config.evaluate.batch_size // 2))
                 return lambda wanted: rank(variables, wanted)
             case "server":
                 own = {field: config.rollout[field] for field in ("max_tokens", "temperature", "top_p")}

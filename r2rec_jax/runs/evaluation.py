@@ -23,7 +23,7 @@ from r2rec_jax.rank.results import UserLines, write_metrics
 from r2rec_jax.runs.build_rankers import Rank, count_runs, make_rankers, prompt_section
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.workdir import claim, require_same_inputs
-from r2rec_jax.train.scoring import Scored, Scorer
+from r2rec_jax.train.reward_runner import RewardedCompletion, RewardRunner
 
 # Of all runs of all users: name in metrics.json -> in a line.
 RATES = {"valid_rate": "valid", "truncation_rate": "truncated", "statements": "statements"}
@@ -52,7 +52,7 @@ def evaluate(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, di
         raise UserError(f"{config.data.folder} has no evaluation users: set data.sizes.evaluation")
     checksums: dict[str, int] = {}
     rankers = make_rankers(config, sections, runs, chat, dataset, users, checksums)
-    scorer = Scorer(config, chat)
+    scorer = RewardRunner(chat, config.prompt, config.reward, config.data.folder)
     claim(workdir, config, overwrite)
     require_same_inputs(workdir, checksums)
 
@@ -67,7 +67,13 @@ def evaluate(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, di
 
 
 def _rank(
-    name: str, rank: Rank, runs: int, users: np.ndarray, dataset: Dataset, scorer: Scorer, lines: UserLines
+    name: str,
+    rank: Rank,
+    runs: int,
+    users: np.ndarray,
+    dataset: Dataset,
+    scorer: RewardRunner,
+    lines: UserLines,
 ) -> None:
     """Adds the lines of system `name` that are not there yet."""
     everything = itertools.product(range(len(users)), range(runs))
@@ -82,7 +88,7 @@ def _rank(
     with progress:
         for k, run, judged in rank({k for k, _ in missing}):
             if (name, run, users[k]) not in lines:
-                (paid,) = scorer.pay([judged])
+                (paid,) = scorer.score([judged])
                 wall_s = round(time.monotonic() - start, 4)
                 said = _line(run, paid, dataset)
                 lines.append(name, run, users[k], judged.truth_rank, **said, wall_s=wall_s)
@@ -109,9 +115,9 @@ def _measured(config: ConfigDict, dataset: Dataset, users: np.ndarray, lines: Us
     return systems, compared
 
 
-def _line(run: int, paid: Scored, dataset: Dataset) -> dict:
+def _line(run: int, paid: RewardedCompletion, dataset: Dataset) -> dict:
     """What a line says besides ranks. A prompt is that of all runs, and told once."""
-    judged, prompt = paid.judged, paid.judged.prompt
+    judged, prompt = paid.completion, paid.completion.prompt
     places = [None if k is None else prompt.titles[k] for k in judged.ranking.places]
     items = prompt.record.candidates.tolist()
     item_ids = [dataset.catalog.item_ids[item] for item in items]

@@ -43,7 +43,7 @@ class Watch:
 
     def update(self, metrics: dict[str, float]) -> None:
         """Takes note of a step's metrics."""
-        self._skipped = self._skipped + 1 if metrics.get("train/skipped") else 0
+        self._skipped = self._skipped + 1 if metrics.get("train/skipped_count") else 0
 
     def evaluation(self, step: int, metrics: dict[str, float]) -> bool:
         """Takes note of an evaluation; True when it is the best so far.

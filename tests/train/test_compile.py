@@ -15,11 +15,11 @@ from r2rec_jax.model.llama import Llama, abstract_variables, init_variables
 from r2rec_jax.model.lora import LoRAConfig
 from r2rec_jax.performance.hlo_collectives import collectives
 from r2rec_jax.runtime.mesh import make_mesh, shardings, to_devices
-from r2rec_jax.train.grpo import GRPOBatch, grpo_step
-from r2rec_jax.train.jit import jit_step, place_state
+from r2rec_jax.train.compile import jit_step, place_state
+from r2rec_jax.train.grpo import GRPOBatch, grpo_update
 from r2rec_jax.train.objective import GRPOConfig
-from r2rec_jax.train.sft import sft_step
 from r2rec_jax.train.state import TrainState
+from r2rec_jax.train.supervised import supervised_update
 
 ROOT = Path(__file__).parents[2]
 
@@ -75,13 +75,13 @@ def make_step(stage: str, mesh):
     if stage == "sft":
 
         def step(state, frozen, batch):
-            return sft_step(MODEL, OPTIMIZER, state, frozen, batch)
+            return supervised_update(MODEL, OPTIMIZER, state, frozen, batch)
     else:
         reference = jax.tree.map(lambda x: 0.5 * x, state.trainable)
         frozen = {"base": frozen, "reference": reference}
 
         def step(state, frozen, batch):
-            return grpo_step(MODEL, OPTIMIZER, SETTINGS, state, frozen, batch)
+            return grpo_update(MODEL, OPTIMIZER, SETTINGS, state, frozen, batch)
 
     return jit_step(step, state, frozen, mesh), state, frozen, to_devices(make_batch(stage), mesh)
 
@@ -105,7 +105,7 @@ def test_a_fresh_state_that_is_placed_compiles_once():
 
     def step(state, frozen, batch):
         traced.append(batch)
-        return sft_step(MODEL, OPTIMIZER, state, frozen, batch)
+        return supervised_update(MODEL, OPTIMIZER, state, frozen, batch)
 
     compiled = jit_step(step, state, frozen, mesh)
     for _ in range(2):
