@@ -46,10 +46,10 @@ docs: env ## draw the figures of README.md and docs/
 	$(PYTHON) -m docs.figures.make_figures
 
 chaos: env ## kill every command 50 times at random moments and compare with runs left alone, into runs/chaos
-	$(PYTHON) -m launch.chaos --workdir=runs/chaos --overwrite
+	$(PYTHON) -m tests.chaos --workdir=runs/chaos --overwrite
 
-soak: env ## 2,000 GRPO steps of the tiny model: does memory, or anything else, grow? into runs/soak
-	$(PYTHON) -m launch.soak --config=configs/soak.py --workdir=runs/soak --overwrite
+soak: env ## 2,000 GRPO steps of the tiny model: does memory, or anything else, grow?
+	R2REC_SOAK_STEPS=2000 $(PYTHON) -m pytest -q -s tests/train/test_soak.py -m slow
 
 peers: $(PEERS)/installed ## create .peers, the environment of the benchmarks' peers (torch, transformers, peft, trl)
 

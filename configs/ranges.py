@@ -230,7 +230,6 @@ RANGES: dict[str, Range] = {
     "train.patience": whole(0),
     "train.stop_after_skipped": whole(0),
     "profile.steps": Text(r"(\d{1,9}:\d{1,9})?", "FIRST:LAST, e.g. 100:105, or '' for no trace"),
-    "soak.every": whole(1),
     "corpus.kind": one_of("documents", "moments"),
     "corpus.tokenizer_documents": whole(1),
     "corpus.curriculum": Each(

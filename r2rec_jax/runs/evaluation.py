@@ -22,6 +22,7 @@ from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.rank.results import UserLines, write_metrics
 from r2rec_jax.runs.build_rankers import Rank, count_runs, make_rankers, prompt_section
 from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.text_table import text_table
 from r2rec_jax.runtime.workdir import claim, require_same_inputs
 from r2rec_jax.train.reward_runner import RewardedCompletion, RewardRunner
 
@@ -150,17 +151,13 @@ def _rates(lines: list[dict]) -> dict[str, float]:
 def table(systems: dict[str, dict]) -> str:
     """The systems as aligned text, HR@1 with its 95% interval; of those that answer in words also HR@1 of
     whatever could be read, called lenient."""
-    rows = [
-        f"{'system':<14}{'HR@1':>6}  {'95% interval':<14}{'HR@3':>6}{'NDCG@3':>8}"
-        f"{'valid':>7}{'lenient HR@1':>14}{'reward':>8}"
-    ]
+    head = ("system", "HR@1", "95% interval", "HR@3", "NDCG@3", "valid", "lenient HR@1", "reward")
+    rows = []
     for name, row in systems.items():
         low, high = row["ci95"]["hr@1"]
-        extra = ""
+        hr_1, hr_3, ndcg_3 = (f"{row[metric]:.3f}" for metric in ("hr@1", "hr@3", "ndcg@3"))
+        in_words = [""] * 3
         if "reward" in row:
-            extra = f"{row['valid_rate']:>7.3f}{row['lenient']['hr@1']:>14.3f}{row['reward']:>8.3f}"
-        numbers = (
-            f"{row['hr@1']:>6.3f}  {f'[{low:.3f}, {high:.3f}]':<14}{row['hr@3']:>6.3f}{row['ndcg@3']:>8.3f}"
-        )
-        rows.append(f"{name:<14}{numbers}{extra}")
-    return "\n".join(rows)
+            in_words = [f"{row['valid_rate']:.3f}", f"{row['lenient']['hr@1']:.3f}", f"{row['reward']:.3f}"]
+        rows.append((name, hr_1, f"[{low:.3f}, {high:.3f}]", hr_3, ndcg_3, *in_words))
+    return text_table(rows, head, align="lr")

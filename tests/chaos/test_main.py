@@ -1,4 +1,4 @@
-"""launch.chaos: real commands really killed; and its flags."""
+"""`python -m tests.chaos`: real commands really killed; and its flags."""
 
 import json
 import os
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 def chaos(*flags, cwd) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "launch.chaos", *flags],
+        [sys.executable, "-m", "tests.chaos", *flags],
         cwd=cwd,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,

@@ -1,4 +1,4 @@
-"""Kills commands at random moments, starts them again, and compares: `python -m launch.chaos`.
+"""Kills commands at random moments, starts them again, and compares: `python -m tests.chaos`.
 
 For each of --stages it runs the command twice undisturbed on generated data, a table and tiny models; then it
 starts it in fresh folders and kills it with SIGKILL, --kills times in all, during start-up, work and writing,
@@ -15,12 +15,12 @@ from pathlib import Path
 import jax
 from absl import flags
 
-from r2rec_jax.chaos.harness import Harness, Trial
-from r2rec_jax.chaos.stages import NAMES, environment, make_model, make_table, stages
-from r2rec_jax.chaos.table import table
 from r2rec_jax.cli import command
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.paths import write_atomic
+from tests.chaos.harness import Harness, Trial
+from tests.chaos.stages import NAMES, environment, make_model, make_table, stages
+from tests.chaos.table import table
 
 RECORD = "chaos.json"
 

@@ -1,6 +1,6 @@
 """Kills the process that it is in just before a change of a file, and signs its shared memory.
 
-Python imports a module of this name at its start; r2rec_jax/chaos/process.py puts this folder on the path.
+Python imports a module of this name at its start; tests/chaos/process.py puts this folder on the path.
 Audit events tell what is about to change below R2REC_CHAOS_FOLDER: files opened for writing, renamed and
 removed, folders made and removed. Before number R2REC_CHAOS_AT, from 1, it kills the process, and its whole
 group where R2REC_CHAOS_GROUP is 1. The file R2REC_CHAOS_NOTE tells which change that was, or at the end how

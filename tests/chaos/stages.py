@@ -7,11 +7,11 @@ from pathlib import Path
 
 import jax
 
-from r2rec_jax.chaos.harness import Stage
 from r2rec_jax.data.generate import generate
 from r2rec_jax.model.config import LlamaConfig
 from r2rec_jax.model.huggingface import save_params
 from r2rec_jax.model.llama import Llama, init_variables
+from tests.chaos.harness import Stage
 
 NAMES = ("prepare", "annotate", "convert", "sft", "grpo", "eval", "baselines")
 OUT = "out"  # in the folder of a run: the command's workdir or target, so that what it leaves beside is seen

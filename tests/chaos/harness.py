@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from r2rec_jax.chaos.moments import PHASES, Moment, Watch, draw, snapshot
-from r2rec_jax.chaos.outputs import Outputs, difference, read
-from r2rec_jax.chaos.process import Orphans, Running
 from r2rec_jax.runtime.errors import UserError
+from tests.chaos.moments import PHASES, Moment, Watch, draw, snapshot
+from tests.chaos.outputs import Outputs, difference, read
+from tests.chaos.process import Orphans, Running
 
 NEVER = Moment(time_s=math.inf)
 POLL_S = 0.005  # between two looks at a run
