@@ -9,7 +9,7 @@ import jax
 
 from r2rec_jax.chaos.harness import Stage
 from r2rec_jax.data.generate import generate
-from r2rec_jax.model.config import LlamaConfig
+from r2rec_jax.model.architecture import LlamaConfig
 from r2rec_jax.model.huggingface import save_params
 from r2rec_jax.model.llama import Llama, init_variables
 

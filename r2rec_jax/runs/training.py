@@ -14,8 +14,8 @@ from r2rec_jax.cli.required_inputs import check_items, require
 from r2rec_jax.data import prepared
 from r2rec_jax.data.sources import make_dataset
 from r2rec_jax.metrics.ranking_metrics import summarise
+from r2rec_jax.model.architecture import load_config
 from r2rec_jax.model.completion import completion_logprobs
-from r2rec_jax.model.config import load_config
 from r2rec_jax.model.flops import Mfu
 from r2rec_jax.model.huggingface import save_params
 from r2rec_jax.model.policy import Policy, load_policy, with_items

@@ -6,7 +6,7 @@ import jax
 from flax.linen import meta
 from ml_collections import ConfigDict
 
-from r2rec_jax.model.config import load_config
+from r2rec_jax.model.architecture import load_config
 from r2rec_jax.model.llama import Llama, abstract_variables
 from r2rec_jax.model.lora import LoRAConfig
 from r2rec_jax.model.policy import lora_config

@@ -16,7 +16,7 @@ from r2rec_jax.cli.overrides import flatten
 from r2rec_jax.data.negatives import NEGATIVES
 from r2rec_jax.data.protocol import SPLITS
 from r2rec_jax.model import llama, lora
-from r2rec_jax.model.config import MOST_LAYERS
+from r2rec_jax.model.architecture import MOST_LAYERS
 from r2rec_jax.prompts.ranking_prompt import ANSWERS
 from r2rec_jax.rank.policy_ranker import MODES
 from r2rec_jax.rollout.weights import WEIGHTS

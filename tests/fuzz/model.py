@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
-from r2rec_jax.model.config import LlamaConfig, load_config, to_hf
+from r2rec_jax.model.architecture import LlamaConfig, load_config, to_hf
 from r2rec_jax.model.huggingface import abstract_params, hf_tensors, read_params
 from r2rec_jax.model.item_tokens import read_items
 from r2rec_jax.model.llama import Llama

@@ -11,7 +11,7 @@ from flax import traverse_util
 from configs import sft as sft_config
 from launch.convert import export
 from r2rec_jax.model import huggingface, peft
-from r2rec_jax.model.config import LlamaConfig
+from r2rec_jax.model.architecture import LlamaConfig
 from r2rec_jax.model.llama import Llama, head, init_variables
 from r2rec_jax.model.lora import LoRAConfig
 from r2rec_jax.model.policy import lora_config
