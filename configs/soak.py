@@ -9,6 +9,8 @@ worker processes; three to four minutes on two CPU cores. Needs nothing.
 from ml_collections import ConfigDict
 
 from configs import grpo
+from configs.declared import SoakConfig
+from r2rec_jax.runtime.fields import to_config_dict
 
 
 def get_config() -> ConfigDict:
@@ -23,5 +25,5 @@ def get_config() -> ConfigDict:
     c.rollout.update({"max_tokens": 16, "chunk": 8})
     # What they need must not grow either.
     c.data.workers = c.reward.workers = 1
-    c.soak = ConfigDict({"every": 10})  # steps between two measurements
+    c.soak = to_config_dict(SoakConfig())
     return c

@@ -10,8 +10,8 @@ import pytest
 
 from r2rec_jax.model.architecture import LlamaConfig
 from r2rec_jax.model.completion import CompletionBatch
+from r2rec_jax.model.config import LoRAConfig
 from r2rec_jax.model.llama import Llama, head, init_variables
-from r2rec_jax.model.lora import LoRAConfig
 from r2rec_jax.train.sft import cross_entropy, sft_step
 from r2rec_jax.train.state import TrainState
 
