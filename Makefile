@@ -9,7 +9,7 @@ STAMP := $(VENV)/installed-$(REQUIREMENTS)
 PEERS := .peers
 
 .DEFAULT_GOAL := help
-.PHONY: help env quickstart test lint fuzz chaos soak peers bench clean
+.PHONY: help env quickstart test lint docs fuzz chaos soak peers bench clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ quickstart: env ## the whole road on the embedded data and model; ends with a ta
 # Files side by side: compiling, most of the work, keeps one core busy. A worker takes up to 3 GB.
 test: env ## the test suite
 	$(PYTHON) -m pytest -n auto --maxprocesses=4 --dist=loadfile
+
+docs: env ## write the config fields into docs/reference.md
+	$(PYTHON) -m r2rec_jax.cli.reference
 
 fuzz: env ## odd inputs for every reader, a million of them; half an hour or more, counts in runs/fuzz/fuzz.json
 	$(PYTHON) -m tests.fuzz all

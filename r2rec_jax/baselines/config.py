@@ -38,16 +38,22 @@ class BaselineConfig(Section):
 
 @declaration
 class RandomOrderConfig(BaselineConfig):
+    """Candidates in random order."""
+
     module: str = field("random_order", "Module of r2rec_jax/baselines that ranks.")
 
 
 @declaration
 class PopularityConfig(BaselineConfig):
+    """Candidates by their number of interactions."""
+
     module: str = field("popularity", "Module of r2rec_jax/baselines that ranks.")
 
 
 @declaration
 class ItemKNNConfig(BaselineConfig):
+    """Item-based nearest neighbours."""
+
     module: str = field("item_knn", "Module of r2rec_jax/baselines that ranks.")
     k: int = field(50, "Neighbours of an item.", whole(1))
     shrink: float = field(10.0, "Added to the norm of similarities, against rare items.", real(0.0))
@@ -57,6 +63,8 @@ class ItemKNNConfig(BaselineConfig):
 
 @declaration
 class EASEConfig(BaselineConfig):
+    """EASE^R (Steck 2019)."""
+
     module: str = field("ease", "Module of r2rec_jax/baselines that ranks.")
     l2: float = field(2000.0, "L2 regularisation of the item weights.", POSITIVE)
     profile: str = field("all", "What counts of a user: all, or the last five likes.", one_of(*PROFILES))
@@ -64,11 +72,15 @@ class EASEConfig(BaselineConfig):
 
 @declaration
 class NeuralConfig(BaselineConfig):
+    """A system that is trained."""
+
     optimizer: OptimizerConfig = section(OptimizerConfig(learning_rate=1e-3, final_fraction=0.1))
 
 
 @declaration
 class SequenceConfig(NeuralConfig):
+    """A model of the next item."""
+
     length: int = field(50, "Most recent items that are read.", whole(1))
     width: int = field(64, "Width of the embeddings.", whole(1))
     dropout: float = field(0.2, "Dropout probability.", LESS_THAN_ONE)
@@ -79,6 +91,8 @@ class SequenceConfig(NeuralConfig):
 
 @declaration
 class SASRecConfig(SequenceConfig):
+    """SASRec (Kang and McAuley 2018)."""
+
     module: str = field("sasrec", "Module of r2rec_jax/baselines that ranks.")
     layers: int = field(2, "Layers.", whole(1))
     heads: int = field(1, "Attention heads; `width` is a multiple of them.", whole(1))
@@ -87,6 +101,8 @@ class SASRecConfig(SequenceConfig):
 
 @declaration
 class GRU4RecConfig(SequenceConfig):
+    """GRU4Rec (Hidasi et al. 2016)."""
+
     module: str = field("gru4rec", "Module of r2rec_jax/baselines that ranks.")
     hidden: int = field(128, "Width of the GRU's state.", whole(1))
     train: TrainConfig = section(training(2000))
@@ -94,6 +110,8 @@ class GRU4RecConfig(SequenceConfig):
 
 @declaration
 class CaserConfig(SequenceConfig):
+    """Caser (Tang and Wang 2018)."""
+
     module: str = field("caser", "Module of r2rec_jax/baselines that ranks.")
     width: int = field(50, "Width of the embeddings.", whole(1))
     dropout: float = field(0.5, "Dropout probability.", LESS_THAN_ONE)
@@ -105,6 +123,8 @@ class CaserConfig(SequenceConfig):
 
 @declaration
 class GraphConfig(NeuralConfig):
+    """A model that propagates embeddings along interactions."""
+
     width: int = field(64, "Width of the embeddings.", whole(1))
     layers: int = field(3, "Propagation layers.", whole(1))
     liked: bool = field(True, "Whether likes alone are edges.")
@@ -114,12 +134,16 @@ class GraphConfig(NeuralConfig):
 
 @declaration
 class LightGCNConfig(GraphConfig):
+    """LightGCN (He et al. 2020)."""
+
     module: str = field("lightgcn", "Module of r2rec_jax/baselines that ranks.")
     train: TrainConfig = section(graph_training(500))
 
 
 @declaration
 class NGCFConfig(GraphConfig):
+    """NGCF (Wang et al. 2019)."""
+
     module: str = field("ngcf", "Module of r2rec_jax/baselines that ranks.")
     dropout: float = field(0.1, "Dropout probability.", LESS_THAN_ONE)
     train: TrainConfig = section(graph_training(300))
@@ -127,6 +151,8 @@ class NGCFConfig(GraphConfig):
 
 @declaration
 class GraphSAGEConfig(GraphConfig):
+    """GraphSAGE (Hamilton et al. 2017)."""
+
     module: str = field("graphsage", "Module of r2rec_jax/baselines that ranks.")
     layers: int = field(2, "Propagation layers.", whole(1))
     dropout: float = field(0.1, "Dropout probability.", LESS_THAN_ONE)

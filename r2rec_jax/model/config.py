@@ -17,6 +17,8 @@ LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj",
 
 @declaration
 class ModelConfig(Section):
+    """The base model, which stays frozen but for pretraining."""
+
     WHERE = "model"
     folder: str = field(MODEL_8B, "Folder of the base model: Hugging Face's form or that of launch.convert.")
     dtype: str = field("bfloat16", "Dtype of weights and activations.", one_of(*DTYPES))
@@ -53,6 +55,8 @@ class RopeConfig(Section):
 
 @declaration
 class Llama3RopeConfig(RopeConfig):
+    """Rotary positions with the scaling of Llama 3."""
+
     rope_type: str = field("llama3", "Scaling of rotary positions.", one_of("default", "llama3"))
     factor: float = required("Factor by which low frequencies are divided.", POSITIVE)
     low_freq_factor: float = required("Wavelengths above context / this are scaled.", POSITIVE)

@@ -10,6 +10,8 @@ CHAIN_SELECTIONS = ("uniform", "similar", "candidate_aware", "recent")
 
 @declaration
 class PromptConfig(Section):
+    """What a prompt shows and asks for."""
+
     WHERE = "prompt"
     wording: str = field("movies", "Wording of prompts: a name of r2rec_jax/prompts/wording.py.")
     answer: str = field("numbers", "What the ranking names candidates by.", one_of(*ANSWERS))

@@ -21,6 +21,8 @@ class ValidationConfig(Section):
 
 @declaration
 class EvaluateConfig(ValidationConfig):
+    """How systems are asked."""
+
     replies: str = field("runs/replies", "Folder of servers' replies; a question in it is not asked again.")
     runs: int = field(3, "Runs of each system that samples; the mean of a user's runs counts.", whole(1))
 

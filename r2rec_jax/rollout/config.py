@@ -8,6 +8,8 @@ WEIGHTS = ("adapter", "merged", "int8")
 
 @declaration
 class RolloutConfig(Section):
+    """How completions are sampled."""
+
     WHERE = "rollout"
     max_tokens: int = field(1024, "Longest completion, tokens.", whole(1))
     temperature: float = field(1.0, "Sampling temperature; 0: greedy.", real(0.0))

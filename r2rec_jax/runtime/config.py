@@ -16,6 +16,8 @@ class MeshConfig(Section):
 
 @declaration
 class ProfileConfig(Section):
+    """A trace of some steps of training."""
+
     WHERE = "profile"
     steps: str = field(
         "",

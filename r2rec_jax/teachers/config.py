@@ -49,6 +49,8 @@ class ServerConfig(Section):
 
 @declaration
 class AnnotateConfig(Section):
+    """Teacher traces for SFT."""
+
     WHERE = "annotate"
     folder: str = field("runs/ml1m/annotate", "Folder of the traces, which launch.annotate writes.")
     tasks: tuple[str, ...] = field(

@@ -59,12 +59,16 @@ class LoopConfig(Section):
 
 @declaration
 class TrainConfig(LoopConfig):
+    """Steps of training and their size."""
+
     batch_size: int = required("Rows of a step: traces, questions or packed rows.", whole(1))
     steps: int = required("Steps of the whole run.", whole(1))
 
 
 @declaration
 class SFTTrainConfig(TrainConfig):
+    """Training on given responses."""
+
     response_buckets: tuple[int, ...] = required(
         "Padded response lengths in tokens; a longer response is refused.", BUCKETS
     )
@@ -72,11 +76,15 @@ class SFTTrainConfig(TrainConfig):
 
 @declaration
 class TALLRecTrainConfig(SFTTrainConfig):
+    """Training on questions with the answers Yes and No."""
+
     questions: int = field(10, "Questions for each SFT user.", whole(1))
 
 
 @declaration
 class GRPOTrainConfig(TrainConfig):
+    """Training on sampled completions."""
+
     batch_size: int = required("Prompts of a step; each has a group of completions.", whole(1))
     init: str = field("", "Workdir of the SFT run whose adapter training continues; '': a fresh adapter.")
 
@@ -101,6 +109,8 @@ class CorpusConfig(Section):
 
 @declaration
 class DocumentCorpusConfig(CorpusConfig):
+    """Texts about a generated log."""
+
     kind: str = field(
         "documents", "Texts about a generated log, or moments of a prepared one.", one_of(*CORPORA)
     )
