@@ -56,8 +56,7 @@ class ItemKNNConfig(BaselineConfig):
 
     module: str = field("item_knn", "Module of r2rec_jax/baselines that ranks.")
     k: int = field(50, "Neighbours of an item.", whole(1))
-    shrink: float = field(10.0, "Added to the norm of similarities, against rare items.", real(0.0))
-    exponent: float = field(0.5, "Power of the item norms that similarities are divided by.", real(0.0))
+    shrink: float = field(10.0, "Added to the denominator of similarities, against rare items.", real(0.0))
     profile: str = field("all", "What counts of a user: all, or the last five likes.", one_of(*PROFILES))
 
 
@@ -115,9 +114,6 @@ class CaserConfig(SequenceConfig):
     module: str = field("caser", "Module of r2rec_jax/baselines that ranks.")
     width: int = field(50, "Width of the embeddings.", whole(1))
     dropout: float = field(0.5, "Dropout probability.", LESS_THAN_ONE)
-    window: int = field(5, "Items that a convolution sees.", whole(1))
-    horizontal: int = field(16, "Horizontal filters of each height.", whole(1))
-    vertical: int = field(4, "Vertical filters.", whole(1))
     train: TrainConfig = section(training(1500))
 
 

@@ -14,7 +14,6 @@ class LocalConfig(Section):
     WHERE = "annotate.local"
     init: str = field("", "Workdir of the training run whose adapter answers; '': the bare base model.")
     batch_size: int = field(16, "Prompts that decode at once.", whole(1))
-    chunk: int = field(32, "Tokens decoded between two checks for completions that have ended.", whole(1))
 
 
 @declaration
