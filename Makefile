@@ -35,6 +35,9 @@ quickstart: env ## the full pipeline on bundled data and a bundled model; ends w
 test: env ## the test suite
 	$(PYTHON) -m pytest -n auto --maxprocesses=4 --dist=loadfile
 
+docs: env ## write the config fields into docs/reference.md
+	$(PYTHON) -m r2rec_jax.cli.reference
+
 fuzz: env ## odd inputs for every reader, a million of them; half an hour or more, counts in runs/fuzz/fuzz.json
 	$(PYTHON) -m tests.fuzz all
 

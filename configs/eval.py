@@ -21,18 +21,16 @@ config file, system("runs/ml1m/sft", prompt={"chains": 0}, samples=8).
 from ml_collections import ConfigDict
 
 from configs import llara, tallrec
-from configs.base import base, mini, preset_of, sampling, server, system, tiny
+from configs.base import mini, preset_of, server, system, tiny
+from configs.declared import EvaluationRun
+from r2rec_jax.runtime.fields import to_config_dict
 
 
 def get_config(preset: str | None = None) -> ConfigDict:
-    c = sampling(base())
-    c.rollout.update({"temperature": 0.6, "top_p": 0.9})
+    c = to_config_dict(EvaluationRun())
     del c.rollout.constrained  # a system's mode says so
     c.systems = ConfigDict({"base": system(), "sft": system("runs/ml1m/sft")})
     c.systems["sft+grpo"] = system("runs/ml1m/grpo")
-    c.evaluate = ConfigDict({"batch_size": 32})  # completions that decode at once
-    c.evaluate.replies = "runs/replies"  # of servers, kept there and asked for once
-    c.evaluate.runs = 3  # of which a user's mean counts; a system without chance has one
     preset = preset_of(preset, ("quickstart", "mini", "compared"))
     if preset == "mini":
         mini(c)

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from configs import eval as evaluation
 from configs.base import preset_of, system
+from configs.declared import FaithfulRun
 
 
 def get_config(preset: str | None = None) -> ConfigDict:
@@ -19,7 +20,7 @@ def get_config(preset: str | None = None) -> ConfigDict:
     c = evaluation.get_config(preset or None)
     run = {"": "ml1m", "mini": "mini/seed0"}.get(preset, preset)
     c.systems = ConfigDict({"r2rec": system(f"runs/{run}/grpo", mode="likelihood")})
-    c.users = {"quickstart": 800, "mini": 1000}.get(preset, 200)  # of the evaluation users, the first ones
+    c.users = {"quickstart": 800, "mini": 1000}.get(preset, FaithfulRun.users)
     c.evaluate.runs = 1  # reasonings of a prompt
     del c.reward, c.evaluate.replies  # nothing is paid, no server asked
     return c

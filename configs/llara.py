@@ -15,22 +15,26 @@ The embedded data and model, on two CPU cores; not timed.
 
 from ml_collections import ConfigDict
 
-from configs.base import base, preset_of, tiny
+from configs.base import preset_of, tiny
+from configs.declared import SFTRun
+from r2rec_jax.model.config import ModelConfig
+from r2rec_jax.prompts.config import PromptConfig
+from r2rec_jax.runtime.fields import to_config_dict
+from r2rec_jax.train.config import OptimizerConfig, SFTTrainConfig
 
 # What differs in its prompt: ten liked items, each title followed by its token, no chains, no reasoning.
 PROMPT = {"chains": 0, "likes": 10, "reasoning": False, "answer": "titles", "places": 1, "item_tokens": True}
 
 
 def get_config(preset: str | None = None) -> ConfigDict:
-    c = base()
-    c.stage = "llara"
-    c.model.item_table = "runs/ml1m/baselines/sasrec/items.npy"
-    c.prompt.update(PROMPT)
-    c.prompt.buckets = (640, 704, 1088, 2048)
-    c.train.batch_size = 16
-    c.train.steps = 157  # 5 epochs of 500 users
-    c.train.response_buckets = (32, 64)
-    c.optimizer.learning_rate = 2e-4
+    run = SFTRun(
+        stage="llara",
+        model=ModelConfig(item_table="runs/ml1m/baselines/sasrec/items.npy"),
+        prompt=PromptConfig(**PROMPT, buckets=(640, 704, 1088, 2048)),
+        train=SFTTrainConfig(batch_size=16, steps=157, response_buckets=(32, 64)),  # 5 epochs of 500 users
+        optimizer=OptimizerConfig(learning_rate=2e-4),
+    )
+    c = to_config_dict(run)
     if preset_of(preset, ("quickstart",)):
         tiny(c)
         c.model.item_table = "runs/quickstart/baselines/sasrec/items.npy"

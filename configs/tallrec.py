@@ -13,23 +13,27 @@ The embedded data and model, on two CPU cores; not timed.
 
 from ml_collections import ConfigDict
 
-from configs.base import base, preset_of, tiny
+from configs.base import preset_of, tiny
+from configs.declared import TALLRecRun
+from r2rec_jax.prompts.config import PromptConfig
+from r2rec_jax.runtime.fields import to_config_dict
+from r2rec_jax.train.config import OptimizerConfig, TALLRecTrainConfig
 
 # Ten rated items before the one asked about, as the paper's movie data have, and nothing else.
 PROMPT = {"history": 10, "likes": 0, "chains": 0, "reasoning": False}
 
 
 def get_config(preset: str | None = None) -> ConfigDict:
-    c = base()
-    c.stage = "tallrec"
-    c.prompt.update(PROMPT)
-    c.prompt.buckets = (224, 256, 320, 512)
-    c.train.questions = 10  # of each SFT user
-    c.train.batch_size = 128
-    c.train.micro_batches = 4
-    c.train.steps = 118  # 3 epochs of 500 users' questions
-    c.train.response_buckets = (8,)
-    c.optimizer.learning_rate = 1e-4
+    # 118 steps: 3 epochs of 500 users' questions.
+    train = TALLRecTrainConfig(
+        questions=10, batch_size=128, micro_batches=4, steps=118, response_buckets=(8,)
+    )
+    run = TALLRecRun(
+        prompt=PromptConfig(**PROMPT, buckets=(224, 256, 320, 512)),
+        train=train,
+        optimizer=OptimizerConfig(learning_rate=1e-4),
+    )
+    c = to_config_dict(run)
     if preset_of(preset, ("quickstart",)):
         tiny(c)
         c.train.update({"batch_size": 64, "steps": 150, "micro_batches": 1, "response_buckets": (16,)})

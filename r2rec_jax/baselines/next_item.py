@@ -90,5 +90,5 @@ def make_module(dataset: Dataset, c: ConfigDict) -> nn.Module:
         case "gru4rec":
             return GRU4Rec(log.n_items, c.width, c.hidden, c.dropout)
         case "caser":
-            return Caser(log.n_users, log.n_items, c.width, c.window, c.horizontal, c.vertical, c.dropout)
+            return Caser(log.n_users, log.n_items, c.width, c.dropout)
     raise UserError(f"baselines: module {c.module!r} is unknown; use sasrec, gru4rec or caser")

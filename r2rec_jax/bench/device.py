@@ -19,8 +19,8 @@ from absl import logging
 from r2rec_jax.bench.models import SMALLEST, random_tokens
 from r2rec_jax.bench.programs import NEVER, Programs
 from r2rec_jax.bench.result import Row, paired_seconds, row
+from r2rec_jax.model.architecture import LlamaConfig, parse_config
 from r2rec_jax.model.completion import CompletionBatch
-from r2rec_jax.model.config import LlamaConfig, parse_config
 from r2rec_jax.model.logprobs import token_logprobs
 from r2rec_jax.performance.programs import PUBLISHED
 from r2rec_jax.rollout.engine import Engine, Prompts, SamplingConfig

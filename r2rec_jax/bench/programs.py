@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from r2rec_jax.bench.models import LORA, run_config
+from r2rec_jax.model.architecture import LlamaConfig
 from r2rec_jax.model.attention import choose_attention
-from r2rec_jax.model.config import LlamaConfig
 from r2rec_jax.model.llama import Llama, abstract_variables
 from r2rec_jax.runtime.mesh import make_mesh, replicated
 from r2rec_jax.train import grpo, supervised

@@ -29,8 +29,8 @@ from r2rec_jax.bench.result import (
     run_peer,
     serving,
 )
+from r2rec_jax.model.architecture import LlamaConfig
 from r2rec_jax.model.completion import CompletionBatch
-from r2rec_jax.model.config import LlamaConfig
 from r2rec_jax.model.policy import load_policy
 from r2rec_jax.runtime.mesh import make_mesh, to_devices
 from r2rec_jax.train.compile import place_state

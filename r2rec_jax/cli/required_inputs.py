@@ -7,10 +7,11 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from configs import data as data_config
-from configs.base import MODEL_8B, MODEL_MINI, MODEL_TINY
+from configs.base import MODEL_MINI, MODEL_TINY
 from r2rec_jax.cli.overrides import flatten
 from r2rec_jax.data.prepared import Dataset
-from r2rec_jax.model.config import load_config
+from r2rec_jax.model.architecture import load_config
+from r2rec_jax.model.config import MODEL_8B
 from r2rec_jax.model.item_tokens import read_items
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.train.state import CHECKPOINTS

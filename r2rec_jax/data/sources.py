@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from r2rec_jax.data import amazon, movielens, timestamp_ties
 from r2rec_jax.data.cleaning import Rules
+from r2rec_jax.data.config import TIES
 from r2rec_jax.data.custom_table import read_table
 from r2rec_jax.data.generate import generate
 from r2rec_jax.data.interactions import Catalog, Interactions
@@ -21,7 +22,6 @@ from r2rec_jax.data.raw_files import Stage
 from r2rec_jax.runtime.errors import UserError
 
 SOURCES = ("generated", *MOVIELENS, *amazon.RELEASES, "table")
-TIES = ("file", "random")
 
 
 def make_dataset(config: ConfigDict, *, rules: Rules | None = None, staging: Path | None = None) -> Dataset:

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from r2rec_jax.model import peft
+from r2rec_jax.model.architecture import LlamaConfig, load_config, parse_config
 from r2rec_jax.model.attention import choose_attention
-from r2rec_jax.model.config import LlamaConfig, load_config, parse_config
+from r2rec_jax.model.config import LoRAConfig
 from r2rec_jax.model.item_tokens import read_items
 from r2rec_jax.model.llama import Llama, abstract_variables, init_variables
-from r2rec_jax.model.lora import LoRAConfig
 from r2rec_jax.model.quantize import quantize_params
 from r2rec_jax.model.weights import load_weights, read_weights
 from r2rec_jax.runtime.errors import UserError

@@ -10,8 +10,8 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from r2rec_jax.model.architecture import LlamaConfig, load_config, parse_config
 from r2rec_jax.model.completion import CompletionBatch
-from r2rec_jax.model.config import LlamaConfig, load_config, parse_config
 from r2rec_jax.model.flops import Shapes
 from r2rec_jax.model.item_tokens import read_items
 from r2rec_jax.model.llama import Llama, abstract_variables

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from r2rec_jax.model.llama import Llama
 from r2rec_jax.pipeline.prompt_source import Prompt
 from r2rec_jax.prompts.chat import Chat
+from r2rec_jax.rank.config import MODES
 from r2rec_jax.rank.self_consistency import self_consistent
 from r2rec_jax.rollout.completions import check_numbers, complete, complete_and_parse
 from r2rec_jax.rollout.constrain import JOINER, OPENING, spelt
@@ -18,7 +19,6 @@ from r2rec_jax.rollout.likelihood import continuation_logprobs
 from r2rec_jax.rollout.parsed_completion import ParsedCompletion, completion_from_scores
 from r2rec_jax.runtime.errors import UserError
 
-MODES = ("generate", "constrained", "likelihood")
 FILLS = 8  # prompts of a block for each slot
 WIDTH = 64  # accelerators like lengths that are a multiple of it
 

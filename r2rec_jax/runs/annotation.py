@@ -15,6 +15,7 @@ from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import make_mesh
 from r2rec_jax.runtime.workdir import claim
 from r2rec_jax.teachers.annotator import COUNTS, TRACES, annotate
+from r2rec_jax.teachers.config import TEACHERS
 from r2rec_jax.teachers.journal import Journal
 from r2rec_jax.teachers.local import LocalTeacher
 from r2rec_jax.teachers.question import questions
@@ -24,8 +25,6 @@ from r2rec_jax.teachers.template import TemplateTeacher
 from r2rec_jax.teachers.validator import Validator
 from r2rec_jax.train.optimizer import make_optimizer
 from r2rec_jax.train.state import restore_trainable
-
-TEACHERS = ("template", "local", "openai")
 
 
 def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:

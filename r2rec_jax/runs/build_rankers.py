@@ -13,6 +13,7 @@ from r2rec_jax.model.llama import Llama
 from r2rec_jax.model.policy import Policy, load_policy, with_items
 from r2rec_jax.pipeline.prompt_source import Prompt, RankingPrompts
 from r2rec_jax.prompts.chat import Chat
+from r2rec_jax.rank.config import KINDS
 from r2rec_jax.rank.policy_ranker import PolicyRanker
 from r2rec_jax.rank.server_ranker import ServerRanker
 from r2rec_jax.rank.tallrec_ranker import TALLRecRanker
@@ -26,9 +27,6 @@ from r2rec_jax.teachers.server import Server
 from r2rec_jax.train.optimizer import make_optimizer
 from r2rec_jax.train.state import restore_trainable
 
-# policy: a model of ours answers, or orders candidates by its probabilities (systems.NAME.mode); tallrec: one
-# that was trained to say Yes or No; server: a model behind an OpenAI-compatible server answers.
-KINDS = ("policy", "tallrec", "server")
 # Given the users wanted, (k, run, what was read) of at least those users k, as each ends.
 Rank = Callable[[Set[int]], Iterator[tuple[int, int, ParsedCompletion]]]
 

@@ -16,7 +16,7 @@ from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.metrics.intervals import bootstrap_ci
 from r2rec_jax.metrics.ranking_metrics import summarise
 from r2rec_jax.metrics.system_metrics import difference, measure, paired
-from r2rec_jax.model.config import load_config
+from r2rec_jax.model.architecture import load_config
 from r2rec_jax.pipeline.prompt_source import not_shown
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.rank.results import UserLines, write_metrics

@@ -16,7 +16,7 @@ from r2rec_jax.faithful.edits import Edited, Editor
 from r2rec_jax.faithful.measures_text import text
 from r2rec_jax.faithful.results_file import line_of, measure, unsupported
 from r2rec_jax.faithful.trials import Trials
-from r2rec_jax.model.config import load_config
+from r2rec_jax.model.architecture import load_config
 from r2rec_jax.pipeline.prompt_source import RankingPrompts
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.wording import wording_of

@@ -12,7 +12,7 @@ from r2rec_jax.chains.graph import build_graph
 from r2rec_jax.cli.required_inputs import check_items, require
 from r2rec_jax.data import prepared
 from r2rec_jax.data.sources import make_dataset
-from r2rec_jax.model.config import load_config
+from r2rec_jax.model.architecture import load_config
 from r2rec_jax.model.huggingface import save_params
 from r2rec_jax.model.policy import Policy, load_policy, with_items
 from r2rec_jax.pipeline.batches import batches, check_fit, collate, lengths_of

@@ -9,6 +9,7 @@ from r2rec_jax.model.llama import Llama
 from r2rec_jax.pipeline.prompt_source import open_turn
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.rollout.completions import complete
+from r2rec_jax.rollout.config import RolloutConfig
 from r2rec_jax.rollout.engine import Engine, SamplingConfig
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.teachers.question import TASKS
@@ -35,8 +36,9 @@ class LocalTeacher:
     def __init__(self, config: ConfigDict, chat: Chat, model: Llama, variables: dict):
         self.config, self.chat, self.variables = config, chat, variables
         c = config.annotate
-        slots, chunk = c.local.batch_size, c.local.chunk
-        sampling = SamplingConfig(c.max_tokens, c.temperature, c.top_p, chunk=chunk, slots=slots)
+        sampling = SamplingConfig(
+            c.max_tokens, c.temperature, c.top_p, chunk=RolloutConfig.chunk, slots=c.local.batch_size
+        )
         self.engine = Engine(model, chat.end, sampling)
         self.positions = model.config.max_position_embeddings
         self._check(max(config.prompt.buckets))

@@ -15,8 +15,7 @@ from r2rec_jax.prompts.ranking_prompt import RankingRecord
 from r2rec_jax.prompts.rating_prompt import rating_prompt
 from r2rec_jax.prompts.wording import wording_of
 from r2rec_jax.runtime.errors import UserError
-
-TASKS = ("rating", "ranking")
+from r2rec_jax.teachers.config import TASKS
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -6,9 +6,9 @@ import jax
 from flax.linen import meta
 from ml_collections import ConfigDict
 
-from r2rec_jax.model.config import load_config
+from r2rec_jax.model.architecture import load_config
+from r2rec_jax.model.config import LoRAConfig
 from r2rec_jax.model.llama import Llama, abstract_variables
-from r2rec_jax.model.lora import LoRAConfig
 from r2rec_jax.model.policy import lora_config
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.untrusted import parse_json

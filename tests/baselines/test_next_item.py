@@ -74,7 +74,7 @@ def test_gru4rec_step_by_step():
 
 
 def test_caser_window_by_window():
-    params, found = run(Caser(10, 10, 4, 3, 2, 2, 0.0))
+    params, found = run(Caser(10, 10, 4, 0.0, window=3, horizontal=2, vertical=2))
     for row in range(2):
         for t in range(5):
             image = np.zeros((3, 4))  # the last three items, zeros before the first

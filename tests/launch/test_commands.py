@@ -13,9 +13,9 @@ import pytest
 
 from r2rec_jax.data import prepared
 from r2rec_jax.metrics.system_metrics import measure
-from r2rec_jax.model.config import load_config
+from r2rec_jax.model.architecture import load_config
+from r2rec_jax.model.config import LoRAConfig
 from r2rec_jax.model.llama import Llama, init_variables
-from r2rec_jax.model.lora import LoRAConfig
 from r2rec_jax.pipeline.batches import collate
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.rank import policy_ranker

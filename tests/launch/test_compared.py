@@ -14,7 +14,7 @@ from configs import llara, tallrec
 from configs.base import server, system
 from r2rec_jax.data import prepared
 from r2rec_jax.data.sources import make_dataset
-from r2rec_jax.model.config import LlamaConfig
+from r2rec_jax.model.architecture import LlamaConfig
 from r2rec_jax.model.huggingface import save_params
 from r2rec_jax.model.llama import Llama, init_variables
 from r2rec_jax.model.policy import load_policy, with_items

@@ -11,9 +11,9 @@ from flax import traverse_util
 from configs import sft as sft_config
 from launch.convert import export
 from r2rec_jax.model import huggingface, peft
-from r2rec_jax.model.config import LlamaConfig
+from r2rec_jax.model.architecture import LlamaConfig
+from r2rec_jax.model.config import LoRAConfig
 from r2rec_jax.model.llama import Llama, head, init_variables
-from r2rec_jax.model.lora import LoRAConfig
 from r2rec_jax.model.policy import lora_config
 from r2rec_jax.runtime.checkpoint import Checkpointer
 from r2rec_jax.runtime.errors import UserError

@@ -16,7 +16,7 @@ from r2rec_jax.runs import annotation, baseline_ranking, evaluation, preparation
 from r2rec_jax.runtime.config_diff import drift
 from r2rec_jax.runtime.metric_writer import read
 from tests.configs.test_configs import PRESETS, build
-from tests.configs.test_ranges import parsed
+from tests.configs.test_declared import parsed
 from tests.launch.road import ROOT, command, refused
 
 

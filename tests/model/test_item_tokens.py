@@ -11,9 +11,9 @@ import pytest
 from configs.base import base
 from r2rec_jax.model import huggingface
 from r2rec_jax.model.completion import CompletionBatch, completion_logprobs
+from r2rec_jax.model.config import LoRAConfig
 from r2rec_jax.model.item_tokens import read_items
 from r2rec_jax.model.llama import Llama, init_variables
-from r2rec_jax.model.lora import LoRAConfig
 from r2rec_jax.model.policy import load_policy, with_items
 from r2rec_jax.rollout.weights import decoder, decoder_variables
 from r2rec_jax.runtime.errors import UserError

@@ -11,7 +11,7 @@ from flax import traverse_util
 
 from configs.base import base
 from r2rec_jax.model import huggingface, peft
-from r2rec_jax.model.lora import LINEAR_LAYERS
+from r2rec_jax.model.config import LINEAR_LAYERS
 from r2rec_jax.model.policy import load_policy
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import make_mesh

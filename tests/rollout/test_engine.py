@@ -9,10 +9,10 @@ import pytest
 import scipy.special
 import scipy.stats
 
+from r2rec_jax.model.architecture import LlamaConfig
 from r2rec_jax.model.completion import CompletionBatch, completion_logprobs
-from r2rec_jax.model.config import LlamaConfig
+from r2rec_jax.model.config import LoRAConfig
 from r2rec_jax.model.llama import Llama, head, init_variables
-from r2rec_jax.model.lora import LoRAConfig
 from r2rec_jax.rollout.engine import Engine, Prompts, SamplingConfig
 from r2rec_jax.rollout.slots import Rollout
 from r2rec_jax.runtime.errors import UserError

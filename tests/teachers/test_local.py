@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from r2rec_jax.model.config import LlamaConfig
+from r2rec_jax.model.architecture import LlamaConfig
 from r2rec_jax.model.llama import Llama, init_variables
 from r2rec_jax.rollout.slots import Rollout
 from r2rec_jax.runtime.errors import UserError

@@ -9,10 +9,10 @@ import numpy as np
 import optax
 import pytest
 
+from r2rec_jax.model.architecture import LlamaConfig
 from r2rec_jax.model.completion import CompletionBatch
-from r2rec_jax.model.config import LlamaConfig
+from r2rec_jax.model.config import LoRAConfig
 from r2rec_jax.model.llama import Llama, abstract_variables, init_variables
-from r2rec_jax.model.lora import LoRAConfig
 from r2rec_jax.performance.hlo_collectives import collectives
 from r2rec_jax.runtime.mesh import make_mesh, shardings, to_devices
 from r2rec_jax.train.compile import jit_step, place_state

@@ -10,10 +10,10 @@ import numpy as np
 import optax
 import pytest
 
+from r2rec_jax.model.architecture import LlamaConfig
 from r2rec_jax.model.completion import CompletionBatch, completion_logprobs
-from r2rec_jax.model.config import LlamaConfig
+from r2rec_jax.model.config import LoRAConfig
 from r2rec_jax.model.llama import Llama, init_variables
-from r2rec_jax.model.lora import LoRAConfig
 from r2rec_jax.train.grpo import GRPOBatch, grpo_update
 from r2rec_jax.train.objective import AGGREGATIONS, GRPOConfig, policy_loss, token_weights
 from r2rec_jax.train.state import TrainState

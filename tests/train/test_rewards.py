@@ -14,7 +14,7 @@ from r2rec_jax.rollout.parsed_completion import ParsedCompletion
 from r2rec_jax.teachers.facts import FactChecker
 from r2rec_jax.train.rewards import paper, rank_reward, reward, reward_functions, step_reward, supported
 from tests.configs.test_configs import FOLDER
-from tests.configs.test_ranges import parsed
+from tests.configs.test_declared import parsed
 from tests.teachers.test_validator import FILMS, MOVIES, RECORD
 
 REWARD = grpo.get_config().reward

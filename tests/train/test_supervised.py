@@ -8,10 +8,10 @@ import numpy as np
 import optax
 import pytest
 
+from r2rec_jax.model.architecture import LlamaConfig
 from r2rec_jax.model.completion import CompletionBatch
-from r2rec_jax.model.config import LlamaConfig
+from r2rec_jax.model.config import LoRAConfig
 from r2rec_jax.model.llama import Llama, head, init_variables
-from r2rec_jax.model.lora import LoRAConfig
 from r2rec_jax.train.state import TrainState
 from r2rec_jax.train.supervised import cross_entropy, supervised_update
 
