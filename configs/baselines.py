@@ -3,10 +3,10 @@
     python -m launch.baselines --config=configs/baselines.py --workdir=runs/ml1m/baselines
 
 Needs data from launch.prepare with configs/data.py:ml-1m. The closed-form systems take seconds, the others
-minutes each on two CPU cores. `configs/baselines.py:quickstart` takes the embedded data and those that
+minutes each on two CPU cores. `configs/baselines.py:quickstart` uses the bundled data and the systems that
 train in seconds.
 
-`systems` lists what is run; a neural one has a section of its own name. Early stopping watches NDCG@3 of
+`systems` lists what runs; each neural system has a section of its own name. Early stopping watches NDCG@3 of
 the split's users who are not evaluated. Widths, layers and dropout are the papers' where they state them for
 MovieLens-1M; SASRec's and GRU4Rec's full softmax is what makes them strong (Klenitskiy and Vasilev 2023).
 """

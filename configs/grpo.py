@@ -7,7 +7,7 @@ The paper reports 8 hours on two A100-80G; not measured here.
 
     python -m launch.train --config=configs/grpo.py:quickstart --workdir=runs/quickstart/grpo
 
-The embedded data and model; about two minutes on two CPU cores.
+The bundled data and model; about two minutes on two CPU cores.
 """
 
 from ml_collections import ConfigDict

@@ -1,16 +1,16 @@
-"""LLaRA (Liao et al. 2024, arXiv 2312.02445): titles and a SASRec's vectors of the items in one prompt.
+"""LLaRA (Liao et al. 2024, arXiv 2312.02445): a prompt with titles and the item vectors of a SASRec.
 
     python -m launch.train --config=configs/llara.py --workdir=runs/ml1m/llara
 
 Needs the 8B in models/, data from launch.prepare (configs/data.py:ml-1m) and `model.item_table`, which
 launch.baselines writes when it trains a SASRec. Learning rate 2e-4, 5 epochs and a projector as wide as the
-model as in its published code; the adapter is that of our other systems. Its batch of 128 would leave 20
-updates on 500 users, so it is 16 here. Not measured on the 8B.
+model, as in its published code; the adapter is that of our other systems. The published batch of 128 would give
+20 updates on 500 users, so it is 16 here. Not measured on the 8B.
 
     python -m launch.train --config=configs/llara.py:quickstart --workdir=runs/quickstart/llara \\
         --config.model.item_table=runs/quickstart/baselines/sasrec/items.npy
 
-The embedded data and model, on two CPU cores; not timed.
+The bundled data and model, on two CPU cores; not timed.
 """
 
 from ml_collections import ConfigDict

@@ -1,13 +1,13 @@
-"""Pretrains R2Rec-mini on MovieLens-1M alone: what all users rated before their truths.
+"""Pretrains R2Rec-mini's base model on MovieLens-1M alone: what all users rated before their held-out items.
 
     python -m launch.train --config=configs/pretrain_mini.py --workdir=runs/pretrain_mini
 
 Needs data from launch.prepare with configs/data.py:mini. Histories first, one token a title; then also
-prompts with reasoning and answer (pipeline/histories.py). 44 minutes on two CPU cores whose products of
-float32 reach 205 GFLOP/s. `configs/reproduce.py:ml1m_mini` has it as a stage. Resumable; ends with a
+prompts with reasoning and answer (pipeline/histories.py). 44 minutes on two CPU cores that reach 205
+GFLOP/s in float32 matrix products. `configs/reproduce.py:ml1m_mini` has it as a stage. Resumable; ends with a
 Hugging Face folder in WORKDIR/model.
 
-`configs/pretrain_mini.py:gpu` is a larger model for a GPU, 25 times the parameters; it has never been run.
+`configs/pretrain_mini.py:gpu` is a larger model for a GPU, 25 times the parameters; never run.
 """
 
 from ml_collections import ConfigDict

@@ -7,7 +7,7 @@ configs/data.py:ml-1m). The paper reports 2.5 hours on one A100-80G; not measure
 
     python -m launch.train --config=configs/sft.py:quickstart --workdir=runs/quickstart/sft
 
-The embedded data and model; about a minute on two CPU cores.
+The bundled data and model; about a minute on two CPU cores.
 """
 
 from ml_collections import ConfigDict

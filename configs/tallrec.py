@@ -1,14 +1,14 @@
-"""TALLRec (Bao et al. 2023, arXiv 2305.00447): an adapter taught to say Yes or No to one item.
+"""TALLRec (Bao et al. 2023, arXiv 2305.00447): an adapter trained to answer Yes or No for one item.
 
     python -m launch.train --config=configs/tallrec.py --workdir=runs/ml1m/tallrec
 
 Needs the 8B in models/ and data from launch.prepare (configs/data.py:ml-1m). Learning rate 1e-4 and 128
-questions a step as in its published code; the adapter is that of our other systems instead of its rank 8 on
-queries and values. It learns from the users, and has the base, that our SFT has. Not measured on the 8B.
+questions a step, as in its published code; the adapter is that of our other systems instead of its rank 8 on
+queries and values. Base model and training users are those of our SFT. Not measured on the 8B.
 
     python -m launch.train --config=configs/tallrec.py:quickstart --workdir=runs/quickstart/tallrec
 
-The embedded data and model, on two CPU cores; not timed.
+The bundled data and model, on two CPU cores; not timed.
 """
 
 from ml_collections import ConfigDict

@@ -135,6 +135,7 @@ def test_fields_exist(page):
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_make_targets_exist(page):
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(set(targets)) == len(targets)
     for line in shown(page):
         for target in re.findall(r"(?:^|[ ;])make ([a-z]+)\b", line):
             assert target in targets, line
