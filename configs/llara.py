@@ -4,8 +4,8 @@
 
 Needs the 8B in models/, data from launch.prepare (configs/data.py:ml-1m) and `model.item_table`, which
 launch.baselines writes when it trains a SASRec. Learning rate 2e-4, 5 epochs and a projector as wide as the
-model, as in its published code; the adapter is that of our other systems. The published batch of 128 would give
-20 updates on 500 users, so it is 16 here. Not measured on the 8B.
+model, as in its published code; the adapter is that of our other systems. The published batch of 128 would
+give 20 updates on 500 users, so it is 16 here. Not measured on the 8B.
 
     python -m launch.train --config=configs/llara.py:quickstart --workdir=runs/quickstart/llara \\
         --config.model.item_table=runs/quickstart/baselines/sasrec/items.npy
