@@ -18,7 +18,7 @@ from r2rec_jax.rank.policy_ranker import PolicyRanker
 from r2rec_jax.rank.server_ranker import ServerRanker
 from r2rec_jax.rank.tallrec_ranker import TALLRecRanker
 from r2rec_jax.rollout.completions import check_prompts
-from r2rec_jax.rollout.engine import SamplingConfig
+from r2rec_jax.rollout.config import RolloutConfig
 from r2rec_jax.rollout.parsed_completion import ParsedCompletion
 from r2rec_jax.runtime.checksum import of_arrays
 from r2rec_jax.runtime.errors import UserError
@@ -121,12 +121,13 @@ def make_rankers(
     prompts fit nowhere.
     """
     mesh = make_mesh(**config.mesh)
-    sampling = SamplingConfig(**config.rollout, slots=config.evaluate.batch_size)
+    sampling = RolloutConfig.read(config.rollout)
     adapted = make_policies(config, sections, mesh, dataset, adapters)
 
     @functools.cache  # systems that ask alike share one, and what it has compiled
     def ranker(model: Llama, mode: str, runs: int, samples: int) -> PolicyRanker:
-        return PolicyRanker(model, chat, sampling, mesh, mode=mode, runs=runs, samples=samples)
+        rows = config.evaluate.batch_size
+        return PolicyRanker(model, chat, sampling, mesh, mode=mode, runs=runs, samples=samples, rows=rows)
 
     @functools.cache
     def source(section: FrozenConfigDict) -> RankingPrompts:

@@ -23,7 +23,7 @@ from r2rec_jax.prompts.wording import wording_of
 from r2rec_jax.rank.policy_ranker import PolicyRanker
 from r2rec_jax.rank.results import UserLines
 from r2rec_jax.rollout.completions import check_prompts
-from r2rec_jax.rollout.engine import SamplingConfig
+from r2rec_jax.rollout.config import RolloutConfig
 from r2rec_jax.runs.build_rankers import count_runs, make_policies, prompt_section
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import make_mesh
@@ -50,7 +50,7 @@ def examine(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, dic
     dataset = prepared.load(config.data.folder)
     users = _users(config, dataset)
     mesh = make_mesh(**config.mesh)
-    sampling = SamplingConfig(**config.rollout, slots=config.evaluate.batch_size)
+    sampling = RolloutConfig.read(config.rollout)
     checksums: dict[str, int] = {}
     load = make_policies(config, sections, mesh, dataset, checksums)
     policies = {name: load(name) for name in sections}
@@ -64,7 +64,16 @@ def examine(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, dic
         missing = {k for k, run in np.ndindex(len(users), runs[name]) if (name, run, users[k]) not in lines}
         if missing:
             model, variables = policies[name]
-            ranker = PolicyRanker(model, chat, sampling, mesh, mode="likelihood", runs=runs[name], samples=1)
+            ranker = PolicyRanker(
+                model,
+                chat,
+                sampling,
+                mesh,
+                mode="likelihood",
+                runs=runs[name],
+                samples=1,
+                rows=config.evaluate.batch_size,
+            )
             edited = _edited(config, section, dataset, users, chat)
             checker = FactChecker(dataset.catalog, wording_of(section.wording, dataset))
             done = (len(users) - len(missing)) * runs[name]

@@ -10,7 +10,7 @@ from r2rec_jax.pipeline.prompt_source import open_turn
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.rollout.completions import complete
 from r2rec_jax.rollout.config import RolloutConfig
-from r2rec_jax.rollout.engine import Engine, SamplingConfig
+from r2rec_jax.rollout.engine import Engine
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.teachers.question import TASKS
 from r2rec_jax.teachers.request import Ask, Receive, Reply
@@ -36,10 +36,10 @@ class LocalTeacher:
     def __init__(self, config: ConfigDict, chat: Chat, model: Llama, variables: dict):
         self.config, self.chat, self.variables = config, chat, variables
         c = config.annotate
-        sampling = SamplingConfig(
-            c.max_tokens, c.temperature, c.top_p, chunk=RolloutConfig.chunk, slots=c.local.batch_size
+        sampling = RolloutConfig(
+            max_tokens=c.max_tokens, temperature=c.temperature, top_p=c.top_p, chunk=RolloutConfig.chunk
         )
-        self.engine = Engine(model, chat.end, sampling)
+        self.engine = Engine(model, chat.end, sampling, slots=c.local.batch_size)
         self.positions = model.config.max_position_embeddings
         self._check(max(config.prompt.buckets))
 
