@@ -1,7 +1,6 @@
 """This repository's own model as the teacher."""
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from r2rec_jax.model.llama import Llama
 from r2rec_jax.pipeline.prompt_source import open_turn
@@ -10,6 +9,7 @@ from r2rec_jax.rollout.config import RolloutConfig
 from r2rec_jax.rollout.engine import Engine, SamplingConfig
 from r2rec_jax.rollout.queue import generate
 from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.teachers.config import AnnotateConfig
 from r2rec_jax.teachers.question import TASKS
 from r2rec_jax.teachers.request import Ask, Receive, Reply
 
@@ -17,30 +17,41 @@ MULTIPLE = 256  # padded length of what is longer than every bucket, since a hin
 
 
 class LocalTeacher:
-    """A model with its variables; `config` is a whole one.
+    """A model with its variables.
 
-    With `annotate.hint` the model is told the answer and writes the whole trace after a closed think
+    With `config.hint` the model is told the answer and writes the whole trace after a closed think
     block. Without, it does what a policy does, reasons in the block and answers behind it.
     """
 
-    def __init__(self, config: ConfigDict, chat: Chat, model: Llama, variables: dict):
+    def __init__(
+        self,
+        config: AnnotateConfig,
+        chat: Chat,
+        model: Llama,
+        variables: dict,
+        *,
+        buckets: tuple[int, ...],
+        seed: int,
+    ):
+        """`buckets` are padded prompt lengths in tokens; `seed` draws the replies."""
         self.config, self.chat, self.variables = config, chat, variables
-        c = config.annotate
+        self.buckets, self.seed = buckets, seed
+        c = config
         sampling = SamplingConfig(
             c.max_tokens, c.temperature, c.top_p, chunk=RolloutConfig.chunk, slots=c.local.batch_size
         )
         self.engine = Engine(model, chat.end, sampling)
         self.positions = model.config.max_position_embeddings
-        self._check(max(config.prompt.buckets))
+        self._check(max(buckets))
 
     def __call__(self, asks: list[Ask], receive: Receive) -> None:
-        c, hint = self.config, self.config.annotate.hint
+        hint = self.config.hint
         rows = [np.array(open_turn(self.chat, ask.text, not hint), np.int32) for ask in asks]
         longest = max(len(row) for row in rows)
         self._check(longest)
-        widths = (*c.prompt.buckets, -(-longest // MULTIPLE) * MULTIPLE)
+        widths = (*self.buckets, -(-longest // MULTIPLE) * MULTIPLE)
         ids = [self._id(ask) for ask in asks]
-        for k, rollout in generate(self.engine, self.variables, rows, ids, widths, seed=c.seed):
+        for k, rollout in generate(self.engine, self.variables, rows, ids, widths, seed=self.seed):
             said = rollout.tokens[0, : rollout.length[0]].tolist()
             reasoning, answer = self.chat.split([self.chat.end_think, *said] if hint else said)
             text = "\n".join(filter(None, (reasoning, answer)))
@@ -49,7 +60,7 @@ class LocalTeacher:
 
     def _check(self, prompt: int) -> None:
         """Raises UserError when a prompt of so many tokens, and a trace, are longer than the model reads."""
-        most = self.config.annotate.max_tokens
+        most = self.config.max_tokens
         if prompt + most > self.positions:
             raise UserError(
                 f"a prompt of {prompt} tokens and a trace of annotate.max_tokens={most} are more than "
@@ -60,4 +71,4 @@ class LocalTeacher:
     def _id(self, ask: Ask) -> int:
         """Another for each user, task and attempt: what a reply depends on besides the seed."""
         question = ask.question.record.user * len(TASKS) + TASKS.index(ask.question.task)
-        return question * (self.config.annotate.attempts + 1) + ask.attempt
+        return question * (self.config.attempts + 1) + ask.attempt
