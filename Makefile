@@ -28,15 +28,12 @@ $(STAMP): $(REQUIREMENTS) requirements-dev.txt
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check -r $(REQUIREMENTS) -r requirements-dev.txt
 	@touch $@
 
-quickstart: env ## the whole road on the embedded data and model; ends with a table and a report
+quickstart: env ## the full pipeline on bundled data and a bundled model; ends with a table and a report
 	$(PYTHON) -m launch.reproduce --config=configs/reproduce.py:quickstart --workdir=runs/quickstart
 
 # Files side by side: compiling, most of the work, keeps one core busy. A worker takes up to 3 GB.
 test: env ## the test suite
 	$(PYTHON) -m pytest -n auto --maxprocesses=4 --dist=loadfile
-
-docs: env ## write the config fields into docs/reference.md
-	$(PYTHON) -m r2rec_jax.cli.reference
 
 fuzz: env ## odd inputs for every reader, a million of them; half an hour or more, counts in runs/fuzz/fuzz.json
 	$(PYTHON) -m tests.fuzz all
@@ -45,11 +42,15 @@ lint: env ## ruff: rules and format
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-chaos: env ## kill every command 50 times at random moments and compare with runs left alone, into runs/chaos
-	$(PYTHON) -m launch.chaos --workdir=runs/chaos --overwrite
+docs: env ## draw the figures of README.md and docs/, write the config fields into docs/reference.md
+	$(PYTHON) -m docs.figures.make_figures
+	$(PYTHON) -m r2rec_jax.cli.reference
 
-soak: env ## 2,000 GRPO steps of the tiny model: does memory, or anything else, grow? into runs/soak
-	$(PYTHON) -m launch.soak --config=configs/soak.py --workdir=runs/soak --overwrite
+chaos: env ## kill every command 50 times at random moments and compare with runs left alone, into runs/chaos
+	$(PYTHON) -m tests.chaos --workdir=runs/chaos --overwrite
+
+soak: env ## 2,000 GRPO steps of the tiny model: does memory, or anything else, grow?
+	R2REC_SOAK_STEPS=2000 $(PYTHON) -m pytest -q -s tests/train/test_soak.py -m slow
 
 peers: $(PEERS)/installed ## create .peers, the environment of the benchmarks' peers (torch, transformers, peft, trl)
 

@@ -1,6 +1,6 @@
 """Measures a suite beside its peers: `python -m launch.bench SUITE [--peers=PYTHON] [--out=FILE]`.
 
-A suite is a module `r2rec_jax/bench/SUITE.py` with
+A suite is a function of r2rec_jax/bench, listed in SUITES below:
 
     def run(peers: str | None, quick: bool) -> list[Row]: ...
 
@@ -17,7 +17,6 @@ measures the 8B's programs on the device at hand, with random weights (r2rec_jax
 import dataclasses
 import importlib
 import json
-import pkgutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -32,7 +31,18 @@ from r2rec_jax.cli import command
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.paths import write_atomic
 
-HELPERS = ("device", "models", "programs", "result", "table")  # modules of the folder that are no suites
+# Module of r2rec_jax/bench, function of it. A module is imported when its suite is run.
+SUITES = {
+    "attention": ("micro", "attention"),
+    "chains": ("chains", "run"),
+    "grpo": ("grpo", "run"),
+    "load": ("load", "run"),
+    "loss_head": ("micro", "loss_head"),
+    "pipeline": ("pipeline", "run"),
+    "records": ("micro", "records"),
+    "rollout": ("rollout", "run"),
+    "sft": ("sft", "run"),
+}
 ALL = "all"
 
 FLAGS = flags.FLAGS
@@ -52,20 +62,15 @@ def main(arguments: list[str]) -> None:
         run = importlib.import_module(f"{bench.__name__}.device").run
         _measure(f"{FLAGS.device}_{FLAGS.model}", lambda: run(FLAGS.device, FLAGS.model), "no target here")
         return
-    known = _suites()
-    if len(arguments) != 1 or arguments[0] not in (*known, ALL):
-        raise UserError(f"name one suite of {', '.join((*known, ALL))}: python -m launch.bench SUITE")
+    if len(arguments) != 1 or arguments[0] not in (*SUITES, ALL):
+        raise UserError(f"name one suite of {', '.join((*SUITES, ALL))}: python -m launch.bench SUITE")
     suite = arguments[0]
     if suite == ALL:
-        _measure_all(known)
+        _measure_all()
         return
-    module = importlib.import_module(f"{bench.__name__}.{suite}")
-    _measure(suite, lambda: module.run(FLAGS.peers, FLAGS.quick), "no peers' environment")
-
-
-def _suites() -> list[str]:
-    modules = [module.name for module in pkgutil.iter_modules(bench.__path__)]
-    return [name for name in modules if name not in HELPERS]
+    module, name = SUITES[suite]
+    run = getattr(importlib.import_module(f"{bench.__name__}.{module}"), name)
+    _measure(suite, lambda: run(FLAGS.peers, FLAGS.quick), "no peers' environment")
 
 
 def _measure(suite: str, run: Callable[[], list[Row]], absent: str) -> None:
@@ -78,18 +83,18 @@ def _measure(suite: str, run: Callable[[], list[Row]], absent: str) -> None:
         print(f"\nagainst {FLAGS.against}\n", drift(rows, before), sep="\n")
 
 
-def _measure_all(suites: list[str]) -> None:
+def _measure_all() -> None:
     """A process each: none finds another's threads, memory or programs. One that fails stops no other."""
     if FLAGS.out:
         raise UserError("--out names one suite's file; all of them go to bench/SUITE.json")
     against = {}
-    for suite in suites:
+    for suite in SUITES:
         _free(Path(f"bench/{suite}.json"))
         if FLAGS.against:
             against[suite] = Path(FLAGS.against) / f"{suite}.json"
             read_rows(against[suite])
     failed = []
-    for suite in suites:
+    for suite in SUITES:
         print(f"\n{suite}", flush=True)
         flags_of = [f"--peers={FLAGS.peers}"] if FLAGS.peers else []
         flags_of += [f"--against={against[suite]}"] if suite in against else []

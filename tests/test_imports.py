@@ -25,7 +25,6 @@ ROOMS = (
     "performance",
     "runs",
     "bench",
-    "chaos",
 )
 
 

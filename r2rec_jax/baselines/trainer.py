@@ -18,7 +18,7 @@ from r2rec_jax.runtime.mesh import make_mesh, to_devices
 from r2rec_jax.runtime.paths import write_atomic
 from r2rec_jax.runtime.profiler import Phases
 from r2rec_jax.train import loop
-from r2rec_jax.train.jit import jit_step, place_state
+from r2rec_jax.train.compile import jit_step, place_state
 from r2rec_jax.train.optimizer import make_optimizer
 from r2rec_jax.train.state import TrainState, restore_trainable
 
@@ -61,7 +61,7 @@ def _fit(system, dataset: Dataset, users: np.ndarray, config: ConfigDict, workdi
     """The parameters of the step that ranks `users` best."""
     candidates, truth = dataset.split.candidates[users], dataset.split.truth[users]
     mesh = make_mesh(**config.mesh)
-    optimizer = make_optimizer(config, config.train.steps)
+    optimizer = make_optimizer(config.optimizer, config.train.steps)
     params = jax.jit(system.init)(jax.random.key(config.seed))
     state = place_state(TrainState.create({"params": params}, optimizer), mesh)
     frozen = place_state(system.frozen, mesh)
@@ -74,7 +74,7 @@ def _fit(system, dataset: Dataset, users: np.ndarray, config: ConfigDict, workdi
 
         value, grads = jax.value_and_grad(loss)(state.trainable)
         finite = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(grads))
-        metrics = {"train/loss": value, "train/skipped": 1.0 - finite}
+        metrics = {"train/loss": value, "train/skipped_count": 1.0 - finite}
         return state.apply_gradients(grads, optimizer, finite), metrics
 
     step = jit_step(update, state, frozen, mesh)
@@ -91,5 +91,16 @@ def _fit(system, dataset: Dataset, users: np.ndarray, config: ConfigDict, workdi
         ranks = ranks_from_scores(scores, candidates, truth)
         return {f"validation/{name}": value for name, value in summarise(ranks).items()}
 
-    state = loop.run(config, workdir, state, batches, advance, phases, evaluate)
+    state = loop.run(
+        config.train,
+        workdir,
+        state,
+        batches,
+        advance,
+        phases,
+        evaluate,
+        stage=config.stage,
+        record=config.to_dict(),
+        trace=config.profile.steps,
+    )
     return restore_trainable(workdir, state.trainable, optimizer, "best")["params"]

@@ -6,7 +6,7 @@ and no row ends early. Ours decodes with the adapter merged and takes the faster
 TRL generates with transformers and is compared in its fastest variant, bfloat16 among them. What both
 compute as the log-probabilities of the same rows must be equal.
 
-The update: `grpo_step` with one prompt for its group, and with a copy of it for each completion, a group of
+The update: `grpo_update` with one prompt for its group, and with a copy of it for each completion, a group of
 its own. By tokens alone the ratio is G (P + R) / (P + G R); attention, where each completion meets the prompt
 in any case, lowers it. The model is wide and shallow, which comes nearest to the 8B's share of attention.
 """
@@ -30,10 +30,11 @@ from r2rec_jax.bench.models import (
 from r2rec_jax.bench.result import Row, fastest, paired_seconds, quickest, require_equal, row, serving
 from r2rec_jax.model.completion import CompletionBatch
 from r2rec_jax.model.policy import load_policy
-from r2rec_jax.rollout.engine import Engine, SamplingConfig
+from r2rec_jax.rollout.engine import Engine, Prompts, SamplingConfig
+from r2rec_jax.rollout.slots import Rollout
 from r2rec_jax.runtime.mesh import make_mesh, to_devices
-from r2rec_jax.train.grpo import GRPOBatch, grpo_step
-from r2rec_jax.train.jit import jit_step, place_state
+from r2rec_jax.train.compile import place_state
+from r2rec_jax.train.grpo import GRPOBatch, compile_update
 from r2rec_jax.train.objective import GRPOConfig, group_advantages
 from r2rec_jax.train.optimizer import make_optimizer
 from r2rec_jax.train.state import TrainState
@@ -61,19 +62,14 @@ class Trainer:
     def __init__(self, folder: Path, *, dtype: str = "float32", remat: str = "none"):
         config = run_config(folder, dtype=dtype, remat=remat)
         self.mesh = make_mesh()
-        self.policy = load_policy(config, self.mesh, seed=0)
-        model, optimizer = self.policy.model, make_optimizer(config, 1)
+        self.policy = load_policy(config.model, config.lora, self.mesh, seed=0)
+        model, optimizer = self.policy.model, make_optimizer(config.optimizer, 1)
         reference = self.policy.trainable
         self.frozen = {"base": self.policy.frozen, "reference": reference}
         # A copy: the state is donated to every step, the reference must outlive them all.
         self.state = TrainState.create(jax.tree.map(lambda x: x.copy(), reference), optimizer)
         self.state = place_state(self.state, self.mesh)
-        self._update = jit_step(
-            lambda state, frozen, batch: grpo_step(model, optimizer, SETTINGS, state, frozen, batch),
-            self.state,
-            self.frozen,
-            self.mesh,
-        )
+        self._update = compile_update(model, optimizer, SETTINGS, self.state, self.frozen, self.mesh, parts=1)
 
     def update(self, batch: GRPOBatch) -> dict:
         self.state, metrics = self._update(self.state, self.frozen, to_devices(batch, self.mesh))
@@ -118,8 +114,8 @@ def make_step(
         calls += 1
         prompt_BP = random_tokens(model.config, B, P, seed=calls)
         variables = {**trainer.policy.frozen, **trainer.state.trainable}
-        ids_B = np.arange(B, dtype=np.int32)
-        rollout = engine(variables, prompt_BP, length_B, samples=G, seed=calls, prompt_ids=ids_B)
+        prompts = Prompts(prompt_BP, length_B, np.arange(B, dtype=np.int32))
+        rollout = Rollout.of_groups(engine(variables, prompts, samples=G, seed=calls))
         assert rollout.length.min() == R
         advantage_BG, _ = group_advantages(rng.normal(size=(B, G)), scale_by_std=True)
         completions = CompletionBatch(prompt_BP, length_B, rollout.tokens, mask_NR)

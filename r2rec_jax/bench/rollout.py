@@ -15,7 +15,7 @@ from r2rec_jax.bench.models import LLAMA_25M, SMALLEST, random_tokens, write_mod
 from r2rec_jax.bench.result import Row, fastest, paired_seconds, require_equal, row, serving
 from r2rec_jax.model.huggingface import load_params
 from r2rec_jax.model.llama import Llama
-from r2rec_jax.rollout.engine import Engine, SamplingConfig
+from r2rec_jax.rollout.engine import Engine, Prompts, SamplingConfig
 from r2rec_jax.rollout.slots import Rollout
 
 SCRIPT, TARGET = "generate_transformers.py", 2.5
@@ -62,14 +62,8 @@ def make_generate(folder: Path, prompt_BP: np.ndarray, *, samples: int, tokens: 
     def generate() -> Rollout:
         nonlocal calls
         calls += 1
-        rollout = engine(
-            {"params": params},
-            prompt_BP,
-            np.full(B, P, np.int32),
-            samples=samples,
-            seed=calls,
-            prompt_ids=np.arange(B, dtype=np.int32),
-        )
+        prompts = Prompts(prompt_BP, np.full(B, P, np.int32), np.arange(B, dtype=np.int32))
+        rollout = Rollout.of_groups(engine({"params": params}, prompts, samples=samples, seed=calls))
         assert rollout.length.min() == tokens
         return rollout
 

@@ -5,13 +5,14 @@ from pathlib import Path
 
 from r2rec_jax.bench.result import Row
 from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.text_table import text_table
 from r2rec_jax.runtime.untrusted import parse_json
 
 
 def table(rows: list[Row], absent: str = "no peers' environment") -> str:
     """The rows aligned: medians, each with its spread, then ratio, target, limit and verdict. `absent` stands
     where a row has no peer."""
-    lines = [("", "ours", "peer", "ratio", "target", "limit", "met")]
+    columns, lines = ("", "ours", "peer", "ratio", "target", "limit", "met"), []
     for row in rows:
         peer = absent if row.peer is None else _value(row.peer, row.unit, row.spread[1])
         lines.append(
@@ -25,7 +26,7 @@ def table(rows: list[Row], absent: str = "no peers' environment") -> str:
                 {True: "yes", False: "NO", None: ""}[row.met],
             )
         )
-    return _aligned(lines)
+    return text_table(lines, columns)
 
 
 def read_rows(path: Path) -> list[dict]:
@@ -62,7 +63,8 @@ def drift(rows: list[Row], before: list[dict]) -> str:
     peer, that is a change of the ratio, which a busier machine moves less; else of our median.
     """
     earlier = {row["name"]: row for row in before}
-    lines = [("", "ours before", "now", "change", "ratio before", "now", "change", "verdict")]
+    columns = ("", "ours before", "now", "change", "ratio before", "now", "change", "verdict")
+    lines = []
     for row in rows:
         old = earlier.pop(row.name, None)
         if old is None:
@@ -89,17 +91,9 @@ def drift(rows: list[Row], before: list[dict]) -> str:
             )
         )
     lines += [(name, "", "", "", "", "", "", "gone") for name in earlier]
-    return _aligned(lines)
+    return text_table(lines, columns)
 
 
 def _value(median: float, unit: str, spread: float) -> str:
     digits = max(0, 2 - math.floor(math.log10(abs(median)))) if median else 0
     return f"{median:,.{digits}f} {unit} ±{spread:.0%}"
-
-
-def _aligned(lines: list[tuple[str, ...]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )

@@ -2,6 +2,7 @@
 
 from r2rec_jax.faithful.edits import EDITS, LIKENESSES, NEUTRAL
 from r2rec_jax.faithful.trials import OWN, REASONINGS
+from r2rec_jax.runtime.text_table import text_table
 
 EDIT_LABELS = {
     "cut": "a chain cut",
@@ -41,7 +42,8 @@ def _edits(name: str, edits: dict[str, dict]) -> str:
     if not edits:
         return f"{name}: no user's prompt could be edited: no chain ends in what both rated high"
     head = [f"{name}: the prompt", "users", "shift, by genre", *(f"less twin, {kind}" for kind in LIKENESSES)]
-    rows = [[*head, "moved", *(f"less {edit}" for edit in NEUTRAL), "another first"]]
+    columns = [*head, "moved", *(f"less {edit}" for edit in NEUTRAL), "another first"]
+    rows = []
     for edit in EDITS:
         if edit in edits:
             found = edits[edit]
@@ -50,11 +52,12 @@ def _edits(name: str, edits: dict[str, dict]) -> str:
             row += [_plain(found["moved"])]
             row += [_difference(found.get("moved_less", {}).get(neutral)) for neutral in NEUTRAL]
             rows.append([*row, _plain(found["top_changed"])])
-    return _aligned(rows)
+    return text_table(rows, columns)
 
 
 def _reasonings(name: str, reasonings: dict[str, dict]) -> str:
-    rows = [[f"{name}: the reasoning", "HR@1", "less own", "same first", "Kendall's tau"]]
+    columns = (f"{name}: the reasoning", "HR@1", "less own", "same first", "Kendall's tau")
+    rows = []
     for kind in (OWN, *REASONINGS):
         if found := reasonings.get(kind):
             row = [REASONING_LABELS.get(kind, kind), _mean(found["hr@1"], sign="")]
@@ -64,27 +67,21 @@ def _reasonings(name: str, reasonings: dict[str, dict]) -> str:
                 _plain(found.get("tau")),
             ]
             rows.append(row)
-    return _aligned(rows)
+    return text_table(rows, columns)
 
 
 def _facts(name: str, facts: dict) -> str:
     if not facts["statements"]:
         return ""
     checked = facts["statements"] - facts["unchecked"]
-    rows = [[f"{name}: what it states", "number", "unsupported", "rate"]]
+    columns = (f"{name}: what it states", "number", "unsupported", "rate")
     rate = _mean(facts["unsupported_rate"], sign="")
-    rows.append(["statements that could be checked", str(checked), str(facts["unsupported"]), rate])
+    rows = [["statements that could be checked", str(checked), str(facts["unsupported"]), rate]]
     for kind, found in facts["facts"].items():
         rate = _mean(found["rate"], sign="")
         rows.append([f"  {kind}", str(found["facts"]), str(found["unsupported"]), rate])
     rows.append(["statements that could not", str(facts["unchecked"]), "", ""])
-    return _aligned(rows)
-
-
-def _aligned(rows: list[list[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
+    return text_table(rows, columns)
 
 
 def _mean(found: dict, sign: str = "+") -> str:

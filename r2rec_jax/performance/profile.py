@@ -150,10 +150,10 @@ def _utilisation(config: ConfigDict, mesh: Mesh, steps: list[Step], ceilings: di
         each = (update_flops(c, s.shapes, frozen=frozen, reference=reference) for s in steps)
         return updates * sum(each)
 
-    tokens = sum((1 - step.padding) * tokens(step.shapes) for step in steps)
+    count = sum((1 - step.padding) * tokens(step.shapes) for step in steps)
     of_update = {
         "seconds": seconds / len(steps),
-        "tokens_per_s": updates * tokens / seconds,
+        "tokens_per_s": updates * count / seconds,
         "lora": "lora" in policy.trainable,
     }
     for name, frozen in (("4n", True), ("6n", False)):
@@ -178,7 +178,7 @@ def _rollout(config: ConfigDict, policy, mesh: Mesh, steps: list[Step], ceilings
     seconds = sum(step.phases["rollout"] for step in steps)
     return {
         "seconds": seconds / len(steps),
-        "tokens_per_s": sum(step.metrics["rollout/tokens"] for step in steps) / seconds,
+        "tokens_per_s": sum(step.metrics["rollout/token_count"] for step in steps) / seconds,
         "at_best_s": (prefill + decode) / len(steps),
         "of_best": (prefill + decode) / seconds,
     }

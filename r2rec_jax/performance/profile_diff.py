@@ -2,12 +2,13 @@
 
 from collections import Counter
 
-from r2rec_jax.performance.profile_text import columns
+from r2rec_jax.runtime.text_table import text_table
 
 ALIKE = ("stage", "model", "device", "devices", "mesh", "jax", "shapes")  # what two profiles should share
 FEWEST, MOST = 0.005, 20  # least difference that is told, as a share of A's step; and how many
 UNEQUAL = 1.25  # ceilings that differ by that factor on one device were not measured in equal quiet
 _CEILINGS = ("flops", "bandwidth")
+_DIFFERENCE = ("A, s", "B, s", "B - A")
 
 
 def compare(a: dict, b: dict) -> str:
@@ -20,9 +21,8 @@ def _head(a: dict, b: dict) -> list[str]:
     lines = [f"{name} differs: {a[name]} in A, {b[name]} in B" for name in ALIKE if a[name] != b[name]]
     if a["device"] == b["device"] and any(_differ(a["ceilings"][x], b["ceilings"][x]) for x in _CEILINGS):
         lines.append("the ceilings differ: the machine was not as quiet both times, and times do not compare")
-    rows = [("", "A", "B", "B / A")]
     u, v = a["utilisation"]["update"], b["utilisation"]["update"]
-    rows += [
+    rows = [
         _row("step, s", a["steps"]["median_s"], b["steps"]["median_s"]),
         _row("update, tokens/s", u["tokens_per_s"], v["tokens_per_s"]),
         _row("update, MFU with 4N, %", 100 * u["mfu_4n"], 100 * v["mfu_4n"]),
@@ -33,13 +33,13 @@ def _head(a: dict, b: dict) -> list[str]:
         _row("ceiling, GFLOP/s", a["ceilings"]["flops"] / 1e9, b["ceilings"]["flops"] / 1e9),
         _row("ceiling, GB/s", a["ceilings"]["bandwidth"] / 1e9, b["ceilings"]["bandwidth"] / 1e9),
     ]
-    return lines + columns(rows)
+    return [*lines, text_table(rows, ("", "A", "B", "B / A"), align="lr")]
 
 
 def _phases(a: dict, b: dict) -> list[str]:
     before, after = ({one["name"]: one["seconds"] for one in profile["phases"]} for profile in (a, b))
-    rows = [("phase", "A, s", "B, s", "B - A")]
-    return columns(rows + [_difference(name, before, after) for name in before | after])
+    rows = [_difference(name, before, after) for name in before | after]
+    return [text_table(rows, ("phase", *_DIFFERENCE), align="lr")]
 
 
 def _scopes(a: dict, b: dict) -> list[str]:
@@ -58,10 +58,11 @@ def _scopes(a: dict, b: dict) -> list[str]:
     changed.sort(key=lambda name: -abs(after[name] - before[name]))
     if not changed:
         return [f"no scope differs by {FEWEST:.1%} of A's step"]
-    rows = [("scope, the largest difference first", "A, s", "B, s", "B - A")]
+    rows = [_difference(name, before, after) for name in changed[:MOST]]
+    columns = ("scope, the largest difference first", *_DIFFERENCE)
     left = len(changed) - MOST
     rest = [f"and {left} more"] if left > 0 else []
-    return columns(rows + [_difference(name, before, after) for name in changed[:MOST]]) + rest
+    return [text_table(rows, columns, align="lr"), *rest]
 
 
 def _programs(a: dict, b: dict) -> list[str]:
@@ -84,7 +85,7 @@ def _programs(a: dict, b: dict) -> list[str]:
                 rows.append((f"{name}: {what}", f"{x:,.0f}", f"{y:,.0f}", f"{y - x:+,.0f}"))
     if not rows:
         return ["the programs' HLO counts the same"]
-    return columns([("HLO", "A", "B", "B - A"), *rows])
+    return [text_table(rows, ("HLO", "A", "B", "B - A"), align="lr")]
 
 
 def _differ(a: float, b: float) -> bool:

@@ -1,5 +1,7 @@
 """A profile as text."""
 
+from r2rec_jax.runtime.text_table import text_table
+
 FEWEST = 0.01  # share of the device's time below which a scope is summed with its like
 BUSY = 0.25  # spread of the steps above which the table warns
 
@@ -33,16 +35,16 @@ def _head(p: dict) -> list[str]:
 
 def _phases(p: dict) -> list[str]:
     idle = p["idle"]["by_phase"]
-    rows = [("phase", "seconds", "share", "device idle, s")]
-    rows += [
+    rows = [
         (one["name"], f"{one['seconds']:.4f}", f"{one['share']:.1%}", f"{idle.get(one['name'], 0.0):.4f}")
         for one in p["phases"]
     ]
-    return columns(rows)
+    return [text_table(rows, ("phase", "seconds", "share", "device idle, s"), align="lr")]
 
 
 def _scopes(p: dict) -> list[str]:
-    rows = [("program / scope", "seconds", "share", "GFLOP", "GB", "GFLOP/s", "GB/s", "bound", "of bound")]
+    columns = ("program / scope", "seconds", "share", "GFLOP", "GB", "GFLOP/s", "GB/s", "bound", "of bound")
+    rows = []
     for program in p["programs"]:
         if program["share"] < FEWEST:
             continue
@@ -58,7 +60,7 @@ def _scopes(p: dict) -> list[str]:
         small = sum(one["seconds"] for one in scopes if one["share"] < FEWEST)
         share = sum(one["share"] for one in scopes if one["share"] < FEWEST)
         rows.append(("  smaller ones", f"{small:.4f}", f"{share:.1%}", *[""] * 6))
-    return columns(rows)
+    return [text_table(rows, columns, align="lr")]
 
 
 def _priced(name: str, one: dict) -> tuple[str, ...]:
@@ -116,14 +118,3 @@ def _rate(value: float, unit: str) -> str:
         if value >= factor:
             return f"{value / factor:.4g} {prefix}{unit}"
     return f"{value / 1e6:.4g} M{unit}"
-
-
-def columns(rows: list[tuple[str, ...]]) -> list[str]:
-    """Aligned: the first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(x.rjust(w) for x, w in zip(row[1:], widths[1:], strict=True))]
-        ).rstrip()
-        for row in rows
-    ]

@@ -20,11 +20,10 @@ from r2rec_jax.rollout.engine import Engine, Prompts, SamplingConfig
 from r2rec_jax.rollout.weights import decoder_shardings, decoder_variables
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import batch_sharding, replicated, shardings
-from r2rec_jax.train.grpo import GRPOBatch, grpo_step
-from r2rec_jax.train.jit import jit_step
+from r2rec_jax.train import grpo, supervised
+from r2rec_jax.train.grpo import GRPOBatch
 from r2rec_jax.train.objective import objective
 from r2rec_jax.train.optimizer import make_optimizer
-from r2rec_jax.train.sft import sft_step
 from r2rec_jax.train.state import TrainState
 
 # What a plan takes for a model that is not on this machine: the `config.json` it is published with.
@@ -104,18 +103,13 @@ def abstract_policy(config: ConfigDict, mesh: Mesh) -> Policy:
 
 def update(config: ConfigDict, policy: Policy, mesh: Mesh, shapes: Shapes) -> jax.stages.Lowered:
     """The SFT, pretraining or GRPO step, lowered for this mesh as launch.train jits it."""
-    optimizer = make_optimizer(config, config.train.steps)
+    optimizer = make_optimizer(config.optimizer, config.train.steps)
     state = _abstract_state(policy.trainable, optimizer, mesh)
-    model, parts = policy.model, shapes.parts
     if config.stage != "grpo":
-        step = jit_step(
-            lambda state, frozen, batch: sft_step(model, optimizer, state, frozen, batch, config.seed, parts),
-            state,
-            policy.frozen,
-            mesh,
+        step = supervised.compile_update(
+            policy.model, optimizer, state, policy.frozen, mesh, seed=config.seed, parts=shapes.parts
         )
         return step.lower(state, policy.frozen, completions(shapes, mesh))
-    settings = objective(config)
     frozen = {"base": policy.frozen, "reference": policy.trainable}
     rows = _rows_on(mesh)
     batch = GRPOBatch(
@@ -123,12 +117,7 @@ def update(config: ConfigDict, policy: Policy, mesh: Mesh, shapes: Shapes) -> ja
         advantage=rows((shapes.N,), jnp.float32),
         sampler_logprobs=rows((shapes.N, shapes.R), jnp.float32),
     )
-    step = jit_step(
-        lambda state, frozen, batch: grpo_step(model, optimizer, settings, state, frozen, batch, parts),
-        state,
-        frozen,
-        mesh,
-    )
+    step = grpo.compile_update(policy.model, optimizer, objective(config), state, frozen, mesh, shapes.parts)
     return step.lower(state, frozen, batch)
 
 

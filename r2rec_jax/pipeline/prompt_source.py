@@ -30,6 +30,11 @@ class Prompt:
     dropped_chains: int = 0
     dropped_likes: int = 0
 
+    @property
+    def id(self) -> int:
+        """The user: what the prompt's completions depend on besides seed and index."""
+        return self.record.user
+
 
 class RankingPrompts:
     """Prompt k is user k's; the same whatever the order or the number of workers.

@@ -12,12 +12,11 @@ from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.config import PromptConfig
 from r2rec_jax.rank.config import MODES
 from r2rec_jax.rank.self_consistency import self_consistent
-from r2rec_jax.rollout.completions import check_numbers, ids, rank_users
+from r2rec_jax.rollout.completions import check_numbers, complete, complete_and_parse
 from r2rec_jax.rollout.constrain import JOINER, OPENING, spelt
 from r2rec_jax.rollout.engine import Engine, SamplingConfig
 from r2rec_jax.rollout.likelihood import continuation_logprobs
-from r2rec_jax.rollout.parsed_completion import Judged, judge_scores
-from r2rec_jax.rollout.queue import generate
+from r2rec_jax.rollout.parsed_completion import ParsedCompletion, completion_from_scores
 from r2rec_jax.runtime.errors import UserError
 
 FILLS = 8  # prompts of a block for each slot
@@ -72,7 +71,7 @@ class PolicyRanker:
 
     def __call__(
         self, variables: dict, prompts: list[Prompt], config: PromptConfig, *, seed: int, wanted: Set[int]
-    ) -> Iterator[tuple[int, int, Judged]]:
+    ) -> Iterator[tuple[int, int, ParsedCompletion]]:
         """(k, run, what was read) of at least the prompts k in `wanted`; `config` is the `prompt` section.
 
         Prompts are ranked in blocks that depend on `prompts` alone, and a block whole or not at all. So
@@ -92,11 +91,13 @@ class PolicyRanker:
                     said = judged[run * self.samples : (run + 1) * self.samples]
                     yield block[place], run, said[0] if len(said) == 1 else self_consistent(said, places)
 
-    def _by_answer(self, variables, asked, config, seed) -> Iterator[tuple[int, list[Judged]]]:
+    def _by_answer(self, variables, asked, config, seed) -> Iterator[tuple[int, list[ParsedCompletion]]]:
         samples = self.runs * self.samples
-        return rank_users(self.engine, variables, asked, self.chat, config, seed=seed, samples=samples)
+        return complete_and_parse(
+            self.engine, variables, asked, self.chat, config, seed=seed, samples=samples
+        )
 
-    def _by_likelihood(self, variables, asked, config, seed) -> Iterator[tuple[int, list[Judged]]]:
+    def _by_likelihood(self, variables, asked, config, seed) -> Iterator[tuple[int, list[ParsedCompletion]]]:
         thoughts = self.reason(variables, asked, config, seed)
         samples = len(thoughts) // len(asked)
         prompts = [prompt for prompt in asked for _ in range(samples)]
@@ -106,7 +107,9 @@ class PolicyRanker:
             read = []
             for row in rows:
                 reasoning, cut = self.chat.decode(thoughts[row].tokens), thoughts[row].truncated
-                read.append(judge_scores(prompt, score_BC[row], config, reasoning=reasoning, truncated=cut))
+                read.append(
+                    completion_from_scores(prompt, score_BC[row], config, reasoning=reasoning, truncated=cut)
+                )
             yield k, read
 
     def reason(self, variables: dict, asked: list[Prompt], config: PromptConfig, seed: int) -> list[Thought]:
@@ -115,8 +118,7 @@ class PolicyRanker:
         samples = self.runs * self.samples
         if not config.reasoning:
             return [Thought([], False)] * len(asked) * samples
-        rows = [prompt.tokens for prompt in asked]
-        ended = generate(self.engine, variables, rows, ids(asked), config.buckets, seed=seed, samples=samples)
+        ended = complete(self.engine, variables, asked, config.buckets, samples=samples, seed=seed)
         found = []
         for k, rollout in sorted(ended, key=lambda pair: pair[0]):
             check_numbers(rollout.logprobs, asked[k])

@@ -1,6 +1,7 @@
 """Tables as Markdown and as text for a terminal."""
 
 from r2rec_jax.report.result_table import GROUPS, METRICS, Row, Table
+from r2rec_jax.runtime.text_table import text_table
 
 LEAD = "R2Rec's HR@1 less its (95%)"
 LEGEND = (
@@ -28,17 +29,14 @@ def markdown(table: Table) -> str:
 
 def text(table: Table) -> str:
     """The table for a terminal, aligned: HR@1 with its interval and the paper's, HR@3, NDCG@3."""
-    width = max(len(row.name) for row in table.rows)
-    lines = [f"{'':{width}}  HR@1  95% interval  paper  HR@3  NDCG@3"]
+    head = ("", "HR@1", "95% interval", "paper", "HR@3", "NDCG@3", "")
+    rows = []
     for row in sorted(table.rows, key=lambda row: list(GROUPS).index(row.group)):
-        paper = decimal(row.paper.hr_1) if row.paper else ""
-        said = f"{'':18}  {paper:5}  {row.missing}"
-        if row.measured:
-            interval = "-".join(map(decimal, row.ci95["hr@1"]))
-            hr_1, hr_3, ndcg_3 = (decimal(row.measured[metric]) for metric in METRICS)
-            said = f"{hr_1}  {interval:12}  {paper:5}  {hr_3}  {ndcg_3}"
-        lines.append(f"{row.name:{width}}  {said}".rstrip())
-    return "\n".join([*lines, *(["", table.note] if table.note else [])])
+        hr_1, hr_3, ndcg_3 = (_ours(row, metric) for metric in METRICS)
+        rows.append(
+            (row.name, hr_1, _interval(row, "hr@1"), _published(row, "hr@1"), hr_3, ndcg_3, row.missing)
+        )
+    return "\n".join([text_table(rows, head), *(["", table.note] if table.note else [])])
 
 
 def decimal(value: float) -> str:
@@ -66,9 +64,8 @@ def _cells(row: Row) -> list[str]:
     for k, metric in enumerate(METRICS):
         ours = _cell(row.missing) if k == 0 else ""
         if row.measured:
-            low, high = row.ci95[metric]
-            ours = f"{decimal(row.measured[metric])} ({decimal(low)}-{decimal(high)})"
-        paper = decimal(row.paper.metrics()[metric]) if row.paper else ""
+            ours = f"{_ours(row, metric)} ({_interval(row, metric)})"
+        paper = _published(row, metric)
         cells += [ours, paper + ("†" if paper and metric == "ndcg@3" and row.paper.misprint else "")]
     if not row.measured:
         return [*cells, "", "", "", ""]
@@ -79,6 +76,18 @@ def _cells(row: Row) -> list[str]:
         duration(row.wall_s) if row.wall_s else "",
         lead_text(row),
     ]
+
+
+def _ours(row: Row, metric: str) -> str:
+    return decimal(row.measured[metric]) if row.measured else ""
+
+
+def _interval(row: Row, metric: str) -> str:
+    return "-".join(map(decimal, row.ci95[metric])) if row.measured else ""
+
+
+def _published(row: Row, metric: str) -> str:
+    return decimal(row.paper.metrics()[metric]) if row.paper else ""
 
 
 def _line(cells: list[str]) -> str:

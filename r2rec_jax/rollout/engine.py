@@ -135,35 +135,13 @@ class Engine:
         return placed
 
     def __call__(
-        self,
-        variables,
-        prompt_BP,
-        prompt_length_B,
-        *,
-        samples: int,
-        seed: int,
-        prompt_ids,
-        possible: Rankings | None = None,
-        receive: Callable[[int, Rollout], None] | None = None,
-    ) -> Rollout:
-        """Samples G = `samples` responses to each prompt: a Rollout of B * G rows, on the host.
-
-        `variables` are the model's, adapters included when it has them; the prompts are told of in
-        `Prompts`. `receive` gets (index of a prompt, its G rows) as soon as the last of them has ended.
-        """
-        whole = Rollout.empty(len(prompt_BP) * samples, self.sampling.max_tokens)
-        prompts = Prompts(prompt_BP, prompt_length_B, prompt_ids, possible)
-        for b, group in self.groups(variables, prompts, samples=samples, seed=seed):
-            whole[b * samples : (b + 1) * samples] = group
-            if receive is not None:
-                receive(b, group)
-        return whole
-
-    def groups(
-        self, variables, prompts: Prompts, *, samples: int, seed: int
+        self, variables: dict, prompts: Prompts, *, samples: int, seed: int
     ) -> Iterator[tuple[int, Rollout]]:
-        """As a call, prompt by prompt in the order in which their last rows end; the device goes on with
-        the others meanwhile."""
+        """Samples G = `samples` responses to each prompt: yields (index of a prompt, its G rows, on the host)
+        as soon as the last of them has ended; the device goes on with the others meanwhile.
+
+        `variables` are the model's, adapters included when it has them.
+        """
         c, B = self.sampling, len(prompts.tokens)
         if prompts.possible is not None:
             constrain.check_budget(prompts.possible, c.max_tokens)

@@ -12,7 +12,7 @@ from r2rec_jax.runtime.plain_text import plain
 
 
 @dataclasses.dataclass(frozen=True)
-class Judged:
+class ParsedCompletion:
     """One completion, read.
 
     truth_rank: of the truth in a valid answer, from 1; 0 for a miss, and for an answer that breaks the form
@@ -32,7 +32,9 @@ class Judged:
     truncated: bool
 
 
-def judge(prompt: Prompt, tokens: np.ndarray, truncated: bool, chat: Chat, config: ConfigDict) -> Judged:
+def parse_completion(
+    prompt: Prompt, tokens: np.ndarray, truncated: bool, chat: Chat, config: ConfigDict
+) -> ParsedCompletion:
     """Reads one completion: `tokens` int32 [length], without padding; `config` is the `prompt` section."""
     said = tokens.tolist()
     # Without reasoning the prompt has closed the block for it (pipeline/prompt_source.py).
@@ -41,7 +43,7 @@ def judge(prompt: Prompt, tokens: np.ndarray, truncated: bool, chat: Chat, confi
     return _judged(prompt, reasoning, answer, ranking, truncated)
 
 
-def judge_text(prompt: Prompt, text: str, truncated: bool, config: ConfigDict) -> Judged:
+def parse_reply(prompt: Prompt, text: str, truncated: bool, config: ConfigDict) -> ParsedCompletion:
     """Reads a server's reply: what stands before the line of the answer is reasoning, and so is a think
     block, whatever it holds."""
     thought, _, said = text.rpartition(MARKERS["end_think"])
@@ -53,9 +55,9 @@ def judge_text(prompt: Prompt, text: str, truncated: bool, config: ConfigDict) -
     return _judged(prompt, reasoning, answer or None, ranking, truncated)
 
 
-def judge_scores(
+def completion_from_scores(
     prompt: Prompt, score_C: np.ndarray, config: ConfigDict, *, reasoning: str = "", truncated: bool = False
-) -> Judged:
+) -> ParsedCompletion:
     """Candidates ranked by score, the highest first, all of them; equal ones in the prompt's order."""
     order = np.argsort(-score_C, kind="stable").tolist()
     names = [str(k + 1) if config.answer == "numbers" else prompt.titles[k] for k in order]
@@ -63,9 +65,11 @@ def judge_scores(
     return _judged(prompt, reasoning, answer, Ranking(order, True), truncated)
 
 
-def _judged(prompt: Prompt, reasoning: str, answer: str | None, ranking: Ranking, truncated: bool) -> Judged:
+def _judged(
+    prompt: Prompt, reasoning: str, answer: str | None, ranking: Ranking, truncated: bool
+) -> ParsedCompletion:
     truth = int(np.flatnonzero(prompt.record.candidates == prompt.record.truth)[0])
     lenient = rank_of(ranking, truth)
     rank = lenient if ranking.valid else 0
     statements = count_statements(reasoning)
-    return Judged(prompt, reasoning, answer, ranking, rank, lenient, statements, truncated)
+    return ParsedCompletion(prompt, reasoning, answer, ranking, rank, lenient, statements, truncated)

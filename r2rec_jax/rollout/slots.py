@@ -1,7 +1,7 @@
 """The host's book of a rollout: which prompt is in which slot, and what its rows have said so far."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -25,6 +25,13 @@ class Rollout:
     def empty(cls, N: int, R: int) -> "Rollout":
         tokens, logprobs = np.zeros((N, R), np.int32), np.zeros((N, R), np.float32)
         return cls(tokens, np.zeros(N, np.int32), np.zeros(N, bool), np.zeros((N, R), bool), logprobs)
+
+    @classmethod
+    def of_groups(cls, groups: Iterable[tuple[int, "Rollout"]]) -> "Rollout":
+        """The rows of all prompts, in the prompts' order, from (prompt, its rows) in any order."""
+        found = [group for _, group in sorted(groups, key=lambda pair: pair[0])]
+        arrays = ([getattr(group, field.name) for group in found] for field in dataclasses.fields(cls))
+        return cls(*map(np.concatenate, arrays))
 
     def __getitem__(self, rows: slice) -> "Rollout":
         return Rollout(*(getattr(self, field.name)[rows] for field in dataclasses.fields(self)))

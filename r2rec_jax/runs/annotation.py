@@ -95,11 +95,15 @@ def _teacher(config: ConfigDict, chat: Chat, catalog, words):
     if c.teacher == "openai":
         return ServerTeacher(c, spent=0.0)
     if c.teacher == "local":
-        policy = load_policy(config, make_mesh(**config.mesh), config.seed)
+        policy = load_policy(config.model, config.lora, make_mesh(**config.mesh), config.seed)
         adapter = policy.trainable
         if c.local.init:
             adapter = restore_trainable(
-                c.local.init, adapter, make_optimizer(config, steps=1), config.restore, config
+                c.local.init,
+                adapter,
+                make_optimizer(config.optimizer, steps=1),
+                config.restore,
+                {"model": config.model, "lora": config.lora},
             )
         variables = {**policy.frozen, **adapter}
         return LocalTeacher(c, chat, policy.model, variables, buckets=config.prompt.buckets, seed=config.seed)

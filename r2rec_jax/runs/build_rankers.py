@@ -18,10 +18,10 @@ from r2rec_jax.prompts.config import PromptConfig
 from r2rec_jax.rank.config import KINDS, SystemConfig
 from r2rec_jax.rank.policy_ranker import PolicyRanker
 from r2rec_jax.rank.server_ranker import ServerRanker
-from r2rec_jax.rank.tallrec_ranker import LikingRanker
+from r2rec_jax.rank.tallrec_ranker import TALLRecRanker
 from r2rec_jax.rollout.completions import check_prompts
 from r2rec_jax.rollout.engine import SamplingConfig
-from r2rec_jax.rollout.parsed_completion import Judged
+from r2rec_jax.rollout.parsed_completion import ParsedCompletion
 from r2rec_jax.runtime.checksum import of_arrays
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.fields import read, values
@@ -31,7 +31,7 @@ from r2rec_jax.train.optimizer import make_optimizer
 from r2rec_jax.train.state import restore_trainable
 
 # Given the users wanted, (k, run, what was read) of at least those users k, as each ends.
-Rank = Callable[[Set[int]], Iterator[tuple[int, int, Judged]]]
+Rank = Callable[[Set[int]], Iterator[tuple[int, int, ParsedCompletion]]]
 
 
 def prompt_section(prompt: PromptConfig, system: SystemConfig, name: str) -> PromptConfig:
@@ -88,11 +88,12 @@ def make_policies(
     `adapters` gets the checksum of each system's adapter. The function raises UserError as `make_rankers`
     does.
     """
-    optimizer = make_optimizer(config, steps=1)
+    base = {"model": config.model, "lora": config.lora}
+    optimizer = make_optimizer(config.optimizer, steps=1)
 
     @functools.cache
     def plain() -> Policy:
-        return load_policy(config, mesh, config.seed)
+        return load_policy(config.model, config.lora, mesh, config.seed)
 
     @functools.cache
     def hybrid() -> Policy:
@@ -103,7 +104,7 @@ def make_policies(
         policy = hybrid() if sections[name].item_tokens else plain()
         trainable, adapter = policy.trainable, config.systems[name].adapter
         if adapter:
-            trainable = restore_trainable(adapter, trainable, optimizer, config.restore, config)
+            trainable = restore_trainable(adapter, trainable, optimizer, config.restore, base)
             adapters[name] = of_arrays(trainable)
         return policy.model, {**policy.frozen, **trainable}
 
@@ -155,7 +156,7 @@ def make_rankers(
             case "tallrec":
                 model, variables = adapted(name)
                 # Two answers to a question: half as many users make as many rows as another system's.
-                rank = LikingRanker(model, source(section), mesh, max(1, config.evaluate.batch_size // 2))
+                rank = TALLRecRanker(model, source(section), mesh, max(1, config.evaluate.batch_size // 2))
                 return lambda wanted: rank(variables, wanted)
             case "server":
                 own = {

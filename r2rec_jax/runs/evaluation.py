@@ -22,8 +22,9 @@ from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.rank.results import UserLines, write_metrics
 from r2rec_jax.runs.build_rankers import Rank, make_rankers, prompt_section, sections_and_runs
 from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.text_table import text_table
 from r2rec_jax.runtime.workdir import claim, require_same_inputs
-from r2rec_jax.train.scoring import Scored, Scorer
+from r2rec_jax.train.reward_runner import RewardedCompletion, RewardRunner
 
 # Of all runs of all users: name in metrics.json -> in a line.
 RATES = {"valid_rate": "valid", "truncation_rate": "truncated", "statements": "statements"}
@@ -51,7 +52,7 @@ def evaluate(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, di
         raise UserError(f"{config.data.folder} has no evaluation users: set data.sizes.evaluation")
     checksums: dict[str, int] = {}
     rankers = make_rankers(config, sections, runs, chat, dataset, users, checksums)
-    scorer = Scorer(config, chat)
+    scorer = RewardRunner(chat, config.prompt, config.reward, config.data.folder)
     claim(workdir, config, overwrite)
     require_same_inputs(workdir, checksums)
 
@@ -66,7 +67,13 @@ def evaluate(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, di
 
 
 def _rank(
-    name: str, rank: Rank, runs: int, users: np.ndarray, dataset: Dataset, scorer: Scorer, lines: UserLines
+    name: str,
+    rank: Rank,
+    runs: int,
+    users: np.ndarray,
+    dataset: Dataset,
+    scorer: RewardRunner,
+    lines: UserLines,
 ) -> None:
     """Adds the lines of system `name` that are not there yet."""
     everything = itertools.product(range(len(users)), range(runs))
@@ -81,7 +88,7 @@ def _rank(
     with progress:
         for k, run, judged in rank({k for k, _ in missing}):
             if (name, run, users[k]) not in lines:
-                (paid,) = scorer.pay([judged])
+                (paid,) = scorer.score([judged])
                 wall_s = round(time.monotonic() - start, 4)
                 said = _line(run, paid, dataset)
                 lines.append(name, run, users[k], judged.truth_rank, **said, wall_s=wall_s)
@@ -109,9 +116,9 @@ def _measured(
     return systems, compared
 
 
-def _line(run: int, paid: Scored, dataset: Dataset) -> dict:
+def _line(run: int, paid: RewardedCompletion, dataset: Dataset) -> dict:
     """What a line says besides ranks. A prompt is that of all runs, and told once."""
-    judged, prompt = paid.judged, paid.judged.prompt
+    judged, prompt = paid.completion, paid.completion.prompt
     places = [None if k is None else prompt.titles[k] for k in judged.ranking.places]
     items = prompt.record.candidates.tolist()
     item_ids = [dataset.catalog.item_ids[item] for item in items]
@@ -144,17 +151,13 @@ def _rates(lines: list[dict]) -> dict[str, float]:
 def table(systems: dict[str, dict]) -> str:
     """The systems as aligned text, HR@1 with its 95% interval; of those that answer in words also HR@1 of
     whatever could be read, called lenient."""
-    rows = [
-        f"{'system':<14}{'HR@1':>6}  {'95% interval':<14}{'HR@3':>6}{'NDCG@3':>8}"
-        f"{'valid':>7}{'lenient HR@1':>14}{'reward':>8}"
-    ]
+    head = ("system", "HR@1", "95% interval", "HR@3", "NDCG@3", "valid", "lenient HR@1", "reward")
+    rows = []
     for name, row in systems.items():
         low, high = row["ci95"]["hr@1"]
-        extra = ""
+        hr_1, hr_3, ndcg_3 = (f"{row[metric]:.3f}" for metric in ("hr@1", "hr@3", "ndcg@3"))
+        in_words = [""] * 3
         if "reward" in row:
-            extra = f"{row['valid_rate']:>7.3f}{row['lenient']['hr@1']:>14.3f}{row['reward']:>8.3f}"
-        numbers = (
-            f"{row['hr@1']:>6.3f}  {f'[{low:.3f}, {high:.3f}]':<14}{row['hr@3']:>6.3f}{row['ndcg@3']:>8.3f}"
-        )
-        rows.append(f"{name:<14}{numbers}{extra}")
-    return "\n".join(rows)
+            in_words = [f"{row['valid_rate']:.3f}", f"{row['lenient']['hr@1']:.3f}", f"{row['reward']:.3f}"]
+        rows.append((name, hr_1, f"[{low:.3f}, {high:.3f}]", hr_3, ndcg_3, *in_words))
+    return text_table(rows, head, align="lr")

@@ -13,6 +13,7 @@ from r2rec_jax.prompts.prompt_audit import audit_prompts
 from r2rec_jax.runtime import build_stamp
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.lock import locked
+from r2rec_jax.runtime.text_table import text_table
 
 OTHERS = ("folder", "raw", "workers")  # settings of the section that make no difference, `raw` as a path
 CLOCKS = {prepared.TIME: "time", prepared.ORDER: "their order in the file"}
@@ -57,13 +58,18 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
         )
     manifest = prepared.read_manifest(workdir)
     counts = manifest["counts"]
-    for name, count in (counts | counts.pop("split") | manifest["rules"] | ties).items():
-        print(f"{name:>33}  {count:,}")
-    print(f"{'chains audited':>33}  {checked:,}")
-    print(f"{'users of the split without chains':>33}  {alone:,}")
-    print(f"{'ratings on the scale':>33}  {dataset.scale}")
-    print(f"{'a like is above':>33}  {dataset.split.like_above:g}")
-    print(f"{'rows are ordered by':>33}  {CLOCKS[dataset.clock]}")
-    print(f"{'candidates':>33}  sha256 {manifest['candidates_sha256']}")
+    rows = {
+        name: f"{count:,}"
+        for name, count in (counts | counts.pop("split") | manifest["rules"] | ties).items()
+    }
+    rows |= {
+        "chains audited": f"{checked:,}",
+        "users of the split without chains": f"{alone:,}",
+        "ratings on the scale": dataset.scale,
+        "a like is above": f"{dataset.split.like_above:g}",
+        "rows are ordered by": CLOCKS[dataset.clock],
+        "candidates": f"sha256 {manifest['candidates_sha256']}",
+    }
+    print(text_table(rows.items(), align="rl"))
     for warning in rules.warnings:
         print(f"WARNING  {warning}")

@@ -1,19 +1,29 @@
 """This repository's own model as the teacher."""
 
+import dataclasses
+
 import numpy as np
 
 from r2rec_jax.model.llama import Llama
 from r2rec_jax.pipeline.prompt_source import open_turn
 from r2rec_jax.prompts.chat import Chat
+from r2rec_jax.rollout.completions import complete
 from r2rec_jax.rollout.config import RolloutConfig
 from r2rec_jax.rollout.engine import Engine, SamplingConfig
-from r2rec_jax.rollout.queue import generate
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.teachers.config import AnnotateConfig
 from r2rec_jax.teachers.question import TASKS
 from r2rec_jax.teachers.request import Ask, Receive, Reply
 
 MULTIPLE = 256  # padded length of what is longer than every bucket, since a hint makes prompts longer
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _AskPrompt:
+    """A question as `complete` takes it."""
+
+    tokens: np.ndarray
+    id: int
 
 
 class LocalTeacher:
@@ -46,17 +56,19 @@ class LocalTeacher:
 
     def __call__(self, asks: list[Ask], receive: Receive) -> None:
         hint = self.config.hint
-        rows = [np.array(open_turn(self.chat, ask.text, not hint), np.int32) for ask in asks]
-        longest = max(len(row) for row in rows)
+        prompts = [
+            _AskPrompt(np.array(open_turn(self.chat, ask.text, not hint), np.int32), self._id(ask))
+            for ask in asks
+        ]
+        longest = max(len(prompt.tokens) for prompt in prompts)
         self._check(longest)
         widths = (*self.buckets, -(-longest // MULTIPLE) * MULTIPLE)
-        ids = [self._id(ask) for ask in asks]
-        for k, rollout in generate(self.engine, self.variables, rows, ids, widths, seed=self.seed):
+        for k, rollout in complete(self.engine, self.variables, prompts, widths, samples=1, seed=self.seed):
             said = rollout.tokens[0, : rollout.length[0]].tolist()
             reasoning, answer = self.chat.split([self.chat.end_think, *said] if hint else said)
             text = "\n".join(filter(None, (reasoning, answer)))
             fault = "truncated" if rollout.truncated[0] else None
-            receive(asks[k], Reply(text, fault, len(rows[k]), len(said)))
+            receive(asks[k], Reply(text, fault, len(prompts[k].tokens), len(said)))
 
     def _check(self, prompt: int) -> None:
         """Raises UserError when a prompt of so many tokens, and a trace, are longer than the model reads."""

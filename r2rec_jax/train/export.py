@@ -39,5 +39,5 @@ def restore_adapter(workdir: str | Path, which: str = "latest") -> tuple[str, Lo
         )
     lora = lora_config(config.lora)
     abstract = meta.unbox(abstract_variables(Llama(load_config(base), lora)))["lora"]
-    tree = restore_trainable(workdir, {"lora": abstract}, make_optimizer(config, steps=1), which)
+    tree = restore_trainable(workdir, {"lora": abstract}, make_optimizer(config.optimizer, steps=1), which)
     return base, lora, jax.device_get(tree["lora"])

@@ -18,49 +18,54 @@ from r2rec_jax.runtime.distributed import Vote, is_first
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.metric_writer import MetricWriter, StepLog
 from r2rec_jax.runtime.profiler import Phases, peak_memory, trace_window
+from r2rec_jax.train.early_stopping import Watch, save_batch
 from r2rec_jax.train.state import CHECKPOINTS, TrainState
-from r2rec_jax.train.watch import Watch, save_batch
 
 # (state, batch, step) -> (state, metrics, what the update was given): a step, or a rollout and its update.
-Advance = Callable[[TrainState, object, int], tuple[TrainState, dict, object]]
+Step = Callable[[TrainState, object, int], tuple[TrainState, dict, object]]
 Drive = Callable[..., TrainState]  # `run`, or what takes its place with the same arguments
 
 
 def run(
-    config: ConfigDict,
+    c: ConfigDict,
     workdir: Path,
     state: TrainState,
     batches: grain.DatasetIterator,
-    advance: Advance,
+    advance: Step,
     phases: Phases,
     evaluate: Callable[[TrainState], dict] | None = None,
     logs: Sequence[StepLog] = (),
+    *,
+    stage: str,
+    record: dict,
+    trace: str = "",
 ) -> TrainState:
-    """Trains for `config.train.steps` steps in all, going on from the newest checkpoint in `workdir`.
+    """Trains for `c.steps` steps in all, going on from the newest checkpoint in `workdir`.
 
     Metrics are read one step late, so that the device is never waited for. SIGINT and SIGTERM finish
     the step, write a checkpoint and leave by a KeyboardInterrupt; the same command goes on from there, or
     from the checkpoint before if that one is damaged. Of several processes one that is told to stops all, a
     step later. SIGUSR1 traces the next steps into `workdir`/trace-STEP. The checkpoint of the best evaluation
-    (`config.train.best_metric`) is kept, and `config.train.patience` evaluations without a better one end
+    (`c.best_metric`) is kept, and `c.patience` evaluations without a better one end
     the run.
 
     Args:
+      c: the `train` section. stage: its name in the progress bar. record: the whole config, kept in every
+        checkpoint. trace: the steps to trace, see `trace_window`.
       batches: closed at the end, however that comes.
-      evaluate: called before the first step, every `config.train.evaluate_every` steps and at the end.
+      evaluate: called before the first step, every `c.evaluate_every` steps and at the end.
       logs: what `advance` writes besides; like the metrics they lose the steps that will be done again.
 
     Raises:
-      UserError: `config.train.stop_after_skipped` updates in a row were not finite, or a checkpoint cannot be
+      UserError: `c.stop_after_skipped` updates in a row were not finite, or a checkpoint cannot be
         read or written.
       KeyboardInterrupt: told to stop, in the last step too; what there is to save is saved.
     """
-    c = config.train
     writer, watch = MetricWriter(workdir), Watch(c)
     with (
         Checkpointer(workdir / CHECKPOINTS) as checkpoints,
         contextlib.closing(batches),
-        trace_window(config.profile.steps, workdir / "trace") as tracing,
+        trace_window(trace, workdir / "trace") as tracing,
         _stop_signal() as stopped,
     ):
         done = None
@@ -87,10 +92,10 @@ def run(
             # Steps follow each other on the device: one begins when the one before has ended.
             began, ended = max(began, ended), end or time.perf_counter()
             metrics["time/step_s"] = ended - began
-            if "train/tokens" in metrics:
-                metrics["train/tokens_per_s"] = metrics["train/tokens"] / metrics["time/step_s"]
-            if "train/at_best_s" in metrics:
-                metrics["train/mfu"] = metrics.pop("train/at_best_s") / metrics["time/step_s"]
+            if "train/token_count" in metrics:
+                metrics["train/tokens_per_s"] = metrics["train/token_count"] / metrics["time/step_s"]
+            if "train/seconds_at_peak" in metrics:
+                metrics["train/mfu"] = metrics.pop("train/seconds_at_peak") / metrics["time/step_s"]
             metrics |= peak_memory()
             if every or step % c.log_every == 0:
                 writer.write(step, metrics)
@@ -106,7 +111,7 @@ def run(
             return watch.evaluation(step, values)
 
         def save(step: int) -> None:
-            data = {"batches": batches.get_state(), "config": config.to_dict(), "watch": watch.state()}
+            data = {"batches": batches.get_state(), "config": record, "watch": watch.state()}
             checkpoints.save(step, state, data, best=watch.best_step)
 
         if evaluate and done is None and judge(0):
@@ -117,7 +122,7 @@ def run(
         with tqdm(
             total=c.steps,
             initial=first - 1,
-            desc=config.stage,
+            desc=stage,
             unit="step",
             mininterval=1.0,
             disable=not is_first(),

@@ -1,5 +1,6 @@
 """What a training step changes, and where it is kept."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import flax.struct
@@ -51,13 +52,13 @@ def restore_trainable(
     like: dict,
     optimizer: optax.GradientTransformation,
     which: str = "latest",
-    config: ConfigDict | None = None,
+    sections: Mapping[str, ConfigDict] | None = None,
 ) -> dict:
     """The `trainable` of a training run, placed as `like` is.
 
     `optimizer` only tells what else the checkpoint holds; its settings need not be the run's own. `which`
-    is "latest", or "best": that of the run's best evaluation, the latest of a run that had none. `config` is
-    the reader's: its model and adapter have to be those of the run.
+    is "latest", or "best": that of the run's best evaluation, the latest of a run that had none. `sections`
+    are the reader's `model` and `lora`, which have to be those of the run.
 
     Raises UserError when `workdir` holds no checkpoint, a damaged one, or one of another model or adapter:
     then it names the fields in which the configs differ.
@@ -75,9 +76,9 @@ def restore_trainable(
             best = checkpoints.data(step).get("watch", {}).get("best_step")
             step = step if best is None else best
         abstract = jax.eval_shape(lambda trainable: TrainState.create(trainable, optimizer), like)
-        here = {name: config[name].to_dict() for name in SECTIONS} if config else {}
+        here = {name: sections[name].to_dict() for name in SECTIONS} if sections else {}
         state, data = checkpoints.restore(step, abstract.replace(trainable=like), here)
-        if config:
+        if sections:
             _check_scale(folder / str(step), data["config"], here)
         logging.info("%s: step %d, the %s", workdir, step, which)
         return state.trainable

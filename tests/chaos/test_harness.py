@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from r2rec_jax.chaos import harness, process
-from r2rec_jax.chaos.harness import Harness, Stage
-from r2rec_jax.chaos.table import table
 from r2rec_jax.runtime.errors import UserError
+from tests.chaos import harness, process
+from tests.chaos.harness import Harness, Stage
+from tests.chaos.table import table
 
 FAKE = str(Path(__file__).parent / "fake.py")
 

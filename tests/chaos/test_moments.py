@@ -3,7 +3,7 @@ import time
 import numpy as np
 import pytest
 
-from r2rec_jax.chaos.moments import Moment, Watch, draw, unfinished
+from tests.chaos.moments import Moment, Watch, draw, unfinished
 
 
 def test_moments_are_of_every_kind_and_a_seed_repeats_them():

@@ -4,8 +4,8 @@ import shutil
 import jax.numpy as jnp
 import pytest
 
-from r2rec_jax.chaos.outputs import STAMPS, difference, read
 from r2rec_jax.runtime.checkpoint import Checkpointer
+from tests.chaos.outputs import STAMPS, difference, read
 
 ROWS = [{"step": k, "train/loss": 0.5 * k, "time/step_s": 1.0, "train/mfu": 0.1} for k in (1, 2, 3)]
 

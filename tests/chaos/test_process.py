@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from r2rec_jax.chaos.process import Orphans, Running, marked
+from tests.chaos.process import Orphans, Running, marked
 
 CHANGES = """
 import os, shutil, subprocess, sys

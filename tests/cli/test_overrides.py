@@ -175,7 +175,6 @@ def test_a_servers_address_and_model_may_be_urls():
         ("eval", f"{FOLDER}/faithful.py", "reward"),
         ("faithful", EVAL, "users"),
         ("baselines", f"{FOLDER}/sft.py", "systems"),
-        ("soak", f"{FOLDER}/grpo.py", "soak"),
         ("reproduce", f"{FOLDER}/grpo.py", "sft"),
         ("report", f"{FOLDER}/data.py", "sft"),
     ],

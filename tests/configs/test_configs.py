@@ -27,7 +27,7 @@ PRESETS = {
     "pretrain_mini": (None, "gpu"),
     "reproduce": ("quickstart", "figure5", "ml1m", "ml1m_mini", "ml1m_mini_gpu", *TABLES),
 }
-PLAIN = ("pretrain_tiny", "soak")  # take no preset
+PLAIN = ("pretrain_tiny",)  # take no preset
 BUILDS = [(name, preset) for name, presets in PRESETS.items() for preset in presets]
 BASE = ("seed", "mesh", "data", "prompt", "model", "lora", "annotate")
 

@@ -23,11 +23,15 @@ from absl import flags
 from r2rec_jax.cli import command
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.paths import write_atomic
+from r2rec_jax.runtime.text_table import text_table
 from tests.fuzz import campaign
 from tests.fuzz.case import TARGETS, load
 
 ALL = "all"
 MILLION = sum(share for _, share in TARGETS.values())
+# Field of the counts -> head of its column.
+SHOWN = {"cases": "cases", "read": "read", "refused": "refused", "findings": "found"}
+SHOWN |= {"cases_per_s": "cases/s", "peak_mb": "MB"}
 
 CASES = flags.DEFINE_integer("cases", None, "how many; 1000 of one target, a million of all", lower_bound=1)
 SEED = flags.DEFINE_integer("seed", 0, "another one gives other inputs")
@@ -50,18 +54,17 @@ def main(arguments: list[str]) -> None:
         part = (CASES.value or MILLION) / MILLION
         shares = {target: max(1, round(share * part)) for target, (_, share) in TARGETS.items()}
     counts = {}
-    print(f"{'':>15}    cases     read  refused  found  cases/s    MB")
     for target, cases in shares.items():
         c = counts[target] = campaign.run(target, cases, SEED.value, out, GUIDED.value)
         print(
-            f"{target:>15} {c['cases']:8,} {c['read']:8,} {c['refused']:8,} {c['findings']:6,} "
-            f"{c['cases_per_s']:8,.0f} {c['peak_mb']:5,.0f}",
-            flush=True,
+            f"{target}: {c['cases']:,} cases in {c['seconds']:,.0f} s: {c['findings']} findings", flush=True
         )
         total = {key: sum(of[key] for of in counts.values()) for key in ("cases", "findings", "seconds")}
         report = {"seed": SEED.value, **total, "targets": counts}
         write_atomic(out / "fuzz.json", json.dumps(report, indent=2) + "\n")
-    print(f"{'all':>15} {total['cases']:8,} in {total['seconds']:,.0f} s: {total['findings']} findings")
+    rows = [(target, *(f"{c[key]:,.0f}" for key in SHOWN)) for target, c in counts.items()]
+    print(text_table(rows, ("", *SHOWN.values()), align="lr"))
+    print(f"all: {total['cases']:,} in {total['seconds']:,.0f} s: {total['findings']} findings")
     if total["findings"]:
         sys.exit(1)
 

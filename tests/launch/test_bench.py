@@ -1,6 +1,8 @@
 """The bench command: table, JSON file, and what it refuses."""
 
 import dataclasses
+import importlib
+import inspect
 import json
 import os
 import re
@@ -88,15 +90,26 @@ def test_every_suite_is_among_all(monkeypatch, tmp_path):
     values = {"out": None, "against": None, "peers": "python", "quick": True, "overwrite": False}
     monkeypatch.setattr(bench, "FLAGS", types.SimpleNamespace(**values))
     with pytest.raises(UserError, match="failed, as they say above: chains"):
-        bench._measure_all(bench._suites())
-    suites = {"attention", "chains", "grpo", "load", "loss_head", "pipeline", "records", "rollout", "sft"}
-    assert {command[0] for command in started} == suites and len(started) == len(suites)
+        bench._measure_all()
+    suites = bench.SUITES
+    assert [command[0] for command in started] == [*suites]
     assert all(command[1:] == ["--peers=python", "--quick"] for command in started)
     (tmp_path / "bench").mkdir()
     (tmp_path / "bench" / "sft.json").touch()
     with pytest.raises(UserError, match="already exists"):
-        bench._measure_all(bench._suites())
+        bench._measure_all()
     assert len(started) == len(suites)  # nothing was begun
+
+
+def test_every_suite_is_a_function_and_no_module_is_left_out():
+    """A new file of r2rec_jax/bench is a suite or a helper of suites."""
+    functions = [
+        getattr(importlib.import_module(f"r2rec_jax.bench.{m}"), f) for m, f in bench.SUITES.values()
+    ]
+    assert all([*inspect.signature(one).parameters] == ["peers", "quick"] for one in functions)
+    files = {path.stem for path in (ROOT / "r2rec_jax" / "bench").glob("*.py")}
+    helpers = {"__init__", "device", "models", "programs", "result", "table"}
+    assert files - helpers == {module for module, _ in bench.SUITES.values()}
 
 
 @pytest.mark.slow

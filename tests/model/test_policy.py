@@ -39,7 +39,7 @@ def config(folder):
 
 
 def load(config):
-    return load_policy(config, make_mesh(data=1), seed=0)
+    return load_policy(config.model, config.lora, make_mesh(data=1), seed=0)
 
 
 def test_training_starts_from_a_peft_adapter(config):

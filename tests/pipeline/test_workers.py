@@ -15,7 +15,6 @@ import pytest
 from jax._src import xla_bridge
 from ml_collections import ConfigDict
 
-from r2rec_jax.chaos.process import Orphans, Running, segments
 from r2rec_jax.data import prepared
 from r2rec_jax.model.completion import CompletionBatch
 from r2rec_jax.pipeline.batches import batches, collate
@@ -23,6 +22,7 @@ from r2rec_jax.pipeline.prompt_source import RankingPrompts
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
 from r2rec_jax.runtime.errors import UserError
+from tests.chaos.process import Orphans, Running, segments
 
 ROOT = Path(__file__).parents[2]
 LENGTHS = np.random.default_rng(4).integers(1, 200, 61)

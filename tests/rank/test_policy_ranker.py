@@ -10,15 +10,16 @@ from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.data.protocol import split
 from r2rec_jax.model.architecture import LlamaConfig
 from r2rec_jax.model.llama import Llama, head, init_variables
-from r2rec_jax.pipeline.prompt_source import Prompt, RankingPrompts, pad_prompts
+from r2rec_jax.pipeline.prompt_source import Prompt, RankingPrompts
 from r2rec_jax.prompts.answer_parser import Ranking
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
 from r2rec_jax.rank import policy_ranker
 from r2rec_jax.rank.policy_ranker import PolicyRanker, blocks
 from r2rec_jax.rank.self_consistency import self_consistent
-from r2rec_jax.rollout.completions import ids
+from r2rec_jax.rollout.completions import complete
 from r2rec_jax.rollout.engine import Engine, SamplingConfig
+from r2rec_jax.rollout.slots import Rollout
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import make_mesh
 
@@ -67,10 +68,8 @@ def reasonings(data, model, prompts, rows) -> list[list[list[int]]]:
     """What the mode that generates says for each prompt, up to the end of its reasoning or of all."""
     chat = data[1]
     engine = Engine(model[0], chat.end, SamplingConfig(max_tokens=60, temperature=1.0))
-    tokens_BP, length_B = pad_prompts(prompts, CONFIG.buckets)
-    said = engine(
-        model[1], tokens_BP, length_B, samples=rows, seed=5, prompt_ids=ids(prompts)
-    ).tokens.tolist()
+    ended = complete(engine, model[1], prompts, CONFIG.buckets, samples=rows, seed=5)
+    said = Rollout.of_groups(ended).tokens.tolist()
     ends = [
         min(row.index(token) if token in row else 60 for token in (chat.end, chat.end_think)) for row in said
     ]

@@ -18,7 +18,8 @@ from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
 from r2rec_jax.prompts.wording import wording
 from r2rec_jax.rollout.constrain import JOINER, OPENING, rankings, spelt
-from r2rec_jax.rollout.engine import Engine, SamplingConfig
+from r2rec_jax.rollout.engine import Engine, Prompts, SamplingConfig
+from r2rec_jax.rollout.slots import Rollout
 from r2rec_jax.runtime.errors import UserError
 
 # One title begins another, one holds the separator's space, one is a number.
@@ -45,15 +46,9 @@ def ask(chat, model, how, *, samples, possible, temperature=1.0, tokens=48):
     engine = Engine(model[0], chat.end, SamplingConfig(tokens, temperature, chunk=8, constrained=True))
     prompt = [*chat.prompt("Which?"), *([] if how.get("reasoning", True) else [chat.end_think])]
     B = len(possible.budget)
-    return prompt, engine(
-        model[1],
-        np.tile(np.array(prompt, np.int32), (B, 1)),
-        np.full(B, len(prompt), np.int32),
-        samples=samples,
-        seed=0,
-        prompt_ids=np.arange(B, dtype=np.int32),
-        possible=possible,
-    )
+    tokens_BP, ids_B = np.tile(np.array(prompt, np.int32), (B, 1)), np.arange(B, dtype=np.int32)
+    prompts = Prompts(tokens_BP, np.full(B, len(prompt), np.int32), ids_B, possible)
+    return prompt, Rollout.of_groups(engine(model[1], prompts, samples=samples, seed=0))
 
 
 @pytest.mark.parametrize("places", [1, 3, 6])

@@ -14,6 +14,7 @@ from r2rec_jax.model.completion import CompletionBatch, completion_logprobs
 from r2rec_jax.model.config import LoRAConfig
 from r2rec_jax.model.llama import Llama, head, init_variables
 from r2rec_jax.rollout.engine import Engine, Prompts, SamplingConfig
+from r2rec_jax.rollout.slots import Rollout
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import make_mesh
 
@@ -59,7 +60,8 @@ def next_logits(model: Llama, variables: dict, tokens) -> np.ndarray:
 
 def generate(engine, variables, rows=(0, 1, 2), *, samples=2, seed=3):
     rows = np.array(rows)
-    return engine(variables, PROMPT[rows], LENGTH[rows], samples=samples, seed=seed, prompt_ids=IDS[rows])
+    prompts = Prompts(PROMPT[rows], LENGTH[rows], IDS[rows])
+    return Rollout.of_groups(engine(variables, prompts, samples=samples, seed=seed))
 
 
 @pytest.fixture(scope="module")
@@ -128,8 +130,8 @@ def test_two_token_sequences_follow_the_exact_distribution(top_p):
     model, draws, temperature = make_model(vocab=5), 20_000, 3.0
     variables = make_variables(model)
     engine = Engine(model, NEVER, SamplingConfig(2, temperature, top_p, chunk=2))
-    prompt, length = np.array([[1, 3, 0]], np.int32), np.array([2], np.int32)
-    rollout = engine(variables, prompt, length, samples=draws, seed=0, prompt_ids=np.array([0], np.int32))
+    prompts = Prompts(np.array([[1, 3, 0]], np.int32), np.array([2], np.int32), np.array([0], np.int32))
+    rollout = Rollout.of_groups(engine(variables, prompts, samples=draws, seed=0))
 
     def truncated_softmax(logits):
         p = scipy.special.softmax(logits / temperature)
@@ -203,17 +205,9 @@ def test_refilled_slots_say_what_fixed_ones_do(model, variables, slots, chunk):
     ids = np.arange(9, dtype=np.int32)
 
     def run(**how):
-        engine, order = Engine(model, 4, SamplingConfig(12, 1.0, **how)), []
-        rollout = engine(
-            variables,
-            prompts,
-            lengths,
-            samples=2,
-            seed=0,
-            prompt_ids=ids,
-            receive=lambda b, group: order.append((b, group)),
-        )
-        return engine, rollout, order
+        engine = Engine(model, 4, SamplingConfig(12, 1.0, **how))
+        order = list(engine(variables, Prompts(prompts, lengths, ids), samples=2, seed=0))
+        return engine, Rollout.of_groups(order), order
 
     _, fixed, _ = run()
     engine, refilled, order = run(slots=slots, chunk=chunk)
@@ -237,7 +231,8 @@ def test_refilling_wastes_less_than_waiting_for_the_batch(model, variables):
     def utilisation(slots, calls):
         engine, drawn = Engine(model, 4, SamplingConfig(40, 3.0, chunk=1, slots=slots)), []
         for rows in np.split(np.arange(24), calls):
-            engine(variables, prompts[rows], lengths[rows], samples=1, seed=0, prompt_ids=ids[rows])
+            batch = Prompts(prompts[rows], lengths[rows], ids[rows])
+            list(engine(variables, batch, samples=1, seed=0))
             drawn.append(engine.utilisation)
         return np.mean(drawn)
 
@@ -328,9 +323,8 @@ def test_a_mesh_says_what_one_device_does(sizes):
 
     def run(mesh, **how):
         sampling = SamplingConfig(8, 1.0, chunk=2, **how)
-        return Engine(model, 4, sampling, mesh)(
-            variables, prompts, lengths, samples=2, seed=0, prompt_ids=ids
-        )
+        engine = Engine(model, 4, sampling, mesh)
+        return Rollout.of_groups(engine(variables, Prompts(prompts, lengths, ids), samples=2, seed=0))
 
     mesh = make_mesh(**dict(zip(("data", "fsdp", "tensor"), sizes, strict=True)))
     alone = run(None)

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from r2rec_jax.chaos.process import Orphans, Running, segments
+from tests.chaos.process import Orphans, Running, segments
 
 RUN = """
 import multiprocessing, sys, time
@@ -13,8 +13,8 @@ from multiprocessing.shared_memory import SharedMemory
 from r2rec_jax.runtime import shared_memory
 if __name__ == "__main__":
     if sys.argv[1] == "cleaned":
-        cleaner.start()
-        cleaner.start()  # there is one
+        shared_memory.start()
+        shared_memory.start()  # there is one
     kept = multiprocessing.get_context("spawn").Lock(), SharedMemory(create=True, size=100)
     print("ready", flush=True)
     time.sleep(600)

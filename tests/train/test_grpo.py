@@ -14,7 +14,7 @@ from r2rec_jax.model.architecture import LlamaConfig
 from r2rec_jax.model.completion import CompletionBatch, completion_logprobs
 from r2rec_jax.model.config import LoRAConfig
 from r2rec_jax.model.llama import Llama, init_variables
-from r2rec_jax.train.grpo import GRPOBatch, grpo_step
+from r2rec_jax.train.grpo import GRPOBatch, grpo_update
 from r2rec_jax.train.objective import AGGREGATIONS, GRPOConfig, policy_loss, token_weights
 from r2rec_jax.train.state import TrainState
 
@@ -64,7 +64,7 @@ SGD = optax.sgd(0.1)  # the one optimiser whose step is the gradient
 
 @functools.cache
 def compiled(config, parts):
-    return jax.jit(functools.partial(grpo_step, MODEL, SGD, config, parts=parts))
+    return jax.jit(functools.partial(grpo_update, MODEL, SGD, config, parts=parts))
 
 
 def take_step(policy, batch, parts=1, **changes):
@@ -159,10 +159,10 @@ def test_the_samplers_gap_is_taken_at_its_temperature(policy):
     hot = logprobs_of(policy, policy[2], batch.completions, 2.0)
     batch = batch.replace(sampler_logprobs=np.asarray(hot))
     _, matching = take_step(policy, batch, beta=0.0, temperature=2.0)
-    assert matching["train/sampler_gap"] == pytest.approx(0, abs=1e-5)
+    assert matching["train/sampler_logprob_gap"] == pytest.approx(0, abs=1e-5)
     _, metrics = take_step(policy, batch)
     gap = np.abs(logprobs_of(policy, policy[2], batch.completions) - hot) * MASK
-    np.testing.assert_allclose(metrics["train/sampler_gap"], gap.sum() / MASK.sum(), rtol=1e-4)
+    np.testing.assert_allclose(metrics["train/sampler_logprob_gap"], gap.sum() / MASK.sum(), rtol=1e-4)
     assert all(value.dtype == jnp.float32 and value.shape == () for value in metrics.values())
 
 
@@ -182,9 +182,9 @@ def test_micro_batches_add_up_to_the_batch(policy, aggregation):
 def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(policy):
     state, metrics = take_step(policy, make_batch(ADVANTAGE * np.nan))
     jax.tree.map(np.testing.assert_array_equal, state.trainable, policy[2])
-    assert metrics["train/skipped"] == 1 and int(state.step) == 0
+    assert metrics["train/skipped_count"] == 1 and int(state.step) == 0
     _, metrics = take_step(policy, make_batch(ADVANTAGE))
-    assert metrics["train/skipped"] == 0
+    assert metrics["train/skipped_count"] == 0
 
 
 def test_the_base_and_the_reference_stay(policy):

@@ -1,1 +1,0 @@
-"""Trials: commands that are killed again and again, and a long run that must not grow."""
