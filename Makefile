@@ -35,9 +35,6 @@ quickstart: env ## the full pipeline on bundled data and a bundled model; ends w
 test: env ## the test suite
 	$(PYTHON) -m pytest -n auto --maxprocesses=4 --dist=loadfile
 
-docs: env ## write the config fields into docs/reference.md
-	$(PYTHON) -m r2rec_jax.cli.reference
-
 fuzz: env ## odd inputs for every reader, a million of them; half an hour or more, counts in runs/fuzz/fuzz.json
 	$(PYTHON) -m tests.fuzz all
 
@@ -45,8 +42,9 @@ lint: env ## ruff: rules and format
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-docs: env ## draw the figures of README.md and docs/
+docs: env ## draw the figures of README.md and docs/, write the config fields into docs/reference.md
 	$(PYTHON) -m docs.figures.make_figures
+	$(PYTHON) -m r2rec_jax.cli.reference
 
 chaos: env ## kill every command 50 times at random moments and compare with runs left alone, into runs/chaos
 	$(PYTHON) -m tests.chaos --workdir=runs/chaos --overwrite

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Set
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from r2rec_jax.model.llama import Llama
 from r2rec_jax.pipeline.prompt_source import Prompt
 from r2rec_jax.prompts.chat import Chat
+from r2rec_jax.prompts.config import PromptConfig
 from r2rec_jax.rank.config import MODES
 from r2rec_jax.rank.self_consistency import self_consistent
 from r2rec_jax.rollout.completions import check_numbers, complete, complete_and_parse
@@ -72,7 +72,7 @@ class PolicyRanker:
         self.engine = Engine(model, end, sampling, mesh, chat.text, slots=self.slots)
 
     def __call__(
-        self, variables: dict, prompts: list[Prompt], config: ConfigDict, *, seed: int, wanted: Set[int]
+        self, variables: dict, prompts: list[Prompt], config: PromptConfig, *, seed: int, wanted: Set[int]
     ) -> Iterator[tuple[int, int, ParsedCompletion]]:
         """(k, run, what was read) of at least the prompts k in `wanted`; `config` is the `prompt` section.
 
@@ -114,7 +114,7 @@ class PolicyRanker:
                 )
             yield k, read
 
-    def reason(self, variables: dict, asked: list[Prompt], config: ConfigDict, seed: int) -> list[Thought]:
+    def reason(self, variables: dict, asked: list[Prompt], config: PromptConfig, seed: int) -> list[Thought]:
         """The reasonings that the model writes, of a ranker by likelihood: runs x samples a prompt, those of
         a prompt together; empty ones without `config.reasoning`."""
         samples = self.runs * self.samples
@@ -134,7 +134,7 @@ class PolicyRanker:
         return found
 
     def score(
-        self, variables: dict, prompts: list[Prompt], reasonings: list[list[int]], config: ConfigDict
+        self, variables: dict, prompts: list[Prompt], reasonings: list[list[int]], config: PromptConfig
     ) -> np.ndarray:
         """log p that the answer names each candidate first, after each prompt and its reasoning, any of up to
         `sampling.max_tokens` tokens: float64 [B, C], in nats.

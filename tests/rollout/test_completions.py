@@ -127,9 +127,8 @@ def model(prompts) -> tuple[Llama, dict]:
 
 
 def ranked(prompts, model, *, seed=5, slots=0, **how) -> dict[int, ParsedCompletion]:
-    engine = Engine(
-        model[0], prompts.chat.end, RolloutConfig(max_tokens=40, temperature=1.0, top_p=0.9, **how)
-    )
+    sampling = RolloutConfig(max_tokens=40, temperature=1.0, top_p=0.9, **how)
+    engine = Engine(model[0], prompts.chat.end, sampling, slots=slots)
     pairs = list(complete_and_parse(engine, model[1], list(prompts), prompts.chat, prompts.config, seed=seed))
     assert sorted(k for k, _ in pairs) == list(range(7))
     return {k: one for k, (one,) in pairs}
