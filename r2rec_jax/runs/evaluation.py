@@ -19,11 +19,13 @@ from r2rec_jax.metrics.system_metrics import difference, measure, paired
 from r2rec_jax.model.architecture import load_config
 from r2rec_jax.pipeline.prompt_source import not_shown
 from r2rec_jax.prompts.chat import Chat
+from r2rec_jax.prompts.config import PromptConfig
 from r2rec_jax.rank.results import UserLines, write_metrics
 from r2rec_jax.runs.build_rankers import Rank, make_rankers, prompt_section, sections_and_runs
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.text_table import text_table
 from r2rec_jax.runtime.workdir import claim, require_same_inputs
+from r2rec_jax.train.config import RewardConfig
 from r2rec_jax.train.reward_runner import RewardedCompletion, RewardRunner
 
 # Of all runs of all users: name in metrics.json -> in a line.
@@ -52,7 +54,8 @@ def evaluate(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, di
         raise UserError(f"{config.data.folder} has no evaluation users: set data.sizes.evaluation")
     checksums: dict[str, int] = {}
     rankers = make_rankers(config, sections, runs, chat, dataset, users, checksums)
-    scorer = RewardRunner(chat, config.prompt, config.reward, config.data.folder)
+    prompt, reward = PromptConfig.read(config.prompt), RewardConfig.read(config.reward)
+    scorer = RewardRunner(chat, prompt, reward, config.data.folder)
     claim(workdir, config, overwrite)
     require_same_inputs(workdir, checksums)
 

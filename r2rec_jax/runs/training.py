@@ -12,6 +12,7 @@ from r2rec_jax.model.policy import Policy, load_policy
 from r2rec_jax.pipeline.batches import batches
 from r2rec_jax.pipeline.prompt_source import RankingPrompts
 from r2rec_jax.prompts.chat import Chat
+from r2rec_jax.prompts.config import PromptConfig
 from r2rec_jax.rollout.completions import check_prompts
 from r2rec_jax.rollout.config import RolloutConfig
 from r2rec_jax.rollout.engine import Engine
@@ -22,7 +23,7 @@ from r2rec_jax.runtime.mesh import make_mesh
 from r2rec_jax.runtime.profiler import Phases
 from r2rec_jax.train import loop
 from r2rec_jax.train.compile import place_state
-from r2rec_jax.train.config import GRPOConfig
+from r2rec_jax.train.config import GRPOConfig, RewardConfig
 from r2rec_jax.train.grpo import GRPOStep, compile_logprobs, compile_update
 from r2rec_jax.train.optimizer import make_optimizer
 from r2rec_jax.train.reward_runner import RewardRunner
@@ -47,9 +48,10 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive) 
     policy = load_policy(config.model, config.lora, mesh, config.seed)
     optimizer = make_optimizer(config.optimizer, config.train.steps * c.updates_per_rollout)
     reference, parts = _reference(config, policy, optimizer), micro_batches(config, mesh)
-    rewards = RewardRunner(chat, config.prompt, config.reward, config.data.folder)
+    prompt, reward = PromptConfig.read(config.prompt), RewardConfig.read(config.reward)
+    rewards = RewardRunner(chat, prompt, reward, config.data.folder)
     sampling = RolloutConfig.read(config.rollout)
-    prompts, held_out = (_prompts(config, dataset, chat, group) for group in ("grpo", "validation"))
+    prompts, held_out = (_prompts(config, prompt, dataset, chat, group) for group in ("grpo", "validation"))
     _check_users(config, prompts, held_out)
     examples = batches(
         prompts,
@@ -57,7 +59,7 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive) 
         seed=config.seed,
         shuffle=True,
         to_batch=list,
-        lengths=prompts.widths() if len(config.prompt.buckets) > 1 else None,
+        lengths=prompts.widths() if len(prompt.buckets) > 1 else None,
         workers=config.data.workers,
     )
     claim_run(config, workdir, overwrite, {"train.init": reference} if config.train.init else {})
@@ -73,7 +75,7 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive) 
         update=compile_update(policy.model, optimizer, c, sampling.temperature, state, frozen, mesh, parts),
         old_logprobs=compile_logprobs(policy.model, sampling.temperature, parts),
         chat=chat,
-        prompt=config.prompt,
+        prompt=prompt,
         grpo=c,
         mesh=mesh,
         mfu=model_flops(config, policy, mesh),
@@ -97,10 +99,12 @@ def _reference(config: ConfigDict, policy: Policy, optimizer) -> dict:
     return restore_trainable(config.train.init, policy.trainable, optimizer, config.restore, sections)
 
 
-def _prompts(config: ConfigDict, dataset: Dataset, chat: Chat, group: str) -> RankingPrompts:
+def _prompts(
+    config: ConfigDict, prompt: PromptConfig, dataset: Dataset, chat: Chat, group: str
+) -> RankingPrompts:
     """The ranking prompts of a group of the split's users."""
     users, before = dataset.split.users[group], config.data.before_target_time
-    return RankingPrompts(dataset, users, chat, config.prompt, config.seed, before_target_time=before)
+    return RankingPrompts(dataset, users, chat, prompt, config.seed, before_target_time=before)
 
 
 def _check_users(config: ConfigDict, prompts: RankingPrompts, held_out: RankingPrompts) -> None:
