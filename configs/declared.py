@@ -43,14 +43,6 @@ STAGE = one_of("pretrain", "sft", "grpo", "tallrec", "llara")
 
 
 @declaration
-class SoakConfig(Section):
-    """A long run that measures its own growth, see launch/soak.py."""
-
-    WHERE = "soak"
-    every: int = field(10, "Steps from one measurement to the next.", whole(1))
-
-
-@declaration
 class Run(Section):
     """What every run has: MovieLens-1M, DeepSeek-R1-Distill-Llama-8B, adapters on all seven linear layers."""
 
@@ -126,7 +118,6 @@ class GRPORun(TrainingRun):
     reward: RewardConfig = section(RewardConfig())
     evaluate: ValidationConfig = section(ValidationConfig())
     grpo: GRPOConfig = section(GRPOConfig())
-    soak: SoakConfig | None = optional(SoakConfig)
 
 
 @declaration

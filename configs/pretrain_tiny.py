@@ -9,7 +9,7 @@ models/tiny-llama.
 from ml_collections import ConfigDict
 
 from configs.declared import PretrainRun
-from r2rec_jax.data.config import DataConfig
+from r2rec_jax.data.config import DataConfig, SizesConfig
 from r2rec_jax.model.config import ArchitectureConfig, Llama3RopeConfig, PretrainModelConfig
 from r2rec_jax.runtime.fields import to_config_dict
 from r2rec_jax.train.config import DocumentCorpusConfig, OptimizerConfig, TrainConfig
@@ -32,9 +32,10 @@ def get_config() -> ConfigDict:
             original_max_position_embeddings=256,
         ),
     )
+    nobody = SizesConfig(sft=0, grpo=0, validation=0, evaluation=0)  # is held out
     run = PretrainRun(
         # Users of the quickstart come from seeds below 1000.
-        data=DataConfig(source="generated", seed=1000, generated_users=20_000, workers=0),
+        data=DataConfig(source="generated", seed=1000, sizes=nobody, generated_users=20_000, workers=0),
         # Short rows first: they teach the forms.
         corpus=DocumentCorpusConfig(curriculum=((0.4, 64, 4), (0.8, 128, 10), (1.0, 256, 20))),
         model=PretrainModelConfig(dtype="float32", remat="none", architecture=architecture),
@@ -43,6 +44,4 @@ def get_config() -> ConfigDict:
         ),
         train=TrainConfig(steps=3_500, batch_size=48, log_every=20, checkpoint_every=250),
     )
-    c = to_config_dict(run)
-    c.data.sizes = ConfigDict({})  # no user is held out
-    return c
+    return to_config_dict(run)

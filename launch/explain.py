@@ -44,7 +44,10 @@ def explain(config: ConfigDict, workdir: Path, user_id: str | None, width: int, 
         )
     user = _evaluated(user_id, finished.dataset)
     (row,) = finished.lines[policy].of(policy, 0, [user])
-    graph, (prompt, before) = build_graph(finished.dataset), finished.asked(policy, config)
+    graph, (prompt, before) = (
+        build_graph(finished.dataset),
+        finished.asked(policy, config.prompt, config.data),
+    )
     case = build_case(row, finished.dataset, graph, prompt, seed=finished.seed, before_target_time=before)
     text = [case_text(case, width=width, styled=styled), "", "The truth's rank by system"]
     for name, lines in finished.lines.items():

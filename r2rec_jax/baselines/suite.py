@@ -55,9 +55,11 @@ def score(dataset: Dataset, users: np.ndarray, config: ConfigDict, workdir: Path
         case "ease":
             return _closed_form(ease.fit_score, dataset, users, config)
         case "sasrec" | "gru4rec" | "caser":
-            return trainer.fit_score(NextItem(dataset, config), dataset, users, config, workdir)
+            return trainer.fit_score(NextItem(dataset, config, config.seed), dataset, users, config, workdir)
         case "graphsage" | "ngcf" | "lightgcn":
-            return trainer.fit_score(Propagation(dataset, config), dataset, users, config, workdir)
+            return trainer.fit_score(
+                Propagation(dataset, config, config.seed), dataset, users, config, workdir
+            )
     raise UserError(f"baselines: module {config.module!r} is unknown; configs/baselines.py has them all")
 
 

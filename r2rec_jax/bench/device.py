@@ -23,7 +23,8 @@ from r2rec_jax.model.architecture import LlamaConfig, parse_config
 from r2rec_jax.model.completion import CompletionBatch
 from r2rec_jax.model.logprobs import token_logprobs
 from r2rec_jax.performance.programs import PUBLISHED
-from r2rec_jax.rollout.engine import Engine, Prompts, SamplingConfig
+from r2rec_jax.rollout.config import RolloutConfig
+from r2rec_jax.rollout.engine import Engine, Prompts
 from r2rec_jax.rollout.slots import Rollout
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.measured_peaks import copy_bandwidth
@@ -201,7 +202,11 @@ def completions(config: LlamaConfig, B: int, G: int, P: int, R: int) -> Completi
 
 
 def _engine(programs: Programs, tokens: int) -> Engine:
-    return Engine(programs.model, NEVER, SamplingConfig(tokens, 1.0, chunk=CHUNK, weights="merged"))
+    return Engine(
+        programs.model,
+        NEVER,
+        RolloutConfig(max_tokens=tokens, temperature=1.0, chunk=CHUNK, weights="merged"),
+    )
 
 
 def _generate(engine: Engine, programs: Programs, B: int, G: int, P: int) -> Rollout:

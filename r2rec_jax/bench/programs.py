@@ -12,12 +12,12 @@ from r2rec_jax.model.attention import choose_attention
 from r2rec_jax.model.llama import Llama, abstract_variables
 from r2rec_jax.runtime.mesh import make_mesh, replicated
 from r2rec_jax.train import grpo, supervised
-from r2rec_jax.train.objective import GRPOConfig
+from r2rec_jax.train.config import GRPOConfig
 from r2rec_jax.train.optimizer import make_optimizer
 from r2rec_jax.train.state import TrainState
 
 NEVER = -1  # an end token that is never drawn
-SETTINGS = GRPOConfig(clip_low=0.2, clip_high=0.2, beta=0.04, aggregation="sequence_mean", temperature=1.0)
+SETTINGS = GRPOConfig()  # clips at 0.2, KL of weight 0.04, mean of sequences
 
 
 class Programs:
@@ -43,7 +43,7 @@ class Programs:
         self.steps = {
             "sft": supervised.compile_update(self.model, optimizer, self.state, self.frozen["sft"], mesh),
             "grpo": grpo.compile_update(
-                self.model, optimizer, SETTINGS, self.state, self.frozen["grpo"], mesh, parts=1
+                self.model, optimizer, SETTINGS, 1.0, self.state, self.frozen["grpo"], mesh
             ),
         }
 

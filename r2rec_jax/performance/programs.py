@@ -16,13 +16,14 @@ from r2rec_jax.model.flops import Shapes
 from r2rec_jax.model.item_tokens import read_items
 from r2rec_jax.model.llama import Llama, abstract_variables
 from r2rec_jax.model.policy import Policy, lora_config
-from r2rec_jax.rollout.engine import Engine, Prompts, SamplingConfig
+from r2rec_jax.rollout.config import RolloutConfig
+from r2rec_jax.rollout.engine import Engine, Prompts
 from r2rec_jax.rollout.weights import decoder_shardings, decoder_variables
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import batch_sharding, replicated, shardings
 from r2rec_jax.train import grpo, supervised
+from r2rec_jax.train.config import GRPOConfig
 from r2rec_jax.train.grpo import GRPOBatch
-from r2rec_jax.train.objective import objective
 from r2rec_jax.train.optimizer import make_optimizer
 from r2rec_jax.train.state import TrainState
 
@@ -117,7 +118,16 @@ def update(config: ConfigDict, policy: Policy, mesh: Mesh, shapes: Shapes) -> ja
         advantage=rows((shapes.N,), jnp.float32),
         sampler_logprobs=rows((shapes.N, shapes.R), jnp.float32),
     )
-    step = grpo.compile_update(policy.model, optimizer, objective(config), state, frozen, mesh, shapes.parts)
+    step = grpo.compile_update(
+        policy.model,
+        optimizer,
+        GRPOConfig.read(config.grpo),
+        config.rollout.temperature,
+        state,
+        frozen,
+        mesh,
+        shapes.parts,
+    )
     return step.lower(state, frozen, batch)
 
 
@@ -169,7 +179,7 @@ def _placed(shapes, shardings):
 
 
 def _engine(config: ConfigDict, policy: Policy, mesh: Mesh) -> Engine:
-    return Engine(policy.model, 0, SamplingConfig(**config.rollout), mesh)
+    return Engine(policy.model, 0, RolloutConfig.read(config.rollout), mesh)
 
 
 def _abstract_state(trainable: dict, optimizer, mesh: Mesh) -> TrainState:

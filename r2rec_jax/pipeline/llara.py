@@ -1,5 +1,7 @@
 """LLaRA's lessons (Liao et al. 2024, arXiv 2312.02445): the next item of 20, in words, then in items too."""
 
+import dataclasses
+
 import numpy as np
 
 from r2rec_jax.pipeline.prompt_source import RankingPrompts, closed_answer, fit
@@ -16,8 +18,7 @@ class HybridExamples:
     def __init__(self, prompts: RankingPrompts, rows: int):
         """`prompts` are those of the end, with `config.item_tokens`."""
         self.prompts, self.rows = prompts, rows
-        self.easy = prompts.config.copy_and_resolve_references()
-        self.easy.item_tokens = False
+        self.easy = dataclasses.replace(prompts.config, item_tokens=False)
 
     def __len__(self) -> int:
         return self.rows

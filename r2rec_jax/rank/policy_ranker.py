@@ -5,16 +5,17 @@ from collections.abc import Iterator, Set
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from r2rec_jax.model.llama import Llama
 from r2rec_jax.pipeline.prompt_source import Prompt
 from r2rec_jax.prompts.chat import Chat
+from r2rec_jax.prompts.config import PromptConfig
 from r2rec_jax.rank.config import MODES
 from r2rec_jax.rank.self_consistency import self_consistent
 from r2rec_jax.rollout.completions import check_numbers, complete, complete_and_parse
+from r2rec_jax.rollout.config import RolloutConfig
 from r2rec_jax.rollout.constrain import JOINER, OPENING, spelt
-from r2rec_jax.rollout.engine import Engine, SamplingConfig
+from r2rec_jax.rollout.engine import Engine
 from r2rec_jax.rollout.likelihood import continuation_logprobs
 from r2rec_jax.rollout.parsed_completion import ParsedCompletion, completion_from_scores
 from r2rec_jax.runtime.errors import UserError
@@ -42,35 +43,36 @@ class PolicyRanker:
         self,
         model: Llama,
         chat: Chat,
-        sampling: SamplingConfig,
+        sampling: RolloutConfig,
         mesh: jax.sharding.Mesh,
         *,
         mode: str,
         runs: int,
         samples: int,
+        rows: int,
     ):
-        """Each run fuses the rankings of `samples` completions (`self_consistent`). `sampling.slots` counts
-        completions that decode at once; those of a prompt, of all runs, share its keys.
+        """Each run fuses the rankings of `samples` completions (`self_consistent`). `rows` completions decode
+        at once; those of a prompt, of all runs, share its keys.
 
         Raises UserError for an unknown mode, or fewer than one run, sample or slot.
         """
         if mode not in MODES:
             raise UserError(f"mode {mode!r} of a system is unknown: use one of {', '.join(MODES)}")
-        if min(runs, samples, sampling.slots) < 1:
+        if min(runs, samples, rows) < 1:
             raise UserError(
-                f"evaluate.runs={runs}, samples={samples} of a system, evaluate.batch_size={sampling.slots}: "
+                f"evaluate.runs={runs}, samples={samples} of a system, evaluate.batch_size={rows}: "
                 "use 1 or more"
             )
         self.model, self.chat, self.mesh, self.mode = model, chat, mesh, mode
-        self.runs, self.samples, self.rows = runs, samples, sampling.slots
+        self.runs, self.samples, self.rows = runs, samples, rows
         self.max_tokens, self.slots = sampling.max_tokens, max(1, self.rows // (runs * samples))
-        sampling = dataclasses.replace(sampling, slots=self.slots, constrained=mode == "constrained")
+        sampling = dataclasses.replace(sampling, constrained=mode == "constrained")
         # Who scores candidates needs the reasoning alone.
         end = chat.end_think if mode == "likelihood" else chat.end
-        self.engine = Engine(model, end, sampling, mesh, chat.text)
+        self.engine = Engine(model, end, sampling, mesh, chat.text, slots=self.slots)
 
     def __call__(
-        self, variables: dict, prompts: list[Prompt], config: ConfigDict, *, seed: int, wanted: Set[int]
+        self, variables: dict, prompts: list[Prompt], config: PromptConfig, *, seed: int, wanted: Set[int]
     ) -> Iterator[tuple[int, int, ParsedCompletion]]:
         """(k, run, what was read) of at least the prompts k in `wanted`; `config` is the `prompt` section.
 
@@ -112,7 +114,7 @@ class PolicyRanker:
                 )
             yield k, read
 
-    def reason(self, variables: dict, asked: list[Prompt], config: ConfigDict, seed: int) -> list[Thought]:
+    def reason(self, variables: dict, asked: list[Prompt], config: PromptConfig, seed: int) -> list[Thought]:
         """The reasonings that the model writes, of a ranker by likelihood: runs x samples a prompt, those of
         a prompt together; empty ones without `config.reasoning`."""
         samples = self.runs * self.samples
@@ -132,7 +134,7 @@ class PolicyRanker:
         return found
 
     def score(
-        self, variables: dict, prompts: list[Prompt], reasonings: list[list[int]], config: ConfigDict
+        self, variables: dict, prompts: list[Prompt], reasonings: list[list[int]], config: PromptConfig
     ) -> np.ndarray:
         """log p that the answer names each candidate first, after each prompt and its reasoning, any of up to
         `sampling.max_tokens` tokens: float64 [B, C], in nats.

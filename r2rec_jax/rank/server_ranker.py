@@ -6,9 +6,8 @@ import json
 from collections.abc import Iterator, Set
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
 from r2rec_jax.pipeline.prompt_source import Prompt
+from r2rec_jax.prompts.config import PromptConfig
 from r2rec_jax.rollout.parsed_completion import ParsedCompletion, parse_reply
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.teachers.journal import Journal
@@ -42,7 +41,7 @@ class ServerRanker:
         self.rows = {(row["key"], row["run"]): row for row in self.journal.rows if self._stands(row)}
 
     def __call__(
-        self, prompts: list[Prompt], config: ConfigDict, wanted: Set[int]
+        self, prompts: list[Prompt], config: PromptConfig, wanted: Set[int]
     ) -> Iterator[tuple[int, int, ParsedCompletion]]:
         """(k, run, what was read) of the prompts k in `wanted`; `config` is the `prompt` section.
 

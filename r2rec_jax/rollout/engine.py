@@ -2,7 +2,6 @@
 them has ended, the next prompt in the queue takes their slot.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 
@@ -16,54 +15,13 @@ from r2rec_jax.model.attention import Prefix
 from r2rec_jax.model.completion import prefill
 from r2rec_jax.model.llama import Llama, head
 from r2rec_jax.rollout import constrain
+from r2rec_jax.rollout.config import RolloutConfig
 from r2rec_jax.rollout.constrain import Progress, Rankings
 from r2rec_jax.rollout.sampling import logprob, sample
 from r2rec_jax.rollout.slots import Rollout, Slots
 from r2rec_jax.rollout.weights import decoder, decoder_shardings, decoder_variables
 from r2rec_jax.runtime.distributed import fetch
-from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import to_devices, working_on
-
-
-@dataclasses.dataclass(frozen=True)
-class SamplingConfig:
-    """How completions are drawn, and what the device does between two looks of the host.
-
-    max_tokens: R of a response. temperature (0: greedy), top_k (0: off), top_p (1: off), min_p (0: off):
-      see sampling.py. stop: texts that end a response with the token that completes one.
-    constrained: answers are valid rankings, whatever the model would say; see constrain.py.
-    chunk: tokens decoded between two looks of the host at which rows have ended. slots: prompts decoded at
-      once, 0 for all of a call. weights: what decodes, see weights.py. cache: '', or 'int8' keys and values.
-
-    Raises UserError for a number out of its range, or a text that would end every response.
-    """
-
-    max_tokens: int
-    temperature: float
-    top_p: float = 1.0
-    chunk: int = 16
-    top_k: int = 0
-    min_p: float = 0.0
-    stop: tuple[str, ...] = ()
-    constrained: bool = False
-    slots: int = 0
-    weights: str = "adapter"
-    cache: str = ""
-
-    def __post_init__(self):
-        ranges = {
-            "max_tokens": (self.max_tokens >= 1, "1 or more"),
-            "chunk": (self.chunk >= 1, "1 or more"),
-            "slots": (self.slots >= 0, "0 or more for grpo.slots and evaluate.batch_size"),
-            "temperature": (self.temperature >= 0, "0 or more"),
-            "top_k": (self.top_k >= 0, "0 or more"),
-            "top_p": (0 < self.top_p <= 1, "above 0, up to 1"),
-            "min_p": (0 <= self.min_p <= 1, "from 0 to 1"),
-            "stop": (not isinstance(self.stop, str) and all(self.stop), "a tuple of texts, none empty"),
-        }
-        for name, (holds, wanted) in ranges.items():
-            if not holds:
-                raise UserError(f"rollout.{name}={getattr(self, name)!r}: use {wanted}")
 
 
 @flax.struct.dataclass
@@ -106,13 +64,16 @@ class Engine:
         self,
         model: Llama,
         end_token: int,
-        sampling: SamplingConfig,
+        sampling: RolloutConfig,
         mesh: jax.sharding.Mesh | None = None,
         decode_text: Callable[[list[int]], str] | None = None,
+        slots: int = 0,
     ):
-        """On a `mesh` the slots are split over `data` and `fsdp`; the processes of several call the engine
-        alike, and all get every response. `decode_text` is needed for `sampling.stop`."""
+        """`sampling` is the `rollout` section. `slots` prompts decode at once, 0: all of a call. On a `mesh`
+        they are split over `data` and `fsdp`; the processes of several call the engine alike, and all get
+        every response. `decode_text` is needed for `sampling.stop`."""
         self.end_token, self.sampling, self.mesh, self.decode_text = end_token, sampling, mesh, decode_text
+        self.slots = slots
         cache.check(sampling.cache)
         self.decoder = decoder(model, sampling.weights)
         self.utilisation = 1.0
@@ -146,7 +107,7 @@ class Engine:
         if prompts.possible is not None:
             constrain.check_budget(prompts.possible, c.max_tokens)
         devices = 1 if self.mesh is None else self.mesh.shape["data"] * self.mesh.shape["fsdp"]
-        S = -(-(c.slots or B) // devices) * devices
+        S = -(-(self.slots or B) // devices) * devices
         # Several at a time: one prompt makes a poor batch, many keep the other slots waiting.
         refill = -(-S // (8 * devices)) * devices
         slots = Slots(S, samples, B, c.max_tokens, self.end_token)

@@ -53,7 +53,8 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
         )
     dataset = prepared.load(config.data.folder)
     words = wording_of(config.prompt.wording, dataset)
-    asked = questions(dataset, chat, config)
+    before = config.data.before_target_time
+    asked = questions(dataset, chat, config.prompt, c.tasks, seed=config.seed, before_target_time=before)
     if not asked:
         raise UserError(f"{config.data.folder} has no SFT users to ask about: prepare it with data.sizes.sft")
     validator = Validator(dataset.catalog, words, chat, config.prompt, c.max_tokens)
@@ -104,5 +105,6 @@ def _teacher(config: ConfigDict, chat: Chat, catalog, words):
                 config.restore,
                 {"model": config.model, "lora": config.lora},
             )
-        return LocalTeacher(config, chat, policy.model, {**policy.frozen, **adapter})
+        variables = {**policy.frozen, **adapter}
+        return LocalTeacher(c, chat, policy.model, variables, buckets=config.prompt.buckets, seed=config.seed)
     return TemplateTeacher(catalog, words, config.prompt)

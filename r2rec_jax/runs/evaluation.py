@@ -19,11 +19,13 @@ from r2rec_jax.metrics.system_metrics import difference, measure, paired
 from r2rec_jax.model.architecture import load_config
 from r2rec_jax.pipeline.prompt_source import not_shown
 from r2rec_jax.prompts.chat import Chat
+from r2rec_jax.prompts.config import PromptConfig
 from r2rec_jax.rank.results import UserLines, write_metrics
-from r2rec_jax.runs.build_rankers import Rank, count_runs, make_rankers, prompt_section
+from r2rec_jax.runs.build_rankers import Rank, make_rankers, prompt_section, sections_and_runs
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.text_table import text_table
 from r2rec_jax.runtime.workdir import claim, require_same_inputs
+from r2rec_jax.train.config import RewardConfig
 from r2rec_jax.train.reward_runner import RewardedCompletion, RewardRunner
 
 # Of all runs of all users: name in metrics.json -> in a line.
@@ -35,15 +37,14 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     systems = evaluate(config, workdir, overwrite)
     print(table(systems))
     for name, row in systems.items():
-        buckets = prompt_section(config, name).buckets
+        buckets = prompt_section(config.prompt, config.systems[name], name).buckets
         if left_out := not_shown(row["dropped_chains"], row["dropped_likes"], buckets):
             print(f"{name}: of a prompt, on average, {left_out}")
 
 
 def evaluate(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, dict]:
     """Ranks with every system, writes the two files, and returns the metrics of each system."""
-    sections = {name: prompt_section(config, name) for name in config.systems}
-    runs = {name: count_runs(config, name, section) for name, section in sections.items()}
+    sections, runs = sections_and_runs(config)
     adapters = {c.adapter: stage_of(c.adapter, name) for name, c in config.systems.items() if c.adapter}
     require(config, "model", "data", adapters=adapters)
     chat = Chat(config.model.folder, first_item=load_config(config.model.folder).vocab_size)
@@ -53,7 +54,8 @@ def evaluate(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, di
         raise UserError(f"{config.data.folder} has no evaluation users: set data.sizes.evaluation")
     checksums: dict[str, int] = {}
     rankers = make_rankers(config, sections, runs, chat, dataset, users, checksums)
-    scorer = RewardRunner(chat, config.prompt, config.reward, config.data.folder)
+    prompt, reward = PromptConfig.read(config.prompt), RewardConfig.read(config.reward)
+    scorer = RewardRunner(chat, prompt, reward, config.data.folder)
     claim(workdir, config, overwrite)
     require_same_inputs(workdir, checksums)
 
@@ -62,7 +64,7 @@ def evaluate(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, di
         for name, rank in rankers.items():
             _rank(name, rank, runs[name], users, dataset, scorer, lines)
     lines.sort(list(rankers), users)
-    systems, compared = _measured(config, dataset, users, lines)
+    systems, compared = _measured(list(config.systems), dataset, users, lines, config.seed)
     write_metrics(workdir, dataset, len(users), config.seed, systems, compared)
     return systems
 
@@ -97,20 +99,21 @@ def _rank(
             start = time.monotonic()
 
 
-def _measured(config: ConfigDict, dataset: Dataset, users: np.ndarray, lines: UserLines) -> tuple[dict, dict]:
-    """(metrics of each system, comparisons of every two), from their lines alone."""
+def _measured(
+    names: list[str], dataset: Dataset, users: np.ndarray, lines: UserLines, seed: int
+) -> tuple[dict, dict]:
+    """(metrics of each system, comparisons of every two), from their lines alone; `seed` draws intervals."""
     systems, rewards = {}, {}
-    ranks = {name: lines.ranks(name, users) for name in config.systems}
+    ranks = {name: lines.ranks(name, users) for name in names}
     for name, rank_RN in ranks.items():
         runs = [lines.of(name, run, users) for run in range(len(rank_RN))]
         rewards[name] = np.mean([[line["reward"] for line in run] for run in runs], axis=0)
-        systems[name] = measure(dataset, users, rank_RN, config.seed) | _rates(list(itertools.chain(*runs)))
+        systems[name] = measure(dataset, users, rank_RN, seed) | _rates(list(itertools.chain(*runs)))
         lenient_RN = np.array([[line["lenient_rank"] for line in run] for run in runs])
         systems[name]["lenient"] = summarise(lenient_RN)
-        systems[name]["ci95"]["reward"] = list(bootstrap_ci(rewards[name], config.seed))
+        systems[name]["ci95"]["reward"] = list(bootstrap_ci(rewards[name], seed))
     compared = {
-        f"{b} - {a}": paired(ranks[b], ranks[a], config.seed)
-        | {"reward": difference(rewards[b], rewards[a], config.seed)}
+        f"{b} - {a}": paired(ranks[b], ranks[a], seed) | {"reward": difference(rewards[b], rewards[a], seed)}
         for a, b in itertools.combinations(ranks, 2)
     }
     return systems, compared

@@ -1,6 +1,5 @@
 """Sets up each training stage from its config and starts the training loop."""
 
-import dataclasses
 from pathlib import Path
 
 import jax
@@ -13,8 +12,10 @@ from r2rec_jax.model.policy import Policy, load_policy
 from r2rec_jax.pipeline.batches import batches
 from r2rec_jax.pipeline.prompt_source import RankingPrompts
 from r2rec_jax.prompts.chat import Chat
+from r2rec_jax.prompts.config import PromptConfig
 from r2rec_jax.rollout.completions import check_prompts
-from r2rec_jax.rollout.engine import Engine, SamplingConfig
+from r2rec_jax.rollout.config import RolloutConfig
+from r2rec_jax.rollout.engine import Engine
 from r2rec_jax.runs.supervised_stages import llara, pretrain, sft, tallrec
 from r2rec_jax.runs.training_setup import check_size, claim_run, micro_batches, model_flops, start
 from r2rec_jax.runtime.errors import UserError
@@ -22,8 +23,8 @@ from r2rec_jax.runtime.mesh import make_mesh
 from r2rec_jax.runtime.profiler import Phases
 from r2rec_jax.train import loop
 from r2rec_jax.train.compile import place_state
+from r2rec_jax.train.config import GRPOConfig, RewardConfig
 from r2rec_jax.train.grpo import GRPOStep, compile_logprobs, compile_update
-from r2rec_jax.train.objective import objective
 from r2rec_jax.train.optimizer import make_optimizer
 from r2rec_jax.train.reward_runner import RewardRunner
 from r2rec_jax.train.sample_log import SampleLog
@@ -43,13 +44,14 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive) 
     """GRPO continues training the SFT adapter; that adapter, frozen, is the reference."""
     require(config, "model", "data", adapters={config.train.init: "sft"} if config.train.init else {})
     chat, dataset = Chat(config.model.folder), prepared.load(config.data.folder)
-    mesh, c = make_mesh(**config.mesh), config.grpo
+    mesh, c = make_mesh(**config.mesh), GRPOConfig.read(config.grpo)
     policy = load_policy(config.model, config.lora, mesh, config.seed)
     optimizer = make_optimizer(config.optimizer, config.train.steps * c.updates_per_rollout)
     reference, parts = _reference(config, policy, optimizer), micro_batches(config, mesh)
-    rewards = RewardRunner(chat, config.prompt, config.reward, config.data.folder)
-    sampling, settings = SamplingConfig(**config.rollout, slots=c.slots), objective(config)
-    prompts, held_out = (_prompts(config, dataset, chat, group) for group in ("grpo", "validation"))
+    prompt, reward = PromptConfig.read(config.prompt), RewardConfig.read(config.reward)
+    rewards = RewardRunner(chat, prompt, reward, config.data.folder)
+    sampling = RolloutConfig.read(config.rollout)
+    prompts, held_out = (_prompts(config, prompt, dataset, chat, group) for group in ("grpo", "validation"))
     _check_users(config, prompts, held_out)
     examples = batches(
         prompts,
@@ -57,7 +59,7 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive) 
         seed=config.seed,
         shuffle=True,
         to_batch=list,
-        lengths=prompts.widths() if len(config.prompt.buckets) > 1 else None,
+        lengths=prompts.widths() if len(prompt.buckets) > 1 else None,
         workers=config.data.workers,
     )
     claim_run(config, workdir, overwrite, {"train.init": reference} if config.train.init else {})
@@ -68,12 +70,12 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive) 
     step = GRPOStep(
         policy=policy,
         frozen=frozen,
-        engine=Engine(policy.model, chat.end, sampling, mesh, chat.text),
+        engine=Engine(policy.model, chat.end, sampling, mesh, chat.text, slots=c.slots),
         rewards=rewards,
-        update=compile_update(policy.model, optimizer, settings, state, frozen, mesh, parts),
-        old_logprobs=compile_logprobs(policy.model, settings.temperature, parts),
+        update=compile_update(policy.model, optimizer, c, sampling.temperature, state, frozen, mesh, parts),
+        old_logprobs=compile_logprobs(policy.model, sampling.temperature, parts),
         chat=chat,
-        prompt=config.prompt,
+        prompt=prompt,
         grpo=c,
         mesh=mesh,
         mfu=model_flops(config, policy, mesh),
@@ -82,8 +84,8 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive) 
         seed=config.seed,
     )
     # One completion of each validation user: other shapes, and other programs anyway.
-    one_each = dataclasses.replace(sampling, slots=config.evaluate.batch_size)
-    validator = Engine(policy.model, chat.end, one_each, mesh, chat.text)
+    slots = config.evaluate.batch_size
+    validator = Engine(policy.model, chat.end, sampling, mesh, chat.text, slots=slots)
     validation = Validation(policy, validator, held_out, rewards, config.seed) if len(held_out) else None
     with rewards:
         start(drive, config, workdir, state, examples, step, validation, logs=(samples,))
@@ -97,10 +99,12 @@ def _reference(config: ConfigDict, policy: Policy, optimizer) -> dict:
     return restore_trainable(config.train.init, policy.trainable, optimizer, config.restore, sections)
 
 
-def _prompts(config: ConfigDict, dataset: Dataset, chat: Chat, group: str) -> RankingPrompts:
+def _prompts(
+    config: ConfigDict, prompt: PromptConfig, dataset: Dataset, chat: Chat, group: str
+) -> RankingPrompts:
     """The ranking prompts of a group of the split's users."""
     users, before = dataset.split.users[group], config.data.before_target_time
-    return RankingPrompts(dataset, users, chat, config.prompt, config.seed, before_target_time=before)
+    return RankingPrompts(dataset, users, chat, prompt, config.seed, before_target_time=before)
 
 
 def _check_users(config: ConfigDict, prompts: RankingPrompts, held_out: RankingPrompts) -> None:

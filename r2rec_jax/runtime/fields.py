@@ -112,7 +112,7 @@ class Section:
         return cls
 
     @classmethod
-    def read(cls, config: ConfigDict, where: str | None = None) -> Self:
+    def read(cls, config: "ConfigDict | Self", where: str | None = None) -> Self:
         """See `read`."""
         return read(cls, config, where)
 
@@ -136,19 +136,23 @@ def to_config_dict(section: Section) -> ConfigDict:
     return config
 
 
-def read[S: Section](cls: type[S], config: ConfigDict, where: str | None = None) -> S:
-    """An instance of `cls` with the values of a section. A field that the section lacks has its default.
+def read[S: Section](cls: type[S], config: ConfigDict | S, where: str | None = None) -> S:
+    """An instance of `cls` with the values of a section; an instance is returned as it is.
+
+    A field that the section lacks has its default.
 
     Raises:
       UserError: names a field that `cls` does not declare, one without a default that is missing, or one out
         of its range, by its dotted name, which begins with `where`.
     """
+    if isinstance(config, cls):
+        return config
     where, cls = cls.WHERE if where is None else where, cls.variant(config)
     abouts, values = cls.abouts(), {}
     for name, value in config.items():
         full = _join(where, name)
         if name not in abouts:
-            raise UserError(f"{full} is unknown: use one of {', '.join(abouts)}")
+            raise UserError(f"{full} is unknown: use one of {', '.join(sorted(abouts))}")
         values[name] = _value(abouts[name], value, full)
         check(abouts[name], values[name], full)
     for one in dataclasses.fields(cls):
@@ -168,6 +172,11 @@ def _value(about: About, value: object, full: str) -> object:
     if about.named:
         return {key: read(about.section, member, _join(full, key)) for key, member in value.items()}
     return read(about.section, value, full)
+
+
+def values(section: Section | ConfigDict) -> dict[str, Any]:
+    """The fields of a section by name, in either of its forms."""
+    return dict(section.items()) if isinstance(section, ConfigDict) else vars(section)
 
 
 def leaves(cls: type[Section], config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, About, object]]:

@@ -20,7 +20,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from r2rec_jax.model.completion import CompletionBatch, completion_logprobs
 from r2rec_jax.model.flops import Mfu
@@ -28,14 +27,16 @@ from r2rec_jax.model.llama import Llama
 from r2rec_jax.model.policy import Policy
 from r2rec_jax.pipeline.prompt_source import Prompt, pad_prompts
 from r2rec_jax.prompts.chat import Chat
+from r2rec_jax.prompts.config import PromptConfig
 from r2rec_jax.rollout.completions import allowed_rankings, complete, completion_rates
 from r2rec_jax.rollout.engine import Engine
 from r2rec_jax.rollout.slots import Rollout
 from r2rec_jax.runtime.mesh import to_devices
 from r2rec_jax.runtime.profiler import Phases
 from r2rec_jax.train.compile import jit_step
+from r2rec_jax.train.config import GRPOConfig
 from r2rec_jax.train.micro_batches import mapped, summed
-from r2rec_jax.train.objective import GRPOConfig, group_advantages, policy_loss, token_weights
+from r2rec_jax.train.objective import group_advantages, policy_loss, token_weights
 from r2rec_jax.train.reward_runner import RewardedCompletion, RewardRunner, reward_means
 from r2rec_jax.train.state import TrainState
 
@@ -72,8 +73,8 @@ class GRPOStep:
     update: Callable
     old_logprobs: Callable
     chat: Chat
-    prompt: ConfigDict
-    grpo: ConfigDict
+    prompt: PromptConfig
+    grpo: GRPOConfig
     mesh: Mesh
     mfu: Mfu
     phases: Phases
@@ -166,6 +167,7 @@ def grpo_update(
     model: Llama,
     optimizer: optax.GradientTransformation,
     config: GRPOConfig,
+    temperature: float,
     state: TrainState,
     frozen: dict,
     batch: GRPOBatch,
@@ -184,7 +186,7 @@ def grpo_update(
 
     def logprobs_of(trainable, completions):
         variables = {**frozen["base"], **trainable}
-        return completion_logprobs(model, variables, completions, temperature=config.temperature)
+        return completion_logprobs(model, variables, completions, temperature=temperature)
 
     def loss_and_gradient(part, _):
         batch, weights_NR = part
@@ -220,12 +222,19 @@ def grpo_update(
 
 
 def compile_update(
-    model: Llama, optimizer, config: GRPOConfig, state: TrainState, frozen: dict, mesh: Mesh, parts: int
+    model: Llama,
+    optimizer: optax.GradientTransformation,
+    config: GRPOConfig,
+    temperature: float,
+    state: TrainState,
+    frozen: dict,
+    mesh: Mesh,
+    parts: int = 1,
 ) -> Callable:
     """`grpo_update` as `update(state, frozen, batch)`, compiled as `jit_step` says."""
 
     def update(state, frozen, batch):
-        return grpo_update(model, optimizer, config, state, frozen, batch, parts)
+        return grpo_update(model, optimizer, config, temperature, state, frozen, batch, parts)
 
     return jit_step(update, state, frozen, mesh)
 

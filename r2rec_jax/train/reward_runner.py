@@ -18,13 +18,14 @@ from multiprocessing.connection import Connection
 import jax
 import numpy as np
 from absl import logging
-from ml_collections import ConfigDict
 
 from r2rec_jax.pipeline.prompt_source import Prompt
 from r2rec_jax.prompts.chat import Chat
+from r2rec_jax.prompts.config import PromptConfig
 from r2rec_jax.rollout.parsed_completion import ParsedCompletion, parse_completion
 from r2rec_jax.runtime.distributed import gather
 from r2rec_jax.runtime.errors import shown
+from r2rec_jax.train.config import RewardConfig
 from r2rec_jax.train.rewards import reward, reward_functions
 
 ELSEWHERE = "scored by another process"
@@ -46,7 +47,7 @@ class RewardedCompletion:
 class RewardRunner:
     """Rewards completions in `reward.workers` processes while the device decodes, or in this one for 0.
 
-        with RewardRunner(chat, config.prompt, config.reward, config.data.folder) as rewards:
+        with RewardRunner(chat, prompt_config, reward_config, data_folder) as rewards:
             pending = [rewards.submit(prompt, tokens, truncated) for ...]
             rewarded = rewards.collect(pending)
 
@@ -58,11 +59,11 @@ class RewardRunner:
     computes its share of the rewards, and all gather them.
     """
 
-    def __init__(self, chat: Chat, prompt: ConfigDict, reward: ConfigDict, data_folder: str):
-        """`prompt` and `reward` are the config's sections. Raises UserError as `reward_functions` does."""
+    def __init__(self, chat: Chat, prompt: PromptConfig, reward: RewardConfig, data_folder: str):
+        """Raises UserError as `reward_functions` does."""
         self._scorer = CompletionScorer(chat, prompt, reward, data_folder)
         self._workers, self._timeout_s = reward.workers, reward.timeout_s
-        self._setup = chat.folder, prompt.to_dict(), reward.to_dict(), data_folder
+        self._setup = chat.folder, prompt, reward, data_folder
         self._tasks: queue.SimpleQueue = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._closed = False
@@ -162,7 +163,7 @@ def reward_means(rewarded: list[RewardedCompletion]) -> dict[str, float]:
 class CompletionScorer:
     """Parses and scores one completion at a time, in this process or in a worker."""
 
-    def __init__(self, chat: Chat, prompt: ConfigDict, reward: ConfigDict, data_folder: str):
+    def __init__(self, chat: Chat, prompt: PromptConfig, reward: RewardConfig, data_folder: str):
         self._chat, self._prompt, self._reward = chat, prompt, reward
         self._functions = reward_functions(reward, prompt.wording, data_folder)
 
@@ -228,10 +229,10 @@ def serve(descriptor: int) -> None:
     with Connection(descriptor) as connection:
         try:
             folder, prompt, reward, data_folder = connection.recv()
-            score = CompletionScorer(Chat(folder), ConfigDict(prompt), ConfigDict(reward), data_folder)
+            score = CompletionScorer(Chat(folder), prompt, reward, data_folder)
             connection.send(True)
             # By default the signal ends the process: one that hangs must not outlive a run that was killed.
-            limit_s = 2 * reward["timeout_s"] + 1
+            limit_s = 2 * reward.timeout_s + 1
             while True:
                 item = connection.recv()
                 signal.setitimer(signal.ITIMER_REAL, limit_s)

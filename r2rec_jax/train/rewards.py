@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from r2rec_jax.data import prepared
 from r2rec_jax.prompts.ranking_prompt import RankingRecord
@@ -15,11 +14,12 @@ from r2rec_jax.rollout.parsed_completion import ParsedCompletion
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.teachers.facts import FactChecker
 from r2rec_jax.teachers.question import Question
+from r2rec_jax.train.config import RewardConfig
 
 LARGEST = float(np.finfo(np.float32).max)
 
 # (record, completion, the config's `reward` section) -> parts by name, before weighting.
-Reward = Callable[[RankingRecord, ParsedCompletion, ConfigDict], dict[str, float]]
+Reward = Callable[[RankingRecord, ParsedCompletion, RewardConfig], dict[str, float]]
 
 
 def step_reward(statements: int, fewest: int, most: int) -> float:
@@ -34,7 +34,7 @@ def rank_reward(truth_rank: int) -> float:
     return 1.0 / math.log2(1 + truth_rank) if truth_rank else 0.0
 
 
-def paper(_: RankingRecord, completion: ParsedCompletion, config: ConfigDict) -> dict[str, float]:
+def paper(_: RankingRecord, completion: ParsedCompletion, config: RewardConfig) -> dict[str, float]:
     """The paper's two parts; the rank is `ParsedCompletion.lenient_rank`, that of whatever could be read.
 
     With `step_needs_valid_answer`, statements that lead to no valid answer earn nothing: otherwise
@@ -56,7 +56,7 @@ def supported(checker: FactChecker) -> Reward:
 
     question_of = functools.lru_cache(maxsize=1)(Question.of)  # a prompt's group comes one after the other
 
-    def facts(_: RankingRecord, completion: ParsedCompletion, config: ConfigDict) -> dict[str, float]:
+    def facts(_: RankingRecord, completion: ParsedCompletion, config: RewardConfig) -> dict[str, float]:
         checked = (
             checker.check(question_of(completion.prompt), completion.reasoning)
             if _earns_steps(completion, config)
@@ -68,7 +68,7 @@ def supported(checker: FactChecker) -> Reward:
     return facts
 
 
-def reward_functions(config: ConfigDict, wording: str, data_folder: str) -> list[tuple[Reward, float]]:
+def reward_functions(config: RewardConfig, wording: str, data_folder: str) -> list[tuple[Reward, float]]:
     """Those of a `reward` section with their weights: the paper's, `supported` if `config.facts_weight`, and
     `config.extra`, each named "module:function", weighted by `config.extra_weights`, or 1 where these are ().
 
@@ -90,7 +90,7 @@ def reward_functions(config: ConfigDict, wording: str, data_folder: str) -> list
 
 
 def reward(
-    functions: list[tuple[Reward, float]], completion: ParsedCompletion, config: ConfigDict
+    functions: list[tuple[Reward, float]], completion: ParsedCompletion, config: RewardConfig
 ) -> tuple[dict[str, float], float]:
     """(the parts of every function by name, their weighted sum).
 
@@ -110,14 +110,14 @@ def reward(
             parts[name] = float(value)
             if not math.isfinite(parts[name]):
                 raise ValueError(f"part {name!r} is {parts[name]}")
-            total += weight * config.get(f"{name}_weight", 1.0) * parts[name]
+            total += weight * getattr(config, f"{name}_weight", 1.0) * parts[name]
     # Infinite in the update's float32, one reward would take its whole group's advantages with it.
     if not abs(total) <= LARGEST:
         raise ValueError(f"the weighted parts add up to {total}")
     return parts, total
 
 
-def _earns_steps(completion: ParsedCompletion, config: ConfigDict) -> bool:
+def _earns_steps(completion: ParsedCompletion, config: RewardConfig) -> bool:
     return completion.ranking.valid or not config.step_needs_valid_answer
 
 

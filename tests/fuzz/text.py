@@ -124,7 +124,7 @@ class Trace(Target):
         config.annotate.tasks = ("rating", "ranking")
         config.prompt.buckets = (4096,)
         chat, words = Chat(MODEL), wording(config.prompt.wording)
-        self._questions = questions(dataset, chat, config)
+        self._questions = questions(dataset, chat, config.prompt, config.annotate.tasks, seed=config.seed)
         self._validator = Validator(catalog, words, chat, config.prompt, 1000)
         self._chat, self._seeds = chat, []
         asks = [Ask(question, question.prompt, 1) for question in self._questions]

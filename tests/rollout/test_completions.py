@@ -16,7 +16,8 @@ from r2rec_jax.pipeline.prompt_source import RankingPrompts
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
 from r2rec_jax.rollout.completions import complete, complete_and_parse, completion_rates
-from r2rec_jax.rollout.engine import Engine, SamplingConfig
+from r2rec_jax.rollout.config import RolloutConfig
+from r2rec_jax.rollout.engine import Engine
 from r2rec_jax.rollout.parsed_completion import ParsedCompletion, parse_completion
 from r2rec_jax.rollout.slots import Rollout
 
@@ -54,7 +55,7 @@ class Teller:
     def __init__(self, prompts):
         self.prompts = {p.record.user: p for p in prompts}
         self.chat, self.calls = prompts.chat, []
-        self.sampling = SamplingConfig(120, 1.0)
+        self.sampling = RolloutConfig(max_tokens=120, temperature=1.0)
 
     def __call__(self, _, prompts, *, samples, seed):
         assert prompts.possible is None
@@ -125,8 +126,9 @@ def model(prompts) -> tuple[Llama, dict]:
     return model, jax.jit(lambda: init_variables(model, 0))()
 
 
-def ranked(prompts, model, *, seed=5, **how) -> dict[int, ParsedCompletion]:
-    engine = Engine(model[0], prompts.chat.end, SamplingConfig(40, 1.0, 0.9, **how))
+def ranked(prompts, model, *, seed=5, slots=0, **how) -> dict[int, ParsedCompletion]:
+    sampling = RolloutConfig(max_tokens=40, temperature=1.0, top_p=0.9, **how)
+    engine = Engine(model[0], prompts.chat.end, sampling, slots=slots)
     pairs = list(complete_and_parse(engine, model[1], list(prompts), prompts.chat, prompts.config, seed=seed))
     assert sorted(k for k, _ in pairs) == list(range(7))
     return {k: one for k, (one,) in pairs}

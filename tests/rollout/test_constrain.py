@@ -17,8 +17,9 @@ from r2rec_jax.prompts.answer_parser import parse_ranking
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
 from r2rec_jax.prompts.wording import wording
+from r2rec_jax.rollout.config import RolloutConfig
 from r2rec_jax.rollout.constrain import JOINER, OPENING, rankings, spelt
-from r2rec_jax.rollout.engine import Engine, Prompts, SamplingConfig
+from r2rec_jax.rollout.engine import Engine, Prompts
 from r2rec_jax.rollout.slots import Rollout
 from r2rec_jax.runtime.errors import UserError
 
@@ -43,7 +44,11 @@ def model(chat) -> tuple[Llama, dict]:
 
 
 def ask(chat, model, how, *, samples, possible, temperature=1.0, tokens=48):
-    engine = Engine(model[0], chat.end, SamplingConfig(tokens, temperature, chunk=8, constrained=True))
+    engine = Engine(
+        model[0],
+        chat.end,
+        RolloutConfig(max_tokens=tokens, temperature=temperature, chunk=8, constrained=True),
+    )
     prompt = [*chat.prompt("Which?"), *([] if how.get("reasoning", True) else [chat.end_think])]
     B = len(possible.budget)
     tokens_BP, ids_B = np.tile(np.array(prompt, np.int32), (B, 1)), np.arange(B, dtype=np.int32)

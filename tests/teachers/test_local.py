@@ -8,8 +8,8 @@ from r2rec_jax.model.llama import Llama, init_variables
 from r2rec_jax.rollout.slots import Rollout
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.teachers.local import LocalTeacher
-from r2rec_jax.teachers.question import questions
 from r2rec_jax.teachers.request import Ask
+from tests.teachers.asked import questions_of
 
 
 @pytest.fixture
@@ -24,7 +24,9 @@ def teacher(chat, config):
 
     def teacher(hint=True):
         config.annotate.hint = hint
-        return LocalTeacher(config, chat, model, variables)
+        return LocalTeacher(
+            config.annotate, chat, model, variables, buckets=config.prompt.buckets, seed=config.seed
+        )
 
     return teacher
 
@@ -32,7 +34,7 @@ def teacher(chat, config):
 @pytest.fixture
 def asks(dataset, chat, config):
     config.prompt.buckets = (4096,)
-    return [Ask(question, question.prompt, 1) for question in questions(dataset, chat, config)[:5]]
+    return [Ask(question, question.prompt, 1) for question in questions_of(dataset, chat, config)[:5]]
 
 
 def said(teacher, asks) -> dict:
@@ -71,7 +73,7 @@ def test_with_a_hint_all_is_answer_without_one_the_policy_reasons_first(
     opened = []
 
     def groups(_, prompts, *, samples, seed):
-        assert (samples, seed) == (1, teacher.config.seed)
+        assert (samples, seed) == (1, teacher.seed)
         opened.extend(row[:n].tolist() for row, n in zip(prompts.tokens, prompts.length, strict=True))
         for b in range(len(prompts.tokens)):
             rollout = Rollout.empty(1, len(whole))

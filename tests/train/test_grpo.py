@@ -14,12 +14,13 @@ from r2rec_jax.model.architecture import LlamaConfig
 from r2rec_jax.model.completion import CompletionBatch, completion_logprobs
 from r2rec_jax.model.config import LoRAConfig
 from r2rec_jax.model.llama import Llama, init_variables
+from r2rec_jax.train.config import AGGREGATIONS, GRPOConfig
 from r2rec_jax.train.grpo import GRPOBatch, grpo_update
-from r2rec_jax.train.objective import AGGREGATIONS, GRPOConfig, policy_loss, token_weights
+from r2rec_jax.train.objective import policy_loss, token_weights
 from r2rec_jax.train.state import TrainState
 
 MODEL = Llama(LlamaConfig(31, 16, 24, 1, 4, 2, 4, 1e-5, 1000.0, None, 64, False), LoRAConfig(2, 4.0))
-DEFAULT = GRPOConfig(clip_low=0.2, clip_high=0.3, beta=0.04, aggregation="sequence_mean", temperature=1.0)
+DEFAULT = GRPOConfig(clip_low=0.2, clip_high=0.3, beta=0.04, aggregation="sequence_mean")
 B, G, P, R = 2, 3, 5, 6
 LENGTHS = np.array([6, 1, 3, 5, 2, 4])
 MASK = (np.arange(R) < LENGTHS[:, None]).astype(np.float32)
@@ -63,15 +64,15 @@ SGD = optax.sgd(0.1)  # the one optimiser whose step is the gradient
 
 
 @functools.cache
-def compiled(config, parts):
-    return jax.jit(functools.partial(grpo_update, MODEL, SGD, config, parts=parts))
+def compiled(config, temperature, parts):
+    return jax.jit(functools.partial(grpo_update, MODEL, SGD, config, temperature, parts=parts))
 
 
-def take_step(policy, batch, parts=1, **changes):
+def take_step(policy, batch, parts=1, temperature=1.0, **changes):
     base, reference, trainable = policy
     state = TrainState.create(trainable, SGD)
     config = dataclasses.replace(DEFAULT, **changes)
-    return compiled(config, parts)(state, {"base": base, "reference": reference}, batch)
+    return compiled(config, temperature, parts)(state, {"base": base, "reference": reference}, batch)
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from r2rec_jax.pipeline.prompt_source import Prompt
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.ranking_prompt import RankingRecord
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
-from r2rec_jax.rollout.engine import SamplingConfig
+from r2rec_jax.rollout.config import RolloutConfig
 from r2rec_jax.rollout.slots import Rollout
 from r2rec_jax.runtime.mesh import make_mesh
 from r2rec_jax.runtime.profiler import Phases
@@ -74,7 +74,7 @@ def engine_of(chat, truncated=(0,) * 6):
         for b in (1, 0):  # in the order in which they end
             yield b, rollout[3 * b : 3 * b + 3]
 
-    engine.sampling, engine.utilisation = SamplingConfig(R, 1.0), 0.75
+    engine.sampling, engine.utilisation = RolloutConfig(max_tokens=R, temperature=1.0), 0.75
     return engine
 
 
