@@ -5,21 +5,17 @@ processes, however many, and however far ahead, the same batches come in the sam
 machines each process makes all of them, whole: how wide a batch is padded, all its rows decide.
 """
 
-import multiprocessing
-import os
-import pickle
 import signal
-import threading
 from collections.abc import Callable
 
 import grain
 import jax
 import numpy as np
-from absl import flags
 
 from r2rec_jax.model.completion import CompletionBatch
-from r2rec_jax.runtime import shared_memory
+from r2rec_jax.runtime import library_workarounds
 from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.library_workarounds import pack, unpack
 
 
 def pad(rows: list[np.ndarray], buckets: tuple[int, ...], dtype=np.int32) -> np.ndarray:
@@ -156,11 +152,10 @@ class Batches(grain.DatasetIterator):
         # Slicing a dataset moves its start; grain deals what follows to the workers in turn.
         ahead = self._dataset[self._handed_out :].to_iter_dataset(grain.ReadOptions(threads, 2 * threads))
         if self._workers:
-            shared_memory.start()
-            if not flags.FLAGS.is_parsed():  # by a caller that is no command; grain reads its own
-                flags.FLAGS.mark_as_parsed()
+            library_workarounds.start_resource_tracker()
+            library_workarounds.let_grain_read_flags()
             options = grain.MultiprocessingOptions(self._workers, per_worker_buffer_size=2)
-            ahead = ahead.map(_pack).mp_prefetch(options, worker_init_fn=_begin_worker).map(_unpack)
+            ahead = ahead.map(pack).mp_prefetch(options, worker_init_fn=_begin_worker).map(unpack)
         if self._put is not None:
             ahead = ahead.map(self._put)
         # One batch waits in the buffer and one in the thread's hand: on the devices, if they are put there.
@@ -170,22 +165,7 @@ class Batches(grain.DatasetIterator):
 def _begin_worker(index: int, count: int) -> None:  # noqa: ARG001 - as grain calls it
     """A worker starts no accelerator, whatever its code asks of JAX, and does not outlive its parent."""
     jax.config.update("jax_platforms", "cpu")
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _pack(batch) -> np.ndarray:
-    """A batch as one array, which grain sends through shared memory. What it sends through a pipe, all that
-    is no array, would keep a worker from ending until somebody has read it."""
-    return np.frombuffer(pickle.dumps(batch), np.uint8)
-
-
-def _unpack(packed: np.ndarray):
-    return pickle.loads(packed.data)
-
-
-def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)
+    library_workarounds.end_with_parent()
 
 
 class SimilarLengths:

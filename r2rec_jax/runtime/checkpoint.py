@@ -17,6 +17,7 @@ from r2rec_jax.runtime import checksum
 from r2rec_jax.runtime.config_diff import drift, first
 from r2rec_jax.runtime.distributed import gather
 from r2rec_jax.runtime.errors import UserError, disk_fault
+from r2rec_jax.runtime.library_workarounds import own_buffers, probe_folder
 
 
 class Checkpointer:
@@ -64,7 +65,7 @@ class Checkpointer:
         if step in self._manager.all_steps():
             return
         with self._writing():
-            self._probe()
+            probe_folder(self._folder, str(jax.process_index()))
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -152,7 +153,7 @@ class Checkpointer:
                 raise _Damaged(where, "the checksum of its arrays differs")
 
         _together(compare)
-        return _rehome(state), data
+        return own_buffers(state), data
 
     def data(self, step: int) -> dict:
         """The JSON of one step, without its state. Raises UserError as `restore` does."""
@@ -192,12 +193,6 @@ class Checkpointer:
                 f"a checkpoint could not be written to {self._folder} ({fault}); {good}: make room there, or "
                 "make it writable, and run the same command again"
             ) from error
-
-    def _probe(self) -> None:
-        """Raises what the disk says to a new folder: orbax, told so, waits minutes for one of its own."""
-        probe = self._folder / f".probe-{jax.process_index()}"
-        probe.mkdir(exist_ok=True)
-        probe.rmdir()
 
     def _described(self, step: int) -> dict:
         """What was saved of step's leaves and checksums, once it is known to be whole and of this version."""
@@ -311,9 +306,3 @@ def _other(where: Path, saved: dict, wanted: dict, data: dict, config: dict | No
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
     sharding = getattr(leaf, "sharding", None) or SingleDeviceSharding(jax.local_devices()[0])
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-
-def _rehome(state: Any) -> Any:
-    """Copies onto buffers that XLA owns: restored ones may belong to the reader, undonatable."""
-    # Leaf by leaf: they need not be on the same devices, which is what a program asks for.
-    return jax.tree.map(lambda leaf: leaf.copy(), state)

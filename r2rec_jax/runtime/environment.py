@@ -4,16 +4,14 @@ BUILD.md has the measurement behind each setting. XLA's other flags are left as 
 measured to help.
 """
 
-import contextlib
 import os
 import signal
 import sys
-import time
-import zlib
 from pathlib import Path
 from typing import NoReturn
 
 from r2rec_jax.runtime.errors import shown
+from r2rec_jax.runtime.library_workarounds import drop_torn_programs
 
 HUGE_PAGES = "glibc.malloc.hugetlb=1"
 LOG_LEVEL = "1"  # XLA's own log: warnings and errors
@@ -52,7 +50,7 @@ def settle(command: list[str]) -> None:
     if sys.platform == "linux" and _is_glibc() and "GLIBC_TUNABLES" not in os.environ:
         os.environ["GLIBC_TUNABLES"] = HUGE_PAGES
         os.execv(sys.executable, [sys.executable, *command[1:]])
-    drop_torn(Path(os.environ["JAX_COMPILATION_CACHE_DIR"]))
+    drop_torn_programs(Path(os.environ["JAX_COMPILATION_CACHE_DIR"]))
 
 
 def _interrupted(*_) -> NoReturn:
@@ -80,33 +78,6 @@ def compiled_folder() -> Path:
     """Where compiled programs are kept from one run to the next."""
     caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(caches) / "r2rec_jax" / "compiled"
-
-
-def drop_torn(folder: Path) -> None:
-    """Removes compiled programs of which a process that was killed, or a full disk, has left a part.
-
-    JAX warns of such a one at every start, compiles it again and never writes over it. Looked at is what has
-    been written since the last look.
-    """
-    looked, now = folder / ".looked-at", time.time_ns()
-    with contextlib.suppress(OSError):  # no folder yet, or one that is read only
-        since = looked.stat().st_mtime_ns if looked.exists() else 0
-        for path in folder.glob("*-cache"):
-            if path.stat().st_mtime_ns >= since and _is_torn(path.read_bytes()):
-                path.unlink(missing_ok=True)
-        looked.touch()
-        os.utime(looked, ns=(now, now))
-
-
-def _is_torn(data: bytes) -> bool:
-    """Of a zlib stream, as JAX writes without another package, or of nothing at all."""
-    if data[:1] not in (b"", b"\x78"):
-        return False
-    try:
-        zlib.decompress(data)
-    except zlib.error:
-        return True
-    return False
 
 
 def _is_glibc() -> bool:

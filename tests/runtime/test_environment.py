@@ -129,34 +129,3 @@ def test_a_start_drops_torn_programs_written_since_the_last(start, tmp_path):
     age(folder / "old-cache", 60)
     start(XDG_CACHE_HOME=str(tmp_path))
     assert {path.name for path in folder.iterdir()} == {*kept, "old-cache"}
-
-
-COMPILE = """
-import sys, jax, jax.numpy as jnp
-print(jax.jit(lambda x: jnp.sin(x) @ x)(jnp.arange(4.0)))
-"""
-
-
-def test_programs_as_jax_keeps_them_are_whole_and_a_torn_one_is_compiled_again(tmp_path):
-    environment = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path), "JAX_PLATFORMS": "cpu"}
-    environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-
-    def compile_it() -> tuple[str, str]:
-        command = [sys.executable, "-c", COMPILE]
-        done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout, done.stderr
-
-    said, _ = compile_it()
-    written = {path: path.read_bytes() for path in tmp_path.glob("*-cache")}
-    environment.drop_torn(tmp_path)
-    assert written and written.keys() == {*tmp_path.glob("*-cache")}
-    for path, data in written.items():
-        path.write_bytes(data[: len(data) // 2])
-    again, warned = compile_it()
-    assert again == said and "Error reading persistent compilation cache" in warned
-    environment.drop_torn(tmp_path)
-    assert not [*tmp_path.glob("*-cache")]
-    assert compile_it() == (said, "")
-    environment.drop_torn(tmp_path)
-    assert written.keys() == {*tmp_path.glob("*-cache")}
