@@ -30,10 +30,10 @@ def decoder(model: Llama, weights: str) -> Llama:
     Raises UserError for an unknown name, or an int8 base, to which nothing can be added.
     """
     if weights not in WEIGHTS:
-        raise UserError(f"rollout.decoder_weights={weights!r} is unknown: use one of {', '.join(WEIGHTS)}")
+        raise UserError(f"rollout.weights={weights!r} is unknown: use one of {', '.join(WEIGHTS)}")
     if weights != "adapter" and model.int8:
         raise UserError(
-            f"rollout.decoder_weights={weights} needs a base in floating point: use rollout.decoder_weights=adapter"
+            f"rollout.weights={weights} needs a base in floating point: use rollout.weights=adapter"
         )
     apart = model.clone(unrolled=True, remat="none")
     if weights == "adapter":

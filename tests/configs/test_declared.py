@@ -76,7 +76,7 @@ def test_every_declared_field_is_that_of_some_config():
     [
         ("restore", WHICH),
         ("prompt.chain_selection", (*SELECTIONS, RECENT)),
-        ("rollout.decoder_weights", WEIGHTS),
+        ("rollout.weights", WEIGHTS),
         ("grpo.aggregation", objective.AGGREGATIONS),
         ("grpo.ratio", objective.RATIOS),
         ("grpo.kl", objective.KLS),
