@@ -17,7 +17,7 @@ import numpy as np
 from absl import logging
 
 from r2rec_jax.bench.models import SMALLEST, random_tokens
-from r2rec_jax.bench.programs import NEVER, Programs
+from r2rec_jax.bench.random_programs import NEVER, Programs
 from r2rec_jax.bench.result import Row, paired_seconds, row
 from r2rec_jax.model.architecture import LlamaConfig, parse_config
 from r2rec_jax.model.completion import CompletionBatch

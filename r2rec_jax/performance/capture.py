@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from r2rec_jax.model.flops import Shapes
 from r2rec_jax.performance import trace
-from r2rec_jax.performance.hlo import Operation, operations
+from r2rec_jax.performance.hlo_operations import Operation, operations
 from r2rec_jax.runtime.profiler import Phases, start_trace
 from r2rec_jax.train.grpo import GRPOBatch
 from r2rec_jax.train.loop import Step as TrainingStep

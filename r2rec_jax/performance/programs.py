@@ -17,8 +17,8 @@ from r2rec_jax.model.item_tokens import read_items
 from r2rec_jax.model.llama import Llama, abstract_variables
 from r2rec_jax.model.policy import Policy, lora_config
 from r2rec_jax.rollout.config import RolloutConfig
+from r2rec_jax.rollout.decoder_weights import decoder_shardings, decoder_variables
 from r2rec_jax.rollout.engine import Engine, Prompts
-from r2rec_jax.rollout.weights import decoder_shardings, decoder_variables
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import batch_sharding, replicated, shardings
 from r2rec_jax.train import grpo, supervised

@@ -17,9 +17,9 @@ from r2rec_jax.model.llama import Llama, head
 from r2rec_jax.rollout import constrain
 from r2rec_jax.rollout.config import RolloutConfig
 from r2rec_jax.rollout.constrain import Progress, Rankings
+from r2rec_jax.rollout.decoder_weights import decoder, decoder_shardings, decoder_variables
 from r2rec_jax.rollout.sampling import logprob, sample
 from r2rec_jax.rollout.slots import Rollout, Slots
-from r2rec_jax.rollout.weights import decoder, decoder_shardings, decoder_variables
 from r2rec_jax.runtime.distributed import fetch
 from r2rec_jax.runtime.mesh import to_devices, working_on
 

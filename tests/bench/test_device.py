@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from r2rec_jax.bench import device
-from r2rec_jax.bench.programs import NEVER, Programs
+from r2rec_jax.bench.random_programs import NEVER, Programs
 from r2rec_jax.rollout.config import RolloutConfig
 from r2rec_jax.rollout.engine import Engine, Prompts
 from r2rec_jax.runtime.errors import UserError

@@ -17,7 +17,7 @@ from r2rec_jax.cli.overrides import flatten
 from r2rec_jax.data.protocol import SPLITS
 from r2rec_jax.model import cache
 from r2rec_jax.model.architecture import MOST_LAYERS
-from r2rec_jax.rollout.weights import WEIGHTS
+from r2rec_jax.rollout.decoder_weights import WEIGHTS
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.fields import About, Section
 from r2rec_jax.runtime.ranges import Choice, Each, Number, Row, Text

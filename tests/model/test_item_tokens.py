@@ -15,7 +15,7 @@ from r2rec_jax.model.config import LoRAConfig
 from r2rec_jax.model.item_tokens import read_items
 from r2rec_jax.model.llama import Llama, init_variables
 from r2rec_jax.model.policy import load_policy, with_items
-from r2rec_jax.rollout.weights import decoder, decoder_variables
+from r2rec_jax.rollout.decoder_weights import decoder, decoder_variables
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import make_mesh
 
