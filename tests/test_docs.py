@@ -132,6 +132,18 @@ def test_fields_exist(page):
             assert span in fields() or Path(span).suffix in (".json", ".jsonl", ".py", ".md", ".yaml"), span
 
 
+def test_names_in_the_code_exist():
+    """Functions, classes and programs that the developers' pages name in backticks."""
+    files = [*(ROOT / "r2rec_jax").rglob("*.py"), *(ROOT / "configs").glob("*.py")]
+    words = {word for path in files for word in re.findall(r"\w+", path.read_text(encoding="utf-8"))}
+    named = re.compile(r"_?[a-z]+(_[a-z]+)*|[A-Z]\w+(\.\w+)?|_[a-z]+")
+    for page in (ROOT / "docs" / "developing.md", ROOT / "docs" / "performance.md"):
+        found = [span for span in spans(page) if named.fullmatch(span)]
+        assert len(found) > 10
+        for span in found:
+            assert set(span.split(".")) <= words, span
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_make_targets_exist(page):
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
