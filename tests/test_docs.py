@@ -5,11 +5,13 @@ import functools
 import re
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from docs.figures.make_figures import FIGURES, FOLDER, rows_of, tables
 from r2rec_jax.cli.overrides import flatten, read_config
+from r2rec_jax.train.rewards import reward
 from tests.cli.test_overrides import FILES, parsed
 from tests.test_imports import ROOMS
 
@@ -130,6 +132,35 @@ def test_fields_exist(page):
     for span in spans(page):
         if re.fullmatch(r"[a-z_]+(\.[a-z_\d]+)+", span) and span.partition(".")[0] in sections:
             assert span in fields() or Path(span).suffix in (".json", ".jsonl", ".py", ".md", ".yaml"), span
+
+
+def test_names_in_the_code_exist():
+    """Functions, classes and programs that the developers' pages name in backticks."""
+    files = [
+        path for name in ("r2rec_jax", "configs", "tests/golden") for path in (ROOT / name).rglob("*.py")
+    ]
+    words = {word for path in files for word in re.findall(r"\w+", path.read_text(encoding="utf-8"))}
+    named = re.compile(r"_?[a-z]+(_[a-z]+)*|[A-Z]\w+(\.\w+)?|_[a-z]+")
+    for page in (ROOT / "docs" / "developing.md", ROOT / "docs" / "performance.md"):
+        found = [span for span in spans(page) if named.fullmatch(span)]
+        assert len(found) > 10
+        for span in found:
+            assert all({name, f"_{name}"} & words for name in span.split(".")), (
+                span
+            )  # profiles drop a leading _
+
+
+def test_the_example_of_a_reward_is_one():
+    """On a completion with an answer, on one without, and through the function that sums parts."""
+    page = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
+    (code,) = (block for language, block in FENCE.findall(page) if language == "python")
+    named: dict = {}
+    exec(code, named)
+    config = read_config(f"{ROOT}/configs/grpo.py").reward
+    for answer, value in (("Order: Badger", 1.0), (None, 0.0)):
+        completion = SimpleNamespace(answer=answer, prompt=SimpleNamespace(record=None))
+        parts, total = reward([(named["brevity"], 0.5)], completion, config)
+        assert (parts, total) == ({"brevity": value}, 0.5 * value)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
