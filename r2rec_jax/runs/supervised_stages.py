@@ -151,7 +151,7 @@ def llara(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive)
     """Trains a fresh adapter, and a projector of item vectors, to name the next item."""
     require(config, "model", "data", "items")
     dataset = prepared.load(config.data.folder)
-    check_items(config, dataset)
+    check_items(config.model.item_table, dataset, config.data.folder)
     chat = Chat(config.model.folder, first_item=load_config(config.model.folder).vocab_size)
     users, c = dataset.split.users["sft"], config.train
     prompts = RankingPrompts(dataset, users, chat, config.prompt, config.seed)
