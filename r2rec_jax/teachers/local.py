@@ -47,9 +47,7 @@ class LocalTeacher:
         self.config, self.chat, self.variables = config, chat, variables
         self.buckets, self.seed = buckets, seed
         c = config
-        sampling = RolloutConfig(
-            max_tokens=c.max_tokens, temperature=c.temperature, top_p=c.top_p, chunk=RolloutConfig.chunk
-        )
+        sampling = RolloutConfig(max_tokens=c.max_tokens, temperature=c.temperature, top_p=c.top_p)
         self.engine = Engine(model, chat.end, sampling, slots=c.local.batch_size)
         self.positions = model.config.max_position_embeddings
         self._check(max(buckets))

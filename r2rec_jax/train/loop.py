@@ -1,4 +1,4 @@
-"""The loop that drives any stage: batches in, steps out, metrics one step late, resumable anywhere."""
+"""The training loop of every stage: resumable at any step, metrics read one step late."""
 
 import contextlib
 import signal
@@ -10,7 +10,6 @@ from typing import NoReturn
 import grain
 import jax
 from absl import logging
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from r2rec_jax.runtime.checkpoint import Checkpointer
@@ -18,7 +17,8 @@ from r2rec_jax.runtime.distributed import Vote, is_first
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.metric_writer import MetricWriter, StepLog
 from r2rec_jax.runtime.profiler import Phases, peak_memory, trace_window
-from r2rec_jax.train.early_stopping import Watch, save_batch
+from r2rec_jax.train.config import TrainConfig
+from r2rec_jax.train.early_stopping import EarlyStopping, save_batch
 from r2rec_jax.train.state import CHECKPOINTS, TrainState
 
 # (state, batch, step) -> (state, metrics, what the update was given): a step, or a rollout and its update.
@@ -27,7 +27,7 @@ Drive = Callable[..., TrainState]  # `run`, or what takes its place with the sam
 
 
 def run(
-    c: ConfigDict,
+    c: TrainConfig,
     workdir: Path,
     state: TrainState,
     batches: grain.DatasetIterator,
@@ -40,28 +40,28 @@ def run(
     record: dict,
     trace: str = "",
 ) -> TrainState:
-    """Trains for `c.steps` steps in all, going on from the newest checkpoint in `workdir`.
+    """Trains for `c.steps` steps in all, resuming from the newest checkpoint in `workdir`.
 
-    Metrics are read one step late, so that the device is never waited for. SIGINT and SIGTERM finish
-    the step, write a checkpoint and leave by a KeyboardInterrupt; the same command goes on from there, or
-    from the checkpoint before if that one is damaged. Of several processes one that is told to stops all, a
-    step later. SIGUSR1 traces the next steps into `workdir`/trace-STEP. The checkpoint of the best evaluation
+    Metrics are read one step late, so that the host does not wait for the device. On SIGINT and SIGTERM the
+    loop finishes the step, writes a checkpoint and raises KeyboardInterrupt; the same command resumes there,
+    or at the checkpoint before if that one is damaged. In a distributed run a signal to one process stops
+    all, a step later. SIGUSR1 traces the next steps into `workdir`/trace-STEP. The checkpoint of the best evaluation
     (`c.best_metric`) is kept, and `c.patience` evaluations without a better one end
     the run.
 
     Args:
       c: the `train` section. stage: its name in the progress bar. record: the whole config, kept in every
         checkpoint. trace: the steps to trace, see `trace_window`.
-      batches: closed at the end, however that comes.
+      batches: closed when the loop ends or raises.
       evaluate: called before the first step, every `c.evaluate_every` steps and at the end.
-      logs: what `advance` writes besides; like the metrics they lose the steps that will be done again.
+      logs: further files that `advance` writes; on resuming they lose the lines of steps that run again.
 
     Raises:
       UserError: `c.stop_after_skipped` updates in a row were not finite, or a checkpoint cannot be
         read or written.
-      KeyboardInterrupt: told to stop, in the last step too; what there is to save is saved.
+      KeyboardInterrupt: after SIGINT or SIGTERM, with everything saved.
     """
-    writer, watch = MetricWriter(workdir), Watch(c)
+    writer, stopping = MetricWriter(workdir), EarlyStopping(c)
     with (
         Checkpointer(workdir / CHECKPOINTS) as checkpoints,
         contextlib.closing(batches),
@@ -72,10 +72,10 @@ def run(
         if found := checkpoints.resume(state):
             done, state, data = found
             batches.set_state(data["batches"])
-            watch.resume(data["watch"])
-            checkpoints.clear_old(watch.best_step)
+            stopping.resume(data["watch"])
+            checkpoints.clear_old(stopping.best_step)
             logging.info("resuming %s at step %d", workdir, done)
-        if (done or 0) < c.steps and not watch.gave_up:
+        if (done or 0) < c.steps and not stopping.gave_up:
             batches.start_prefetch()
         for log in (writer, *logs):
             log.truncate_after(-1 if done is None else done)
@@ -83,13 +83,13 @@ def run(
         late, ended = None, 0.0
 
         def read(every: bool = False) -> None:
-            """Reads what is late and writes it, if `every` or if it is its turn."""
+            """Reads the metrics of the step before; writes them if `every` or at multiples of `log_every`."""
             nonlocal late, ended
             if late is None:
                 return
             (step, metrics, batch, began, end), late = late, None
             metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
-            # Steps follow each other on the device: one begins when the one before has ended.
+            # On the device a step begins when the one before has ended.
             began, ended = max(began, ended), end or time.perf_counter()
             metrics["time/step_s"] = ended - began
             if "train/token_count" in metrics:
@@ -100,24 +100,24 @@ def run(
             if every or step % c.log_every == 0:
                 writer.write(step, metrics)
                 _show(progress, metrics)
-            watch.update(metrics)
-            if watch.broken:
+            stopping.update(metrics)
+            if stopping.broken:
                 _give_up(workdir, checkpoints, step, batch, c.stop_after_skipped)
 
-        def judge(step: int) -> bool:
-            """Writes an evaluation; True when it is the best so far."""
+        def evaluate_and_write(step: int) -> bool:
+            """Evaluates and writes the metrics; returns True when they are the best so far."""
             values = evaluate(state)
             writer.write(step, values)
-            return watch.evaluation(step, values)
+            return stopping.evaluation(step, values)
 
         def save(step: int) -> None:
-            data = {"batches": batches.get_state(), "config": record, "watch": watch.state()}
-            checkpoints.save(step, state, data, best=watch.best_step)
+            data = {"batches": batches.get_state(), "config": record, "watch": stopping.state()}
+            checkpoints.save(step, state, data, best=stopping.best_step)
 
-        if evaluate and done is None and judge(0):
+        if evaluate and done is None and evaluate_and_write(0):
             save(0)
         first, last, stop = (done or 0) + 1, c.steps, False
-        if watch.gave_up:
+        if stopping.gave_up:
             last = done
         with tqdm(
             total=c.steps,
@@ -141,22 +141,22 @@ def run(
                 planned = step % c.checkpoint_every == 0 or step == c.steps
                 if evaluate and (step % c.evaluate_every == 0 or step == c.steps):
                     read(every=True)
-                    planned |= judge(step) or watch.gave_up
+                    planned |= evaluate_and_write(step) or stopping.gave_up
                 stop = stopped()
                 if planned or stop:
                     # An interruption adds no line that the uninterrupted run would not have.
                     read(every=planned)
                     save(step)
-                if watch.gave_up:
+                if stopping.gave_up:
                     logging.info(
                         "no better %s since step %d: stopped after step %d",
                         c.best_metric,
-                        watch.best_step,
+                        stopping.best_step,
                         step,
                     )
-                if watch.gave_up or stop:
+                if stopping.gave_up or stop:
                     break
-        if stop or stopped():  # also a finished run: what comes after it is not to begin
+        if stop or stopped():  # also in a finished run: the next stage must not begin
             checkpoints.wait()
             logging.warning("stopped after step %d", checkpoints.latest_step() or 0)
             raise KeyboardInterrupt

@@ -8,9 +8,8 @@ it with a UserError that says why. Anything else is a finding: another exception
 in --findings, and a line says how to repeat it.
 
 `all` shares --cases out among the targets, slow readers getting fewer. Every input is a function of the
-seed, the target and its number; with --guided, which is for readers in Python, it is one that reaches new
-code of r2rec_jax, as atheris sees it. Counts go to FINDINGS/fuzz.json. The exit code is 1 where something was
-found.
+seed, the target and its number. Counts go to FINDINGS/fuzz.json. The exit code is 1 where something was
+found. `python -m tests.fuzz.guided` lets coverage choose the inputs instead.
 """
 
 import json
@@ -36,9 +35,6 @@ SHOWN |= {"cases_per_s": "cases/s", "peak_mb": "MB"}
 CASES = flags.DEFINE_integer("cases", None, "how many; 1000 of one target, a million of all", lower_bound=1)
 SEED = flags.DEFINE_integer("seed", 0, "another one gives other inputs")
 REPEAT = flags.DEFINE_string("repeat", None, "read this one input again, as it was kept")
-GUIDED = flags.DEFINE_bool(
-    "guided", False, "let coverage choose the inputs, by atheris, where it is installed"
-)
 FINDINGS = flags.DEFINE_string("findings", "runs/fuzz", "folder of counts and findings")
 
 
@@ -55,7 +51,7 @@ def main(arguments: list[str]) -> None:
         shares = {target: max(1, round(share * part)) for target, (_, share) in TARGETS.items()}
     counts = {}
     for target, cases in shares.items():
-        c = counts[target] = campaign.run(target, cases, SEED.value, out, GUIDED.value)
+        c = counts[target] = campaign.run(target, cases, SEED.value, out)
         print(
             f"{target}: {c['cases']:,} cases in {c['seconds']:,.0f} s: {c['findings']} findings", flush=True
         )

@@ -1,61 +1,65 @@
-"""Runs a target's cases in worker processes, whatever they die of, and keeps what is found."""
+"""Runs a target's cases in a worker process (pebble), whatever it dies of, and keeps what is found."""
 
-import base64
-import contextlib
-import json
+import multiprocessing
 import os
 import re
-import selectors
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from concurrent.futures import TimeoutError
 from pathlib import Path
+from unittest import mock
 
-from tests.fuzz.case import Target
+from pebble import ProcessExpired, ProcessPool
 
-ROOT = Path(__file__).parents[2]
-START_S = 180.0  # to import, and to make what is mutated
-STUCK_S = 6 * Target.limit_s  # in one case, where not even the alarm gets through
+from tests.fuzz import worker
+from tests.fuzz.worker import Finding
+
+CHUNK = 50  # cases of a task; those of one that its worker dies of are read again one by one
+LIMIT_S = (
+    180.0  # for a task, with the worker's imports; a case has its own limit, where an alarm gets through
+)
+MOST = 100  # findings after which a target is left
 # No cache of programs and no bytecode: a reader is to write nothing.
 SETTINGS = {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_COMPILATION_CACHE": "0", "PYTHONDONTWRITEBYTECODE": "1"}
 SETTINGS |= {"PYTHONWARNINGS": "ignore"}
 
 
-def run(name: str, cases: int, seed: int, out: Path, guided: bool = False) -> dict:
+def run(name: str, cases: int, seed: int, out: Path) -> dict:
     """Reads `cases` inputs of a target; findings go to `out`/NAME.
-    `guided`: inputs grow by what code they reach, see guided.py.
 
     Returns counts, JSON-able: "cases", "read", "refused", "findings", "seconds", "cases_per_s", "peak_mb".
     """
-    kept, total = _Findings(out / name), {"cases": 0, "read": 0, "refused": 0, "findings": 0}
-    total |= {"seconds": 0.0, "cases_per_s": 0.0, "peak_mb": 0.0}
-    first, memory = 0, Path("/dev/shm")  # a file there waits for no disk
-    place = memory if memory.is_dir() else None
-    with tempfile.TemporaryDirectory(prefix="fuzz-", dir=place) as scratch:
-        while first < cases:
-            folder = Path(scratch) / f"from-{first}"
-            folder.mkdir()
-            before = kept.count
-            for said in _said(name, seed, first, cases, folder, guided):
-                if "done" in said:
-                    total["read"] += said["done"]["read"]
-                    total["refused"] += said["done"]["refused"]
-                    total["seconds"] += said["seconds"]
-                    total["peak_mb"] = max(total["peak_mb"], round(said["peak_bytes"] / 1e6))
-                    first = cases
-                else:
-                    kept.add(said)
-                    if said["died"]:
-                        # Its own counts died with it: what it found nothing in counts as read.
-                        total["read"] += said["case"] - first - (kept.count - 1 - before)
-                        first = said["case"] + 1
-    total["findings"] = kept.count
-    total["cases"] = total["read"] + total["refused"] + kept.count
-    total["cases_per_s"] = round(total["cases"] / max(total["seconds"], 1e-9), 1)
-    total["seconds"] = round(total["seconds"], 1)
-    return total
+    kept, total = _Findings(out / name), {"read": 0, "refused": 0}
+    seconds, peak_mb, memory = 0.0, 0.0, Path("/dev/shm")  # a file there waits for no disk
+    ranges = [(first, min(first + CHUNK, cases)) for first in range(0, cases, CHUNK)][::-1]
+    with (
+        tempfile.TemporaryDirectory(prefix="fuzz-", dir=memory if memory.is_dir() else None) as scratch,
+        mock.patch.dict(os.environ, SETTINGS | {"TMPDIR": scratch}),
+        ProcessPool(max_workers=1, context=multiprocessing.get_context("spawn")) as pool,
+    ):
+        while ranges and kept.count < MOST:
+            first, end = ranges.pop()
+            begun = time.monotonic()
+            task = pool.schedule(worker.read, (name, seed, first, end, Path(scratch)), timeout=LIMIT_S)
+            try:
+                done = task.result()
+            except (ProcessExpired, TimeoutError) as error:
+                if end - first > 1:
+                    ranges += [(number, number + 1) for number in range(first, end)][::-1]
+                    continue
+                code = getattr(error, "exitcode", None)
+                what = "stuck in compiled code" if code is None else f"exit {code}\n{_last_words(scratch)}"
+                kept.add(Finding(first, "death", what, worker.make(name, seed, first, Path(scratch))))
+                seconds += time.monotonic() - begun
+                continue
+            for finding in done.findings:
+                kept.add(finding)
+            for outcome in total:
+                total[outcome] += done.counts[outcome]
+            seconds, peak_mb = seconds + done.seconds, max(peak_mb, done.peak_bytes / 1e6)
+    total |= {"findings": kept.count, "cases": total["read"] + total["refused"] + kept.count}
+    total["cases_per_s"] = round(total["cases"] / max(seconds, 1e-9), 1)
+    return total | {"seconds": round(seconds, 1), "peak_mb": round(peak_mb)}
 
 
 class _Findings:
@@ -64,74 +68,20 @@ class _Findings:
     def __init__(self, folder: Path):
         self._folder, self._seen, self.count = folder, set(), 0
 
-    def add(self, said: dict) -> None:
+    def add(self, finding: Finding) -> None:
         self.count += 1
-        places = re.findall(r'File ".*?((?:r2rec_jax|launch)/[^"]*)", line (\d+)', said["what"])
-        signature = (said["kind"], places[-1] if places else said["what"][:200])
+        places = re.findall(r'File ".*?((?:r2rec_jax|launch)/[^"]*)", line (\d+)', finding.what)
+        signature = (finding.kind, places[-1] if places else finding.what[:200])
         if signature in self._seen:
             return
         self._seen.add(signature)
         self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / f"{said['kind']}-{said['case']}"
-        path.write_bytes(base64.b64decode(said["data"]))
-        path.with_suffix(".txt").write_text(said["what"])
-        last = said["what"].strip().splitlines()[-1][:300]
-        print(f"  {said['kind']}: {last}\n    python -m tests.fuzz {self._folder.name} --repeat={path}")
+        path = self._folder / f"{finding.kind}-{finding.case}"
+        path.write_bytes(finding.data)
+        path.with_suffix(".txt").write_text(finding.what)
+        last = finding.what.strip().splitlines()[-1][:300]
+        print(f"  {finding.kind}: {last}\n    python -m tests.fuzz {self._folder.name} --repeat={path}")
 
 
-def _said(name: str, seed: int, first: int, end: int, folder: Path, guided: bool) -> Iterator[dict]:
-    """What a worker says; at last what it died of, if it did."""
-    module = "tests.fuzz.guided" if guided else "tests.fuzz.worker"
-    command = [sys.executable, "-m", module, name, str(seed), str(first), str(end), str(folder)]
-    settings = SETTINGS | {"TMPDIR": str(folder)}
-    with open(folder / "stderr", "wb") as log:
-        worker = subprocess.Popen(
-            command, cwd=ROOT, env=os.environ | settings, stdout=subprocess.PIPE, stderr=log
-        )
-    done, why = False, ""
-    try:
-        for line in _lines(worker, folder / "at_hand"):
-            said = json.loads(line)
-            done |= "done" in said
-            yield said | {"died": False}
-    except TimeoutError:
-        why = "stuck in compiled code"
-    finally:
-        worker.kill()
-        code = worker.wait()
-    if not done:
-        at_hand = folder / "at_hand"
-        log = (folder / "stderr").read_text(errors="replace")[-3000:]
-        if not at_hand.exists() or at_hand.stat().st_size < 16:
-            raise RuntimeError(f"the worker of {name} did not start:\n{log}")
-        held = at_hand.read_bytes()
-        number, length = int.from_bytes(held[:8]), int.from_bytes(held[8:16])
-        data = base64.b64encode(held[16 : 16 + length]).decode()
-        yield {
-            "case": number,
-            "kind": "death",
-            "what": why or f"exit {code}\n{log}",
-            "data": data,
-            "died": True,
-        }
-
-
-def _lines(worker: subprocess.Popen, at_hand: Path) -> Iterator[bytes]:
-    """Lines of the worker's stdout. Raises TimeoutError when one case takes it too long."""
-    number, since, rest = None, time.monotonic(), b""
-    with selectors.DefaultSelector() as ready:
-        ready.register(worker.stdout, selectors.EVENT_READ)
-        while True:
-            if ready.select(timeout=1.0):
-                data = os.read(worker.stdout.fileno(), 1 << 20)
-                if not data:
-                    return
-                *whole, rest = (rest + data).split(b"\n")
-                yield from whole
-            now = None
-            with contextlib.suppress(OSError):
-                now = at_hand.read_bytes()[:8] or None
-            if now != number:
-                number, since = now, time.monotonic()
-            if time.monotonic() - since > (START_S if number is None else STUCK_S):
-                raise TimeoutError
+def _last_words(scratch: str) -> str:
+    return (Path(scratch) / worker.STDERR).read_text(errors="replace")[-3000:]

@@ -1,45 +1,47 @@
-"""The same process with atheris (libFuzzer) choosing the inputs by the code of r2rec_jax that they reach.
+"""Inputs chosen by the code of r2rec_jax that they reach, by atheris (libFuzzer), for readers in Python.
 
-For readers in Python: what a compiled library does is not seen. Inputs depend on what came before, so a
-finding is repeated from its file and not from its number.
+    python -m tests.fuzz.guided TARGET FINDINGS [-runs=N] [-seed=S] [other flags of libFuzzer]
+
+It stops at the first finding and keeps its input in the folder FINDINGS, for `python -m tests.fuzz TARGET
+--repeat=FILE`. Needs atheris (`pip install atheris`). What a compiled library does is not seen.
 """
 
-import os
 import sys
+import tempfile
 from pathlib import Path
 from random import Random
 
 import atheris
 
 with atheris.instrument_imports(include=["r2rec_jax"]):
-    from tests.fuzz.worker import MOST, Reader, prepare
+    from tests.fuzz.worker import MEMORY, judge, prepare
 
 SEEDS = 200
-LONGEST = 4096
+LONGEST = 4096  # bytes of an input
 
 
-def main(name: str, seed: int, first: int, end: int, folder: Path) -> None:
+def main(name: str, findings: str, *flags: str) -> None:
+    kept = Path(findings).absolute()
+    kept.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix="fuzz-"))
     with atheris.instrument_imports(include=["r2rec_jax"]):
-        target, guard = prepare(name, folder)
-    corpus = folder / "corpus"
+        target, guard = prepare(name, scratch / "fence")
+    corpus = scratch / "corpus"
     corpus.mkdir()
     for k in range(SEEDS):
-        (corpus / str(k)).write_bytes(target.make(Random(f"{seed} {name} {k}"))[:LONGEST])
-    reader, number = Reader(target, guard, folder), first
+        (corpus / str(k)).write_bytes(target.make(Random(f"{name} {k}"))[:LONGEST])
+    judge(target, target.make(Random(0)), guard)  # imports and allocates what any case does
+    guard.bound_memory(MEMORY)
 
     def read(data: bytes) -> None:
-        nonlocal number
-        reader.read(number, data)
-        number += 1
-        if number == end or reader.found == MOST:
-            reader.end()
-            os._exit(0)
+        kind, what = judge(target, data, guard)
+        if kind not in ("read", "refused"):
+            raise AssertionError(f"{kind}: {what}")
 
-    flags = [f"-runs={end - first}", f"-seed={seed + first + 1}", f"-max_len={LONGEST}", "-timeout=60"]
-    atheris.Setup([name, *flags, "-rss_limit_mb=0", "-print_final_stats=1", str(corpus)], read)
+    own = [f"-max_len={LONGEST}", f"-artifact_prefix={kept}/", "-timeout=60", "-rss_limit_mb=0"]
+    atheris.Setup([name, *own, *flags, str(corpus)], read)
     atheris.Fuzz()
 
 
 if __name__ == "__main__":
-    name, seed, first, end, folder = sys.argv[1:]
-    main(name, int(seed), int(first), int(end), Path(folder))
+    main(*sys.argv[1:])

@@ -59,7 +59,7 @@ class Planted(Target):
             case "write unseen":  # by Python's audit hooks
                 safetensors.numpy.save_file({"a": np.ones(2)}, self.folder.parent / "y")
             case "look":
-                (self.folder / ".." / ".." / ".." / ".." / "at_hand").read_bytes()
+                (self.folder / ".." / ".." / ".." / ".." / ".." / "stderr").read_bytes()
             case "start a process":
                 subprocess.run(["true"], check=True)
             case "run code":

@@ -71,7 +71,8 @@ class Answer(Target):
         assert len(found) <= places and len(set(named)) == len(named)
         assert all(0 <= place < len(TITLES) for place in named)
         assert not judged.ranking.valid or len(named) == places
-        assert judged.truth_rank == (found.index(3) + 1 if 3 in found else 0)
+        assert judged.lenient_rank == (found.index(3) + 1 if 3 in found else 0)
+        assert judged.truth_rank == (judged.lenient_rank if judged.ranking.valid else 0)
         assert 0 <= judged.statements <= judged.reasoning.count("\n") + 1
 
 

@@ -1,14 +1,9 @@
-"""The process that reads: one target, a range of cases, each a function of (seed, target, number).
+"""The process that reads: one target, a range of cases, each a function of (seed, target, number)."""
 
-What it finds goes to stdout, a JSON object a line; the case at hand to a file that its parent can read when
-this process has died of it.
-"""
-
-import base64
-import json
+import dataclasses
+import functools
 import os
 import resource
-import sys
 import tempfile
 import time
 import traceback
@@ -21,46 +16,68 @@ from tests.fuzz.guard import Guard, Hang
 
 MEMORY = 1 << 30  # bytes that reading may take
 LONGEST = 20_000  # characters of a message to the user
-MOST = 100  # findings after which a range is left
+STDERR = "stderr"  # file that takes what native code says as it dies
 
 
-def main(name: str, seed: int, first: int, end: int, folder: Path) -> None:
-    target, guard = prepare(name, folder)
-    reader = Reader(target, guard, folder)
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """`kind`: an exception, "reach", "hang", "message" or "death"; `what` it did; `data`: the input."""
+
+    case: int
+    kind: str
+    what: str
+    data: bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """`counts` of cases "read" and "refused"; `peak_bytes`: of the process."""
+
+    counts: dict[str, int]
+    findings: list[Finding]
+    seconds: float
+    peak_bytes: int
+
+
+def read(name: str, seed: int, first: int, end: int, scratch: Path) -> Done:
+    """Cases `first` to `end` - 1 of a target, in this process, which becomes that target's for good."""
+    target, guard = _begin(name, scratch)
+    counts, findings, start = {"read": 0, "refused": 0}, [], time.monotonic()
     for number in range(first, end):
-        reader.read(number, target.make(Random(f"{seed} {name} {number}")))
-        if reader.found == MOST:
-            break
-    reader.end()
+        data = target.make(_random(name, seed, number))
+        kind, what = judge(target, data, guard)
+        if kind in counts:
+            counts[kind] += 1
+        else:
+            findings.append(Finding(number, kind, what, data))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    return Done(counts, findings, time.monotonic() - start, peak)
 
 
-class Reader:
-    """Reads cases one by one, says what it finds, and counts the rest."""
+def make(name: str, seed: int, number: int, scratch: Path) -> bytes:
+    """The input of a case, without reading it."""
+    folder = Path(tempfile.mkdtemp(dir=scratch))
+    return load(name, folder).make(_random(name, seed, number))
 
-    def __init__(self, target: Target, guard: Guard, folder: Path):
-        self._target, self._guard, self.found = target, guard, 0
-        self._at_hand = os.open(folder / "at_hand", os.O_RDWR | os.O_CREAT)
-        self._counts, self._start = {"read": 0, "refused": 0}, time.monotonic()
-        judge(target, target.make(Random(0)), guard)  # imports and allocates what any case does
-        guard.bound_memory(MEMORY)
 
-    def read(self, number: int, data: bytes) -> None:
-        os.pwrite(self._at_hand, number.to_bytes(8) + len(data).to_bytes(8) + data, 0)
-        kind, what = judge(self._target, data, self._guard)
-        if kind in self._counts:
-            self._counts[kind] += 1
-            return
-        self.found += 1
-        say(case=number, kind=kind, what=what, data=base64.b64encode(data).decode())
+def _random(name: str, seed: int, number: int) -> Random:
+    return Random(f"{seed} {name} {number}")
 
-    def end(self) -> None:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
-        say(done=self._counts, seconds=time.monotonic() - self._start, peak_bytes=peak)
+
+@functools.cache
+def _begin(name: str, scratch: Path) -> tuple[Target, Guard]:
+    log = os.open(scratch / STDERR, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    target, guard = prepare(name, Path(tempfile.mkdtemp(dir=scratch)) / "fence")
+    judge(target, target.make(Random(0)), guard)  # imports and allocates what any case does
+    guard.bound_memory(MEMORY)
+    return target, guard
 
 
 def prepare(name: str, folder: Path) -> tuple[Target, Guard]:
     """The target in a guarded folder of its own, where this process then stands."""
-    guard = Guard(folder / "fence")
+    guard = Guard(folder)
     tempfile.tempdir = str(guard.case)
     os.chdir(guard.case)
     return load(name, guard.case), guard
@@ -85,14 +102,5 @@ def judge(target: Target, data: bytes, guard: Guard) -> tuple[str, str]:
         except BaseException as error:  # a panic of a compiled library is no Exception
             kind, what = type(error).__name__, traceback.format_exc(limit=-8)[-4000:]
     if done := told():
-        kind, what = "reach", "; ".join(done[:5])
+        kind, what = "reach", "; ".join(done[:5]).replace(str(guard.folder), "")
     return kind, what
-
-
-def say(**found) -> None:
-    print(json.dumps(found), flush=True)
-
-
-if __name__ == "__main__":
-    name, seed, first, end, folder = sys.argv[1:]
-    main(name, int(seed), int(first), int(end), Path(folder))

@@ -5,6 +5,7 @@ import pytest
 
 from r2rec_jax.model.architecture import LlamaConfig
 from r2rec_jax.model.llama import Llama, init_variables
+from r2rec_jax.rollout.engine import Engine
 from r2rec_jax.rollout.slots import Rollout
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.teachers.local import LocalTeacher
@@ -72,7 +73,7 @@ def test_with_a_hint_all_is_answer_without_one_the_policy_reasons_first(
         whole = [*chat.encode("One hop.\nTwo hops.\nRating: 4"), chat.end]
     opened = []
 
-    def groups(_, prompts, *, samples, seed):
+    def groups(_engine, _variables, prompts, *, samples, seed):
         assert (samples, seed) == (1, teacher.seed)
         opened.extend(row[:n].tolist() for row, n in zip(prompts.tokens, prompts.length, strict=True))
         for b in range(len(prompts.tokens)):
@@ -80,7 +81,7 @@ def test_with_a_hint_all_is_answer_without_one_the_policy_reasons_first(
             rollout.tokens[:], rollout.length[:] = whole, len(whole)
             yield b, rollout
 
-    monkeypatch.setattr(teacher.engine, "groups", groups)
+    monkeypatch.setattr(Engine, "__call__", groups)
     replies = said(teacher, asks[:2])
     assert {reply.text for reply in replies.values()} == {"One hop.\nTwo hops.\nRating: 4"}
     closed = [chat.end_think] if hint else []
