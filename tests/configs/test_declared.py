@@ -21,7 +21,6 @@ from r2rec_jax.rollout.decoder_weights import WEIGHTS
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.fields import About, Section
 from r2rec_jax.runtime.ranges import Choice, Each, Number, Row, Text
-from r2rec_jax.train import objective
 from r2rec_jax.train.state import WHICH
 from tests.configs.test_configs import BUILDS, FOLDER, PLAIN, PRESETS, build
 from tests.fuzz.config import fresh_flags
@@ -77,9 +76,6 @@ def test_every_declared_field_is_that_of_some_config():
         ("restore", WHICH),
         ("prompt.chain_selection", (*SELECTIONS, RECENT)),
         ("rollout.weights", WEIGHTS),
-        ("grpo.aggregation", objective.AGGREGATIONS),
-        ("grpo.ratio", objective.RATIOS),
-        ("grpo.kl", objective.KLS),
         ("rollout.cache", cache.KINDS),
     ],
 )
