@@ -9,7 +9,7 @@ STAMP := $(VENV)/installed-$(REQUIREMENTS)
 PEERS := .peers
 
 .DEFAULT_GOAL := help
-.PHONY: help env quickstart test lint fuzz chaos soak peers bench clean
+.PHONY: help env quickstart test lint docs fuzz chaos soak peers bench clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,7 +28,7 @@ $(STAMP): $(REQUIREMENTS) requirements-dev.txt
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check -r $(REQUIREMENTS) -r requirements-dev.txt
 	@touch $@
 
-quickstart: env ## the whole road on the embedded data and model; ends with a table and a report
+quickstart: env ## the full pipeline on bundled data and a bundled model; ends with a table and a report
 	$(PYTHON) -m launch.reproduce --config=configs/reproduce.py:quickstart --workdir=runs/quickstart
 
 # Files side by side: compiling, most of the work, keeps one core busy. A worker takes up to 3 GB.
@@ -41,6 +41,10 @@ fuzz: env ## odd inputs for every reader, a million of them; half an hour or mor
 lint: env ## ruff: rules and format
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+
+docs: env ## write the config fields into docs/reference.md, and draw the figures of the pages
+	$(PYTHON) -m r2rec_jax.cli.reference
+	$(PYTHON) -m docs.figures.make_figures
 
 chaos: env ## kill every command 50 times at random moments and compare with runs left alone, into runs/chaos
 	$(PYTHON) -m tests.chaos --workdir=runs/chaos --overwrite

@@ -11,7 +11,7 @@ from r2rec_jax.runtime.errors import UserError
 
 RANKED = ("hr@1", "hr@3", "ndcg@3", "mrr")
 READ = ("valid_rate", "truncation_rate", "statements", "dropped_chains", "dropped_likes")
-PAID = ("reward", "step", "rank", "failed")
+PAID = ("reward", "step", "rank", "failed_count")
 
 
 def check(config: ConfigDict) -> None:

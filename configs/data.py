@@ -3,7 +3,7 @@
     python -m launch.prepare --config=configs/data.py:ml-1m --workdir=runs/ml1m/data
     python -m launch.annotate --config=configs/data.py:ml-1m --workdir=runs/ml1m/annotate
 
-Presets, and what launch.prepare wants of each. Without the raw files it says what to fetch from where:
+Presets, and the raw files that launch.prepare needs. If they are missing it prints what to fetch from where:
 
     --config=configs/data.py:generated          nothing
     --config=configs/data.py:ml-100k            data/ml-100k unpacked; as for all MovieLens also the archive:
@@ -19,15 +19,15 @@ Presets, and what launch.prepare wants of each. Without the raw files it says wh
     --config=configs/data.py:amazon-2014        data/amazon-2014: reviews_CATEGORY_5.json.gz, meta_...
     --config=configs/data.py:table --config.data.raw=data/mine --config.data.table.ratings=log.parquet \\
         --config.data.table.user=customer --config.data.table.time=bought --config.data.table.unit=ms
-        your own text tables (.csv, .tsv, .dat, .txt, RecBole's .inter, ...), JSON or Parquet: a row a rating,
-        its columns named in the config; titles, years and genres from `table.items_file`, demographics from
+        your own text tables (.csv, .tsv, .dat, .txt, RecBole's .inter, ...), JSON or Parquet: one rating per
+        row, columns named in the config; titles, years and genres from `table.items_file`, demographics from
         `table.users_file`, if you have them. Without a header columns are 1, 2, ...; separator, header,
         encoding and rating scale are detected and printed, or set by `table.separator`, ..., `scale`
     --config=configs/data.py:implicit --config.data.raw=data/amazon-games \\
         --config.data.table.ratings=log.csv --config.data.table.items_file=items.tsv
-        a row a purchase, without rating, in the order of time, without times: `table.rating` and
-        `table.time` are empty (either may be set). Prompts and teachers have nothing to ask of ratings.
-        These are 220,216 purchases of games (RUCAIBox/LLMRank) with a title each; popularity has HR@1 .26
+        one purchase per row, in the order of time, without ratings and times: `table.rating` and `table.time`
+        are empty (either may be set). Prompts and traces then mention no ratings. This example has 220,216
+        purchases of games (RUCAIBox/LLMRank) with a title each; popularity has HR@1 .26
 
 Candidates are frozen here: --config.data.candidates=100 --config.data.negatives=hard (or popularity).
 Amazon Books is 29.5M reviews: expect minutes to parse, about 3 GB of memory, and as much disk beside the

@@ -1,38 +1,36 @@
 """Evaluation: policies on the same frozen candidates as launch.baselines.
 
-Temperature 0.6 and top-p 0.9, and the mean of three runs, as the paper; greedy decoding, one run of it,
-with --config.rollout.temperature=0.
+Temperature 0.6, top-p 0.9 and the mean of three runs, as in the paper. --config.rollout.temperature=0
+decodes greedily, in one run.
 
     python -m launch.eval --config=configs/eval.py --workdir=runs/ml1m/eval
 
-Needs what configs/grpo.py needs and the workdirs that `systems` names. The paper reports about 2 s a
-user on one A100-80G; not measured here. `configs/eval.py:quickstart` takes the embedded default.
+Needs what configs/grpo.py needs and the workdirs that `systems` names. The paper reports about 2 s a user
+on one A100-80G; not measured here. `configs/eval.py:quickstart` uses the bundled data and model.
 
     python -m launch.eval --config=configs/eval.py:compared --workdir=runs/ml1m/compared
 
 The paper's other systems with language models: the bare base without reasoning or chains, ChatRec's prompt,
 TALLRec, LLaRA (configs/tallrec.py, configs/llara.py) and two models behind a server, whose key is in
-OPENAI_API_KEY. 1,000 users of ML-1M are a million tokens of prompts a run: mind the prices and `cost_limit`.
+OPENAI_API_KEY. 1,000 users of ML-1M are a million prompt tokens per run: check the prices and `cost_limit`.
 
-What a system asks and how it answers is its own, e.g. --config.systems.sft.mode=likelihood, or, in a
-config file, system("runs/ml1m/sft", prompt={"chains": 0}, samples=8).
+Each system has a mode and prompt fields of its own: --config.systems.sft.mode=likelihood, or, in a config
+file, system("runs/ml1m/sft", prompt={"chains": 0}, samples=8).
 """
 
 from ml_collections import ConfigDict
 
 from configs import llara, tallrec
-from configs.base import base, mini, preset_of, sampling, server, system, tiny
+from configs.base import mini, preset_of, server, system, tiny
+from configs.declared import EvaluationRun
+from r2rec_jax.runtime.fields import to_config_dict
 
 
 def get_config(preset: str | None = None) -> ConfigDict:
-    c = sampling(base())
-    c.rollout.update({"temperature": 0.6, "top_p": 0.9})
+    c = to_config_dict(EvaluationRun())
     del c.rollout.constrained  # a system's mode says so
     c.systems = ConfigDict({"base": system(), "sft": system("runs/ml1m/sft")})
     c.systems["sft+grpo"] = system("runs/ml1m/grpo")
-    c.evaluate = ConfigDict({"batch_size": 32})  # completions that decode at once
-    c.evaluate.replies = "runs/replies"  # of servers, kept there and asked for once
-    c.evaluate.runs = 3  # of which a user's mean counts; a system without chance has one
     preset = preset_of(preset, ("quickstart", "mini", "compared"))
     if preset == "mini":
         mini(c)

@@ -1,17 +1,18 @@
-"""Are the reasons real? What a policy's ranking and its statements have to do with its prompt.
+"""Tests of a policy's reasons: whether its ranking follows the prompt, and whether the prompt supports them.
 
     python -m launch.faithful --config=configs/faithful.py:quickstart --workdir=runs/quickstart/faithful
 
-Needs what configs/eval.py needs, and its policies. Of any other run name its adapters, e.g.
---config.systems.r2rec.adapter=runs/mine/grpo, or list systems of your own in a config file; each ranks by
-likelihood, and may have a prompt of its own. A user costs a dozen reasonings a run, where launch.eval asks
-for one.
+Needs what configs/eval.py needs, and its policies. For another run set its adapter,
+--config.systems.r2rec.adapter=runs/mine/grpo, or list systems in a config file. Each ranks by likelihood
+and may have prompt fields of its own. A user takes a dozen completions per run, where launch.eval takes
+one.
 """
 
 from ml_collections import ConfigDict
 
 from configs import eval as evaluation
 from configs.base import preset_of, system
+from configs.declared import FaithfulRun
 
 
 def get_config(preset: str | None = None) -> ConfigDict:
@@ -19,7 +20,7 @@ def get_config(preset: str | None = None) -> ConfigDict:
     c = evaluation.get_config(preset or None)
     run = {"": "ml1m", "mini": "mini/seed0"}.get(preset, preset)
     c.systems = ConfigDict({"r2rec": system(f"runs/{run}/grpo", mode="likelihood")})
-    c.users = {"quickstart": 800, "mini": 1000}.get(preset, 200)  # of the evaluation users, the first ones
+    c.users = {"quickstart": 800, "mini": 1000}.get(preset, FaithfulRun.users)
     c.evaluate.runs = 1  # reasonings of a prompt
     del c.reward, c.evaluate.replies  # nothing is paid, no server asked
     return c

@@ -7,38 +7,25 @@ The paper reports 8 hours on two A100-80G; not measured here.
 
     python -m launch.train --config=configs/grpo.py:quickstart --workdir=runs/quickstart/grpo
 
-The embedded data and model; about two minutes on two CPU cores.
+The bundled data and model; about two minutes on two CPU cores.
 """
 
 from ml_collections import ConfigDict
 
-from configs.base import base, mini, preset_of, sampling, tiny
+from configs.base import mini, preset_of, tiny
+from configs.declared import GRPORun
+from r2rec_jax.runtime.fields import to_config_dict
+from r2rec_jax.train.config import GRPOTrainConfig, OptimizerConfig
 
 
 def get_config(preset: str | None = None) -> ConfigDict:
-    c = sampling(base())
-    c.stage = "grpo"
-    c.train.init = "runs/ml1m/sft"  # workdir of the SFT run; "" starts from a fresh adapter
-    c.train.batch_size = 8  # prompts a step
-    c.train.steps = 63  # one epoch of 500 prompts; the four that fill no batch leave room to four others
-    c.train.best_metric = "validation/reward"
-    c.evaluate = ConfigDict({"batch_size": 32})
-    c.optimizer.learning_rate = 5e-6
-    c.grpo = ConfigDict()
-    c.grpo.group = 8
-    c.grpo.slots = 0  # prompts that decode at once, 0 for all of a batch; the others wait for a free slot
-    c.grpo.clip_low = 0.2
-    c.grpo.clip_high = 0.2
-    c.grpo.beta = 0.04
-    c.grpo.scale_by_std = True
-    c.grpo.aggregation = "sequence_mean"
-    c.grpo.updates_per_rollout = 1
-    c.grpo.mask_truncated = False  # completions without an end teach nothing
-    # Deviations from the paper's objective, explained in train/objective.py.
-    c.grpo.ratio = "token"
-    c.grpo.dual_clip = 0.0
-    c.grpo.kl = "k3"
-    c.grpo.importance_cap = 0.0
+    train = GRPOTrainConfig(
+        init="runs/ml1m/sft",
+        batch_size=8,
+        steps=63,  # one epoch of 500 prompts; the four that fill no batch leave room to four others
+        best_metric="validation/reward",
+    )
+    c = to_config_dict(GRPORun(train=train, optimizer=OptimizerConfig(learning_rate=5e-6)))
     preset = preset_of(preset, ("quickstart", "mini"))
     if preset == "mini":
         mini(c)

@@ -8,53 +8,40 @@ models/tiny-llama.
 
 from ml_collections import ConfigDict
 
-from configs.base import base
+from configs.declared import PretrainRun
+from r2rec_jax.data.config import DataConfig, SizesConfig
+from r2rec_jax.model.config import ArchitectureConfig, Llama3RopeConfig, PretrainModelConfig
+from r2rec_jax.runtime.fields import to_config_dict
+from r2rec_jax.train.config import DocumentCorpusConfig, OptimizerConfig, TrainConfig
 
 
 def get_config() -> ConfigDict:
-    c = base()
-    c.stage = "pretrain"
-    c.data.source = "generated"
-    c.data.seed = 1000  # quickstart's users come from seeds below 1000
-    c.data.sizes = ConfigDict({})
-    c.data.generated_users = 20_000
-    c.data.workers = 0
-    c.corpus = ConfigDict({"kind": "documents"})
-    c.corpus.tokenizer_documents = 4_000
-    # (fraction of the run, tokens a row, most options in a document): copying forms on short rows.
-    c.corpus.curriculum = ((0.4, 64, 4), (0.8, 128, 10), (1.0, 256, 20))
-    c.model.folder = ""
-    c.model.dtype = "float32"
-    c.model.remat = "none"
-    c.model.architecture = ConfigDict(
-        {
-            "vocab_size": 1024,
-            "hidden_size": 96,
-            "intermediate_size": 256,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "head_dim": 24,
-            "rms_norm_eps": 1e-5,
-            "rope_parameters": {
-                "rope_type": "llama3",
-                "rope_theta": 500_000.0,
-                "factor": 8.0,
-                "low_freq_factor": 1.0,
-                "high_freq_factor": 4.0,
-                "original_max_position_embeddings": 256,
-            },
-            "max_position_embeddings": 2048,
-            "tie_word_embeddings": False,
-        }
+    architecture = ArchitectureConfig(
+        vocab_size=1024,
+        hidden_size=96,
+        intermediate_size=256,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=24,
+        rope_parameters=Llama3RopeConfig(
+            rope_theta=500_000.0,
+            factor=8.0,
+            low_freq_factor=1.0,
+            high_freq_factor=4.0,
+            original_max_position_embeddings=256,
+        ),
     )
-    c.optimizer.learning_rate = 3e-3
-    c.optimizer.warmup_fraction = 0.02
-    c.optimizer.final_fraction = 0.05
-    c.optimizer.b2 = 0.98
-    c.optimizer.weight_decay = 0.01
-    c.train.steps = 3_500
-    c.train.batch_size = 48
-    c.train.log_every = 20
-    c.train.checkpoint_every = 250
-    return c
+    nobody = SizesConfig(sft=0, grpo=0, validation=0, evaluation=0)  # is held out
+    run = PretrainRun(
+        # Users of the quickstart come from seeds below 1000.
+        data=DataConfig(source="generated", seed=1000, sizes=nobody, generated_users=20_000, workers=0),
+        # Short rows first: they teach the forms.
+        corpus=DocumentCorpusConfig(curriculum=((0.4, 64, 4), (0.8, 128, 10), (1.0, 256, 20))),
+        model=PretrainModelConfig(dtype="float32", remat="none", architecture=architecture),
+        optimizer=OptimizerConfig(
+            learning_rate=3e-3, warmup_fraction=0.02, final_fraction=0.05, b2=0.98, weight_decay=0.01
+        ),
+        train=TrainConfig(steps=3_500, batch_size=48, log_every=20, checkpoint_every=250),
+    )
+    return to_config_dict(run)

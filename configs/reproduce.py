@@ -1,28 +1,28 @@
-"""The road from ratings to a report, every stage from one config; and the paper's tables.
+"""The full pipeline from ratings to a report, every stage from one config; and the paper's tables.
 
     python -m launch.reproduce --config=configs/reproduce.py:quickstart --workdir=runs/quickstart
 
-`quickstart`: generated data and the embedded tiny model; minutes on two CPU cores. `figure5`: the same
-with as many GRPO steps from the bare model beside it, as in the paper's Figure 5.
+`quickstart`: generated data and the bundled tiny model; about four minutes on two CPU cores. `figure5`: the
+same, and beside it as many GRPO steps from the untrained model, as in the paper's Figure 5.
 
     python -m launch.reproduce --config=configs/reproduce.py:ml1m_mini --workdir=runs/mini
 
-`ml1m_mini`: R2Rec-mini, a small Llama trained from scratch on MovieLens-1M, which is all it needs; beside
-popularity, item-kNN, EASE^R and SASRec, and without what makes it R2Rec, over three seeds. In one go on two
-CPU cores whose products of float32 reach 205 GFLOP/s: pretraining 44 minutes, then for each seed SASRec 6,
-policies 21 and studies 7; 2 h 28 min in all. Expect HR@1 .67, SASRec .64, EASE^R .53, and .43 without SFT.
-`ml1m_mini_gpu`: the same with a larger model, which has never been run.
+`ml1m_mini`: R2Rec-mini, a small Llama trained from scratch on MovieLens-1M, over three seeds, beside
+popularity, item-kNN, EASE^R, SASRec and ablations. Needs data/ml-1m and no weights. On two CPU cores that
+reach 205 GFLOP/s in float32 matrix products: pretraining 44 minutes, then for each seed SASRec 6, policies
+21 and ablations 7; 2 h 28 min in all. Expect HR@1 .67, SASRec .64, EASE^R .53, and .43 without SFT.
+`ml1m_mini_gpu`: the same with a larger model; never run.
 
 `ml1m`: the same on real MovieLens-1M with the 8B, in the paper's setting.
 
     python -m launch.reproduce --config=configs/reproduce.py:table1 --workdir=runs/tables
 
 `table1` main results, `table2` ablations, `table3` transfer, in the paper's setting on MovieLens-1M;
-`table1_book`, `table1_electronics` and so on for its other data sets. A row whose weights, key or data are
-not there says so, the others are measured. The same workdir serves all tables of a data set and keeps what
-they share. `table1_small`, `table2_small`: MovieLens-1M with the embedded model in the rows of language
-models, which shows the road and not the method. Table 3 evaluates the adapters of `trained`, workdirs of the
-tables of other data sets.
+`table1_book`, `table1_electronics` and so on for its other data sets. Rows with missing weights, keys or
+data state what is missing. All tables of a data set share one workdir. `table1_small`, `table2_small`:
+MovieLens-1M with the bundled model in the rows of language models, which shows that the code runs, not how
+good the methods are. Table 3 evaluates the adapters of `trained`, workdirs of the tables of other data
+sets.
 
 The fields `data`, `prompt`, `model`, `lora`, `mesh` and `seed` hold for every stage; `sft`, `grpo`,
 `baselines` and `eval` are the configs of those stages. With `tables`, a run is made for each of `seeds`.

@@ -7,20 +7,21 @@ configs/data.py:ml-1m). The paper reports 2.5 hours on one A100-80G; not measure
 
     python -m launch.train --config=configs/sft.py:quickstart --workdir=runs/quickstart/sft
 
-The embedded data and model; about a minute on two CPU cores.
+The bundled data and model; about a minute on two CPU cores.
 """
 
 from ml_collections import ConfigDict
 
-from configs.base import base, mini, preset_of, tiny
+from configs.base import mini, preset_of, tiny
+from configs.declared import SFTRun
+from r2rec_jax.runtime.fields import to_config_dict
+from r2rec_jax.train.config import SFTTrainConfig
 
 
 def get_config(preset: str | None = None) -> ConfigDict:
-    c = base()
-    c.stage = "sft"
-    c.train.batch_size = 16
-    c.train.steps = 625  # 10 epochs of 500 traces of each task
-    c.train.response_buckets = (112, 224, 256, 512, 1024)
+    # 625 steps: 10 epochs of 500 traces of each task.
+    train = SFTTrainConfig(batch_size=16, steps=625, response_buckets=(112, 224, 256, 512, 1024))
+    c = to_config_dict(SFTRun(train=train))
     preset = preset_of(preset, ("quickstart", "mini"))
     if preset == "mini":
         mini(c)

@@ -1,9 +1,9 @@
-"""Teacher traces for the SFT users, each judged before it may be learnt.
+"""Writes teacher traces for the SFT users; a validator accepts or refuses each.
 
-python -m launch.annotate --config=configs/data.py:ml-1m --workdir=runs/ml1m/annotate
+    python -m launch.annotate --config=configs/data.py:ml-1m --workdir=runs/ml1m/annotate
 
-`--config.annotate.teacher=openai` asks a server, `local` a model of this repository. Interrupt it as you
-like: the same command goes on, and asks for nothing twice.
+`--config.annotate.teacher=openai` uses a server, `local` a model of this repository. The same command resumes
+an interrupted run and requests nothing twice.
 """
 
 from r2rec_jax.cli import command

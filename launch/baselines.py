@@ -1,7 +1,9 @@
-"""Ranks without a language model: `python -m launch.baselines --config=configs/baselines.py --workdir=DIR`.
+"""Ranks with systems that need no language model.
 
-Trains each of the config's `systems` in its own folder of the workdir, going on where an interrupted run
-stood, and writes users.jsonl and metrics.json (rank/results.py) of the evaluation users.
+    python -m launch.baselines --config=configs/baselines.py --workdir=runs/ml1m/baselines
+
+Trains each of the config's `systems` in its own folder of the workdir, and writes users.jsonl and
+metrics.json (rank/results.py) of the evaluation users. The same command resumes.
 """
 
 from r2rec_jax.cli import command

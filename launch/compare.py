@@ -1,4 +1,6 @@
-"""Compares two profiles: `python -m launch.compare A B`, each a profile.json or the folder that holds one.
+"""Compares two profiles, each a profile.json or the folder that holds one.
+
+    python -m launch.compare runs/before runs/after
 
 Prints what got slower and faster, by phase and by scope, and how the compiled programs differ.
 """

@@ -1,4 +1,4 @@
-"""Turns a model folder from Hugging Face's form into orbax or back, and a run's adapter into one of PEFT's.
+"""Converts model folders between Hugging Face and orbax, and writes a run's adapter for PEFT.
 
     python -m launch.convert --source=models/DeepSeek-R1-Distill-Llama-8B --target=models/8b-orbax
     python -m launch.convert --source=models/8b-orbax --target=models/8b-hf
@@ -6,10 +6,10 @@
     python -m launch.convert --adapter=runs/ml1m/grpo --checkpoint=best --target=adapters/grpo
     python -m launch.convert --adapter=runs/ml1m/sft --merge --target=models/8b-sft
 
-The source says which way. `model.folder` of a config takes either form, `lora.folder` a PEFT folder.
-`--adapter` is the workdir of a training run; with `--merge`, its base model is written with the adapter
-in the weights, in Hugging Face's form. One parameter is in memory at a time; the target appears when it
-is whole. Given again, the same command finds it there and ends.
+The source's form decides the direction. `model.folder` of a config accepts either form, `lora.folder` a
+PEFT folder. `--adapter` is the workdir of a training run; with `--merge` its base model is written in
+Hugging Face's form with the adapter in the weights. One parameter is in memory at a time, and the target
+appears when it is complete. If the result of the same command is there, the command ends with code 0.
 """
 
 import json

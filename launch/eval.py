@@ -1,8 +1,9 @@
-"""Evaluates: `python -m launch.eval --config=configs/eval.py --workdir=runs/ml1m/eval`.
+"""Ranks the evaluation users' frozen candidates with every system of the config.
 
-Has each system rank every evaluation user's frozen candidates.
-WORKDIR/users.jsonl gets a line as soon as a user's ranking is there, metrics.json is written when all are.
-Interrupted, the same command goes on with the users that are left, and ends with the same numbers.
+    python -m launch.eval --config=configs/eval.py --workdir=runs/ml1m/eval
+
+WORKDIR/users.jsonl gets a line as soon as a user is ranked; metrics.json is written at the end. The same
+command resumes an interrupted run and ends with the same numbers.
 """
 
 from r2rec_jax.cli import command

@@ -1,10 +1,10 @@
-"""Why a user was recommended what: from finished results, without the model.
+"""Prints one user's recommendation with its reasons, from finished results, without the model.
 
     python -m launch.explain --config=configs/reproduce.py:quickstart --workdir=runs/quickstart --user=855
 
-Prints who the user is, the likes and chains of the prompt, the candidates, the reasoning step by step with
-what each step names, and the ranking of the finished policy with the truth marked; then where every system
-ranked it. Reads what launch.reproduce leaves in WORKDIR; of the paper's tables, pass one of the seeds:
+Shows the user, the likes and chains of the prompt, the candidates, the reasoning with what each step names,
+the ranking of the finished policy with the held-out item marked, and the rank that every system gave it.
+Reads what launch.reproduce leaves in WORKDIR. For the paper's tables, pass one of the seeds:
 --workdir=runs/tables/seed0.
 """
 
@@ -44,7 +44,10 @@ def explain(config: ConfigDict, workdir: Path, user_id: str | None, width: int, 
         )
     user = _evaluated(user_id, finished.dataset)
     (row,) = finished.lines[policy].of(policy, 0, [user])
-    graph, (prompt, before) = build_graph(finished.dataset), finished.asked(policy, config)
+    graph, (prompt, before) = (
+        build_graph(finished.dataset),
+        finished.asked(policy, config.prompt, config.data),
+    )
     case = build_case(row, finished.dataset, graph, prompt, seed=finished.seed, before_target_time=before)
     text = [case_text(case, width=width, styled=styled), "", "The truth's rank by system"]
     for name, lines in finished.lines.items():

@@ -1,10 +1,10 @@
-"""Plans a run without an accelerator: what it needs of given devices, and how fast it can be at best.
+"""Plans a run without an accelerator: memory, FLOPs, collectives and roofline on given devices.
 
     python -m launch.plan --config=configs/grpo.py --devices=2xA100-80G
 
-Compiles the config's real programs ahead of time on shapes alone, a minute or so each, and prints
-parameters, FLOPs, bytes a device by kind, the largest batch, collectives and roofline times. The model's
-weights need not be there. With --workdir the numbers are written to WORKDIR/plan.json as well.
+Compiles the config's real programs ahead of time on shapes alone, about a minute each on two CPU cores.
+Prints parameters, FLOPs, bytes per device by kind, the largest batch, collectives and roofline times. The
+model's weights need not be there. With --workdir the numbers are also written to WORKDIR/plan.json.
 """
 
 import json

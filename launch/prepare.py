@@ -1,9 +1,10 @@
-"""Prepares data: `python -m launch.prepare --config=configs/data.py:ml-1m --workdir=runs/ml1m/data`.
+"""Turns raw ratings into a prepared data folder.
 
-Raw files are read, cleaned by the rules of data/cleaning.py, split by the protocol and audited; then the
-folder appears in one move. Beside it, WORKDIR.staging keeps what was parsed of large files until the
-folder is there, so that a run that was killed goes on from them. Given again, the same command finds the
-data there and ends.
+    python -m launch.prepare --config=configs/data.py:ml-1m --workdir=runs/ml1m/data
+
+Raw files are read, cleaned by the rules of data/cleaning.py, split by the protocol and audited. The folder
+appears in one move. WORKDIR.staging holds what was parsed of large files until then, so that a killed run
+resumes from it. If the result of the same command is there, the command ends with code 0.
 """
 
 from r2rec_jax.cli import command

@@ -1,11 +1,11 @@
-"""Profiles a few steps of any training config: where their time goes, how near it is to what the device can.
+"""Profiles a few steps of any training config: where the time goes, and how near that is to the limits.
 
     python -m launch.profile --config=configs/grpo.py:quickstart --workdir=runs/profile
 
-Sets the stage up as launch.train does and runs its own steps, without evaluations and checkpoints: first
-until nothing is compiled any more, then --steps of them on the clock, then as many under the profiler. Two
-micro-benchmarks measure what the device can do at best. Prints a table and writes WORKDIR/profile.json; the
-trace is in WORKDIR/trace, for XProf, TensorBoard's profile plugin, and (its *.trace.json.gz) ui.perfetto.dev.
+Sets the stage up as launch.train does and runs its own steps, without evaluations and checkpoints: warm-up
+until nothing compiles, --steps timed steps, then as many under the profiler. Two micro-benchmarks measure
+the device's ceilings. Prints a table and writes WORKDIR/profile.json. The trace in WORKDIR/trace opens in
+XProf, TensorBoard's profile plugin and (its *.trace.json.gz) ui.perfetto.dev.
 """
 
 import json

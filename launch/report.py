@@ -1,9 +1,9 @@
-"""One HTML page of a finished run, or a page for each of its tables.
+"""Writes the HTML page of a finished run, or a page for each of its tables.
 
     python -m launch.report --config=configs/reproduce.py:quickstart --workdir=runs/quickstart
 
-Reads what launch.reproduce leaves in WORKDIR and writes report.html there, with its table in report.md and
-report.json; of the paper's tables table1.html and so on.
+Reads what launch.reproduce leaves in WORKDIR. Writes report.html there, and its table as report.md and
+report.json; for the paper's tables table1.html and so on.
 """
 
 from r2rec_jax.cli import command

@@ -1,10 +1,10 @@
-"""The whole road, from ratings to a report, and the paper's tables.
+"""Runs the full pipeline, from ratings to a report, or the paper's tables.
 
     python -m launch.reproduce --config=configs/reproduce.py:quickstart --workdir=runs/quickstart
 
 prepare -> annotate -> SFT -> GRPO -> baselines -> evaluation -> report, each in its own folder of the
-workdir; with `config.tables` this for every seed (launch/tables.py). A stage that is done is skipped, one
-that was interrupted goes on where it stood.
+workdir. With `config.tables` this is done for every seed (runs/paper_tables.py). Finished stages are
+skipped, interrupted ones resume.
 """
 
 from r2rec_jax.cli import command

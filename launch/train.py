@@ -1,8 +1,8 @@
-"""Trains: `python -m launch.train --config=configs/grpo.py --workdir=runs/grpo`.
+"""Trains an adapter or a base model: SFT, GRPO, pretraining, TALLRec or LLaRA, by the config's `stage`.
 
-Also configs/sft.py; configs/tallrec.py and configs/llara.py train systems to compare with.
+    python -m launch.train --config=configs/grpo.py --workdir=runs/ml1m/grpo
 
-Resumes what --workdir already holds. Each config file says what it needs and what to expect.
+The same command resumes from the newest checkpoint in the workdir. Each config file says what it needs.
 """
 
 from r2rec_jax.cli import command

@@ -15,10 +15,10 @@ class Caser(nn.Module):
     n_users: int
     n_items: int
     width: int
-    window: int
-    horizontal: int
-    vertical: int
     dropout: float
+    window: int = 5
+    horizontal: int = 16
+    vertical: int = 4
 
     @nn.compact
     def __call__(self, user_N, items_NT, training: bool = False) -> jax.Array:

@@ -1,6 +1,6 @@
 """Item-based nearest neighbours (Sarwar et al. 2001) with a shrunk cosine (Dacrema et al. 2019).
 
-    s_ij = n_ij / ((n_i n_j)^exponent + shrink)
+    s_ij = n_ij / (sqrt(n_i n_j) + shrink)
 
 where n_i users rated i and n_ij rated both. A candidate's score is the sum of its similarities to
 those of its k nearest items that are in the user's profile. (Taking the k nearest of each profile
@@ -22,7 +22,6 @@ def fit_score(
     *,
     k: int = 50,
     shrink: float = 10.0,
-    exponent: float = 0.5,
     profile: str = "all",
 ) -> np.ndarray:
     """float64[len(users), C] summed similarities; see `observed.profile_matrix` for `profile`."""
@@ -30,16 +29,14 @@ def fit_score(
     candidates = candidates_of(dataset, users)
     # Only candidates need neighbours, which keeps a catalogue of millions within reach.
     items, slot = np.unique(candidates, return_inverse=True)
-    near = neighbours(observed, items, k=k, shrink=shrink, exponent=exponent)
+    near = neighbours(observed, items, k=k, shrink=shrink)
     scores = profile_matrix(dataset, users, profile, observed) @ near.T
     return np.stack(
         [scores[[row]].toarray()[0, columns] for row, columns in enumerate(slot.reshape(candidates.shape))]
     ).astype(np.float64)
 
 
-def neighbours(
-    observed: sparse.csr_array, items: np.ndarray, *, k: int, shrink: float, exponent: float
-) -> sparse.csr_array:
+def neighbours(observed: sparse.csr_array, items: np.ndarray, *, k: int, shrink: float) -> sparse.csr_array:
     """float32[len(items), n_items]: each item's k largest similarities, never to itself."""
     n_items = observed.shape[1]
     counts = np.asarray(observed.sum(axis=0), dtype=np.float32)
@@ -51,7 +48,7 @@ def neighbours(
         block = items[start : start + step]
         rows = np.arange(len(block))[:, None]
         both = (by_item[block] @ observed).toarray()
-        scale = (counts[block][:, None] * counts) ** exponent + shrink
+        scale = (counts[block][:, None] * counts) ** 0.5 + shrink
         similarity = np.divide(both, scale, out=np.zeros_like(both), where=scale > 0)
         similarity[rows[:, 0], block] = 0
         best = np.argpartition(-similarity, k - 1, axis=1)[:, :k]

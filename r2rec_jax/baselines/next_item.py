@@ -4,9 +4,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from r2rec_jax.baselines.caser import Caser
+from r2rec_jax.baselines.config import LOSSES, SequenceConfig
 from r2rec_jax.baselines.gru4rec import GRU4Rec
 from r2rec_jax.baselines.observed import candidates_of
 from r2rec_jax.baselines.sasrec import SASRec
@@ -14,7 +14,6 @@ from r2rec_jax.baselines.sequences import NextItemBatches, recent_items
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.runtime.errors import UserError
 
-LOSSES = ("softmax", "bce")
 _USERS_AT_ONCE = 512
 
 
@@ -25,14 +24,14 @@ class NextItem:
     the module's parameter `item_embedding`.
     """
 
-    def __init__(self, dataset: Dataset, config: ConfigDict):
-        """`config` is a system's section of configs/baselines.py. Raises UserError for an unknown loss."""
+    def __init__(self, dataset: Dataset, config: SequenceConfig, seed: int):
+        """`seed` draws the batches. Raises UserError for an unknown loss."""
         if config.loss not in LOSSES:
             raise UserError(f"baselines: loss {config.loss!r} is unknown; use one of {', '.join(LOSSES)}")
         self.dataset, self.config = dataset, config
         self.module = make_module(dataset, config)
         size = config.train.batch_size
-        self.batches = NextItemBatches(dataset, length=config.length, batch_size=size, seed=config.seed)
+        self.batches = NextItemBatches(dataset, length=config.length, batch_size=size, seed=seed)
         self.frozen = {}
         self._last = jax.jit(self._last_hidden)
 
@@ -81,7 +80,7 @@ class NextItem:
         return jnp.take_along_axis(hidden, jnp.maximum(length_N - 1, 0)[:, None, None], axis=1)[:, 0]
 
 
-def make_module(dataset: Dataset, c: ConfigDict) -> nn.Module:
+def make_module(dataset: Dataset, c: SequenceConfig) -> nn.Module:
     """The module of `c.module` with its sizes from the section `c`."""
     log = dataset.interactions
     match c.module:
@@ -90,5 +89,5 @@ def make_module(dataset: Dataset, c: ConfigDict) -> nn.Module:
         case "gru4rec":
             return GRU4Rec(log.n_items, c.width, c.hidden, c.dropout)
         case "caser":
-            return Caser(log.n_users, log.n_items, c.width, c.window, c.horizontal, c.vertical, c.dropout)
+            return Caser(log.n_users, log.n_items, c.width, c.dropout)
     raise UserError(f"baselines: module {c.module!r} is unknown; use sasrec, gru4rec or caser")

@@ -4,8 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
+from r2rec_jax.baselines.config import GraphConfig
 from r2rec_jax.baselines.edges import PairBatches, edges
 from r2rec_jax.baselines.graphsage import GraphSAGE
 from r2rec_jax.baselines.lightgcn import LightGCN
@@ -21,12 +21,12 @@ class Propagation:
     The module gives embeddings of all users and items; a score is a product of two.
     """
 
-    def __init__(self, dataset: Dataset, config: ConfigDict):
-        """`config` is a system's section of configs/baselines.py."""
+    def __init__(self, dataset: Dataset, config: GraphConfig, seed: int):
+        """`seed` draws the batches."""
         self.dataset, self.config = dataset, config
         self.module = make_module(config)
         self.frozen = edges(dataset, liked=config.liked)
-        self.batches = PairBatches(self.frozen, batch_size=config.train.batch_size, seed=config.seed)
+        self.batches = PairBatches(self.frozen, batch_size=config.train.batch_size, seed=seed)
         self._embed = jax.jit(lambda params, edges: self.module.apply({"params": params}, edges))
 
     def init(self, key: jax.Array) -> dict:
@@ -50,7 +50,7 @@ class Propagation:
         return np.einsum("nd,ncd->nc", user_UD[users], item_ID[candidates])
 
 
-def make_module(c: ConfigDict) -> nn.Module:
+def make_module(c: GraphConfig) -> nn.Module:
     """The module of `c.module` with its sizes from the section `c`."""
     match c.module:
         case "graphsage":

@@ -8,24 +8,36 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from ml_collections import ConfigDict
 
+from r2rec_jax.baselines.config import NeuralConfig
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.metrics.ranking_metrics import ranks_from_scores, summarise
 from r2rec_jax.pipeline.batches import Batches
+from r2rec_jax.runtime.config import MeshConfig
 from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.fields import to_config_dict, values
 from r2rec_jax.runtime.mesh import make_mesh, to_devices
 from r2rec_jax.runtime.paths import write_atomic
 from r2rec_jax.runtime.profiler import Phases
 from r2rec_jax.train import loop
-from r2rec_jax.train.jit import jit_step, place_state
+from r2rec_jax.train.compile import jit_step, place_state
 from r2rec_jax.train.optimizer import make_optimizer
 from r2rec_jax.train.state import TrainState, restore_trainable
 
 ITEMS = "items.npy"  # float32[n_items, D], the trained item embeddings
 
 
-def fit_score(system, dataset: Dataset, users: np.ndarray, config: ConfigDict, workdir: Path) -> np.ndarray:
+def fit_score(
+    system,
+    dataset: Dataset,
+    users: np.ndarray,
+    config: NeuralConfig,
+    workdir: Path,
+    *,
+    seed: int,
+    mesh: MeshConfig,
+    trace: str = "",
+) -> np.ndarray:
     """Trains `system` (a NextItem or a Propagation) in `workdir` and scores the candidates of `users`.
 
     Every `config.train.evaluate_every` steps the users of the split who are not in group "evaluation" are
@@ -33,7 +45,8 @@ def fit_score(system, dataset: Dataset, users: np.ndarray, config: ConfigDict, w
     earlier run has left. Writes ITEMS.
 
     Args:
-        config: a system's section of configs/baselines.py.
+        config: the system's section. seed: of its parameters and dropout. trace: the steps to trace, see
+            `profile.steps`.
 
     Returns:
         float64[len(users), C].
@@ -41,7 +54,8 @@ def fit_score(system, dataset: Dataset, users: np.ndarray, config: ConfigDict, w
     Raises:
         UserError: the split has no users but those evaluated.
     """
-    params = _fit(system, dataset, held_out(dataset), config, workdir)
+    fit = _fit(system, dataset, held_out(dataset), config, workdir, seed, mesh, trace)
+    params = fit["params"]
     table = io.BytesIO()
     np.save(table, np.asarray(params["item_embedding"], np.float32), allow_pickle=False)
     write_atomic(workdir / ITEMS, table.getvalue())
@@ -57,24 +71,33 @@ def held_out(dataset: Dataset) -> np.ndarray:
     return users
 
 
-def _fit(system, dataset: Dataset, users: np.ndarray, config: ConfigDict, workdir: Path) -> dict:
-    """The parameters of the step that ranks `users` best."""
+def _fit(
+    system,
+    dataset: Dataset,
+    users: np.ndarray,
+    config: NeuralConfig,
+    workdir: Path,
+    seed: int,
+    axes: MeshConfig,
+    trace: str,
+) -> dict:
+    """The trainable tree of the step that ranks `users` best."""
     candidates, truth = dataset.split.candidates[users], dataset.split.truth[users]
-    mesh = make_mesh(**config.mesh)
-    optimizer = make_optimizer(config, config.train.steps)
-    params = jax.jit(system.init)(jax.random.key(config.seed))
+    mesh = make_mesh(**values(axes))
+    optimizer = make_optimizer(config.optimizer, config.train.steps)
+    params = jax.jit(system.init)(jax.random.key(seed))
     state = place_state(TrainState.create({"params": params}, optimizer), mesh)
     frozen = place_state(system.frozen, mesh)
 
     def update(state, frozen, batch):
-        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
 
         def loss(trainable):
             return system.loss(trainable["params"], frozen, batch, key)
 
         value, grads = jax.value_and_grad(loss)(state.trainable)
         finite = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(grads))
-        metrics = {"train/loss": value, "train/skipped": 1.0 - finite}
+        metrics = {"train/loss": value, "train/skipped_count": 1.0 - finite}
         return state.apply_gradients(grads, optimizer, finite), metrics
 
     step = jit_step(update, state, frozen, mesh)
@@ -91,5 +114,16 @@ def _fit(system, dataset: Dataset, users: np.ndarray, config: ConfigDict, workdi
         ranks = ranks_from_scores(scores, candidates, truth)
         return {f"validation/{name}": value for name, value in summarise(ranks).items()}
 
-    state = loop.run(config, workdir, state, batches, advance, phases, evaluate)
-    return restore_trainable(workdir, state.trainable, optimizer, "best")["params"]
+    state = loop.run(
+        config.train,
+        workdir,
+        state,
+        batches,
+        advance,
+        phases,
+        evaluate,
+        stage=workdir.name,
+        record=to_config_dict(config).to_dict(),
+        trace=trace,
+    )
+    return restore_trainable(workdir, state.trainable, optimizer, "best")

@@ -17,13 +17,15 @@ import numpy as np
 from absl import logging
 
 from r2rec_jax.bench.models import SMALLEST, random_tokens
-from r2rec_jax.bench.programs import NEVER, Programs
+from r2rec_jax.bench.random_programs import NEVER, Programs
 from r2rec_jax.bench.result import Row, paired_seconds, row
+from r2rec_jax.model.architecture import LlamaConfig, parse_config
 from r2rec_jax.model.completion import CompletionBatch
-from r2rec_jax.model.config import LlamaConfig, parse_config
 from r2rec_jax.model.logprobs import token_logprobs
 from r2rec_jax.performance.programs import PUBLISHED
-from r2rec_jax.rollout.engine import Engine, Prompts, SamplingConfig
+from r2rec_jax.rollout.config import RolloutConfig
+from r2rec_jax.rollout.engine import Engine, Prompts
+from r2rec_jax.rollout.slots import Rollout
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.measured_peaks import copy_bandwidth
 from r2rec_jax.train.grpo import GRPOBatch
@@ -200,13 +202,17 @@ def completions(config: LlamaConfig, B: int, G: int, P: int, R: int) -> Completi
 
 
 def _engine(programs: Programs, tokens: int) -> Engine:
-    return Engine(programs.model, NEVER, SamplingConfig(tokens, 1.0, chunk=CHUNK, weights="merged"))
+    return Engine(
+        programs.model,
+        NEVER,
+        RolloutConfig(max_tokens=tokens, temperature=1.0, chunk=CHUNK, weights="merged"),
+    )
 
 
-def _generate(engine: Engine, programs: Programs, B: int, G: int, P: int):
+def _generate(engine: Engine, programs: Programs, B: int, G: int, P: int) -> Rollout:
     prompt_BP, ids_B = random_tokens(programs.model.config, B, P), np.arange(B, dtype=np.int32)
-    variables = programs.variables
-    return engine(variables, prompt_BP, np.full(B, P, np.int32), samples=G, seed=0, prompt_ids=ids_B)
+    prompts = Prompts(prompt_BP, np.full(B, P, np.int32), ids_B)
+    return Rollout.of_groups(engine(programs.variables, prompts, samples=G, seed=0))
 
 
 def _chunks(engine: Engine, programs: Programs, B: int, G: int, P: int) -> tuple[list[float], float]:

@@ -6,7 +6,7 @@ and no row ends early. Ours decodes with the adapter merged and takes the faster
 TRL generates with transformers and is compared in its fastest variant, bfloat16 among them. What both
 compute as the log-probabilities of the same rows must be equal.
 
-The update: `grpo_step` with one prompt for its group, and with a copy of it for each completion, a group of
+The update: `grpo_update` with one prompt for its group, and with a copy of it for each completion, a group of
 its own. By tokens alone the ratio is G (P + R) / (P + G R); attention, where each completion meets the prompt
 in any case, lowers it. The model is wide and shallow, which comes nearest to the 8B's share of attention.
 """
@@ -30,11 +30,14 @@ from r2rec_jax.bench.models import (
 from r2rec_jax.bench.result import Row, fastest, paired_seconds, quickest, require_equal, row, serving
 from r2rec_jax.model.completion import CompletionBatch
 from r2rec_jax.model.policy import load_policy
-from r2rec_jax.rollout.engine import Engine, SamplingConfig
+from r2rec_jax.rollout.config import RolloutConfig
+from r2rec_jax.rollout.engine import Engine, Prompts
+from r2rec_jax.rollout.slots import Rollout
 from r2rec_jax.runtime.mesh import make_mesh, to_devices
-from r2rec_jax.train.grpo import GRPOBatch, grpo_step
-from r2rec_jax.train.jit import jit_step, place_state
-from r2rec_jax.train.objective import GRPOConfig, group_advantages
+from r2rec_jax.train.compile import place_state
+from r2rec_jax.train.config import GRPOConfig
+from r2rec_jax.train.grpo import GRPOBatch, compile_update
+from r2rec_jax.train.objective import group_advantages
 from r2rec_jax.train.optimizer import make_optimizer
 from r2rec_jax.train.state import TrainState
 
@@ -42,7 +45,7 @@ SCRIPT = "grpo_trl.py"
 VARIANTS = [f"eager,{cache},{dtype}" for cache in ("dynamic", "static") for dtype in ("float32", "autocast")]
 VARIANTS += ["compiled,dynamic,float32", "compiled,dynamic,autocast"]
 NEVER = -1  # an end token that is never drawn
-SETTINGS = GRPOConfig(clip_low=0.2, clip_high=0.2, beta=0.04, aggregation="sequence_mean", temperature=1.0)
+SETTINGS = GRPOConfig()  # clips at 0.2, KL of weight 0.04, mean of sequences
 
 
 def run(peers: str | None, quick: bool) -> list[Row]:
@@ -61,19 +64,14 @@ class Trainer:
     def __init__(self, folder: Path, *, dtype: str = "float32", remat: str = "none"):
         config = run_config(folder, dtype=dtype, remat=remat)
         self.mesh = make_mesh()
-        self.policy = load_policy(config, self.mesh, seed=0)
-        model, optimizer = self.policy.model, make_optimizer(config, 1)
+        self.policy = load_policy(config.model, config.lora, self.mesh, seed=0)
+        model, optimizer = self.policy.model, make_optimizer(config.optimizer, 1)
         reference = self.policy.trainable
         self.frozen = {"base": self.policy.frozen, "reference": reference}
         # A copy: the state is donated to every step, the reference must outlive them all.
         self.state = TrainState.create(jax.tree.map(lambda x: x.copy(), reference), optimizer)
         self.state = place_state(self.state, self.mesh)
-        self._update = jit_step(
-            lambda state, frozen, batch: grpo_step(model, optimizer, SETTINGS, state, frozen, batch),
-            self.state,
-            self.frozen,
-            self.mesh,
-        )
+        self._update = compile_update(model, optimizer, SETTINGS, 1.0, self.state, self.frozen, self.mesh)
 
     def update(self, batch: GRPOBatch) -> dict:
         self.state, metrics = self._update(self.state, self.frozen, to_devices(batch, self.mesh))
@@ -109,7 +107,9 @@ def make_step(
     """A function that samples from the policy, pays at random and updates it; returns its experience."""
     trainer = Trainer(folder, dtype=dtype)
     model = trainer.policy.model
-    engine = Engine(model, NEVER, SamplingConfig(R, 1.0, chunk=32, weights="merged"), trainer.mesh)
+    engine = Engine(
+        model, NEVER, RolloutConfig(max_tokens=R, temperature=1.0, chunk=32, weights="merged"), trainer.mesh
+    )
     length_B, mask_NR = np.full(B, P, np.int32), np.ones((B * G, R), np.float32)
     rng, calls = np.random.default_rng(0), 0
 
@@ -118,8 +118,8 @@ def make_step(
         calls += 1
         prompt_BP = random_tokens(model.config, B, P, seed=calls)
         variables = {**trainer.policy.frozen, **trainer.state.trainable}
-        ids_B = np.arange(B, dtype=np.int32)
-        rollout = engine(variables, prompt_BP, length_B, samples=G, seed=calls, prompt_ids=ids_B)
+        prompts = Prompts(prompt_BP, length_B, np.arange(B, dtype=np.int32))
+        rollout = Rollout.of_groups(engine(variables, prompts, samples=G, seed=calls))
         assert rollout.length.min() == R
         advantage_BG, _ = group_advantages(rng.normal(size=(B, G)), scale_by_std=True)
         completions = CompletionBatch(prompt_BP, length_B, rollout.tokens, mask_NR)

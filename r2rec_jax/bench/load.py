@@ -20,7 +20,7 @@ import ml_dtypes
 import numpy as np
 
 from r2rec_jax.bench.result import Row, row, run_peer
-from r2rec_jax.model.config import LlamaConfig, to_hf
+from r2rec_jax.model.architecture import LlamaConfig, to_hf
 from r2rec_jax.model.huggingface import abstract_params, hf_tensors, load_params
 from r2rec_jax.model.shards import write_tensors
 

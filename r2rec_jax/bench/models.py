@@ -6,10 +6,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from r2rec_jax.model.config import LlamaConfig
+from r2rec_jax.model.architecture import LlamaConfig
+from r2rec_jax.model.config import LINEAR_LAYERS, LoRAConfig
 from r2rec_jax.model.huggingface import save_params
 from r2rec_jax.model.llama import Llama, init_variables
-from r2rec_jax.model.lora import LINEAR_LAYERS, LoRAConfig
 from r2rec_jax.model.peft import save_adapter
 
 LLAMA_25M = LlamaConfig(4096, 512, 1408, 8, 8, 4, 64, 1e-5, 500_000.0, None, 4096, True)

@@ -15,7 +15,8 @@ from r2rec_jax.bench.models import LLAMA_25M, SMALLEST, random_tokens, write_mod
 from r2rec_jax.bench.result import Row, fastest, paired_seconds, require_equal, row, serving
 from r2rec_jax.model.huggingface import load_params
 from r2rec_jax.model.llama import Llama
-from r2rec_jax.rollout.engine import Engine, SamplingConfig
+from r2rec_jax.rollout.config import RolloutConfig
+from r2rec_jax.rollout.engine import Engine, Prompts
 from r2rec_jax.rollout.slots import Rollout
 
 SCRIPT, TARGET = "generate_transformers.py", 2.5
@@ -55,21 +56,17 @@ def run(peers: str | None, quick: bool) -> list[Row]:
 def make_generate(folder: Path, prompt_BP: np.ndarray, *, samples: int, tokens: int) -> Callable[[], Rollout]:
     """A function that samples anew each time it is called; every row has `tokens` tokens."""
     config, params = load_params(folder / "base", np.float32)
-    engine = Engine(Llama(config), NEVER, SamplingConfig(tokens, temperature=1.0, top_p=1.0, chunk=32))
+    engine = Engine(
+        Llama(config), NEVER, RolloutConfig(max_tokens=tokens, temperature=1.0, top_p=1.0, chunk=32)
+    )
     B, P = prompt_BP.shape
     calls = 0
 
     def generate() -> Rollout:
         nonlocal calls
         calls += 1
-        rollout = engine(
-            {"params": params},
-            prompt_BP,
-            np.full(B, P, np.int32),
-            samples=samples,
-            seed=calls,
-            prompt_ids=np.arange(B, dtype=np.int32),
-        )
+        prompts = Prompts(prompt_BP, np.full(B, P, np.int32), np.arange(B, dtype=np.int32))
+        rollout = Rollout.of_groups(engine({"params": params}, prompts, samples=samples, seed=calls))
         assert rollout.length.min() == tokens
         return rollout
 

@@ -29,14 +29,14 @@ from r2rec_jax.bench.result import (
     run_peer,
     serving,
 )
+from r2rec_jax.model.architecture import LlamaConfig
 from r2rec_jax.model.completion import CompletionBatch
-from r2rec_jax.model.config import LlamaConfig
 from r2rec_jax.model.policy import load_policy
 from r2rec_jax.runtime.mesh import make_mesh, to_devices
-from r2rec_jax.train.jit import jit_step, place_state
+from r2rec_jax.train.compile import place_state
 from r2rec_jax.train.optimizer import make_optimizer
-from r2rec_jax.train.sft import sft_step
 from r2rec_jax.train.state import TrainState
+from r2rec_jax.train.supervised import compile_update
 
 SCRIPT, PLAIN = "sft_peft.py", "eager,float32"
 VARIANTS = [
@@ -65,15 +65,10 @@ def write_batch(folder: Path, config: LlamaConfig, B: int, P: int, R: int) -> No
 def make_step(folder: Path, dtype: str = "float32") -> Callable[[], dict]:
     """A function that makes one step and returns its metrics."""
     config, mesh = run_config(folder, dtype=dtype), make_mesh()
-    policy = load_policy(config, mesh, seed=0)
-    optimizer = make_optimizer(config, 1)
+    policy = load_policy(config.model, config.lora, mesh, seed=0)
+    optimizer = make_optimizer(config.optimizer, 1)
     state = place_state(TrainState.create(policy.trainable, optimizer), mesh)
-    update = jit_step(
-        lambda state, frozen, batch: sft_step(policy.model, optimizer, state, frozen, batch),
-        state,
-        policy.frozen,
-        mesh,
-    )
+    update = compile_update(policy.model, optimizer, state, policy.frozen, mesh)
     prompt, response = (np.load(folder / "batch.npz")[name] for name in ("prompt", "response"))
     (B, P), mask = prompt.shape, np.ones(response.shape, np.float32)
     batch = to_devices(CompletionBatch(prompt, np.full(B, P, np.int32), response, mask), mesh)

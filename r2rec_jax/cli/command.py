@@ -30,7 +30,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
-from configs import combinations, ranges
+from configs import combinations, declared
 from r2rec_jax.cli import HELP, distributed_flags, help_text, overrides, signals
 from r2rec_jax.cli.help_text import KEY_FLAGS
 from r2rec_jax.runtime.errors import UserError, disk_fault, shown
@@ -196,7 +196,7 @@ def parse(argv: list[str], needs_workdir: bool = True, reads: tuple[str, ...] = 
             "files in configs/ say what each is for"
         )
     overrides.check_shared(given, FLAGS.config)
-    ranges.check(fields)
+    declared.check_ranges(FLAGS.config)
     combinations.check(FLAGS.config)
     return argv[:1]
 

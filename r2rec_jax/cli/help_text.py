@@ -1,7 +1,7 @@
 """What --help prints, without importing the command: its imports take seconds.
 
 Printed are the command's docstring and its flags; with --config=FILE[:PRESET] every field of that config, its
-default, what it may be (configs/ranges.py) and the comment beside its default.
+value, what it may be and what it does, as r2rec_jax declares it.
 """
 
 import ast
@@ -11,12 +11,11 @@ from pathlib import Path
 
 from absl import flags
 
-from configs.ranges import range_of
+from configs.declared import abouts
 from r2rec_jax.cli import distributed_flags, overrides
+from r2rec_jax.runtime.fields import About
 
 KEY_FLAGS = ("config", "workdir", "overwrite")  # of all commands that take a config
-BASE = Path(__file__).parents[2] / "configs" / "base.py"
-PRESETS = ("tiny", "mini")  # functions of configs/base.py that make a config small
 WIDTH = 110
 
 
@@ -35,10 +34,15 @@ def show(path: Path, arguments: list[str]) -> None:
         return
     config = overrides.read_config(argument)
     print(f"\nFields of {argument}, set by --config.FIELD=VALUE:\n")
-    comments = read_comments(BASE, Path(argument.partition(":")[0]))
+    declared = abouts(config)
     for field, value in overrides.flatten(config).items():
-        allowed, comment = range_of(field), _ending(comments, field)
-        print(_line(field, repr(value), *filter(None, (allowed and f"{allowed}.", comment))))
+        about = declared.get(field)
+        print(_line(field, repr(value), *described(about)) if about else _line(field, repr(value)))
+
+
+def described(about: About) -> list[str]:
+    """What a field may be, where it is not free, and what it does."""
+    return ([f"{about.range}."] if about.range else []) + [about.help]
 
 
 def own_flags(tree: ast.Module) -> list[flags.Flag]:
@@ -76,35 +80,6 @@ def common_flags(tree: ast.Module) -> list[flags.Flag]:
 
 def _is_run(node: ast.expr) -> bool:
     return isinstance(node, ast.Attribute) and ast.unparse(node) in ("command.run", "command.run_plain")
-
-
-def read_comments(*paths: Path) -> dict[str, str]:
-    """What config files say of a field, by the end of its dotted name: the comment behind its default, or the
-    lines right above it. What they say of a preset's own value, in a deeper line or a function of PRESETS, is
-    left out."""
-    found = {}
-    for path in paths:
-        above: list[str] = []
-        function = ""
-        for line in path.read_text(encoding="utf-8").splitlines():
-            if named := re.match(r"def (\w+)", line):
-                function = named[1]
-            if function in PRESETS:
-                continue
-            if line.startswith("    # "):
-                above.append(line.removeprefix("    # "))
-                continue
-            match = re.match(r"    c\.([\w.]+) = [^#]*(?:  # (.*))?$", line)
-            if match and (comment := match[2] or " ".join(above)):
-                found[match[1]] = comment
-            above = []
-    return found
-
-
-def _ending(comments: dict[str, str], field: str) -> str:
-    parts = field.split(".")
-    ends = (".".join(parts[k:]) for k in range(len(parts)))
-    return next((comments[end] for end in ends if end in comments), "")
 
 
 def _default(flag: flags.Flag) -> str:

@@ -7,10 +7,11 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from configs import data as data_config
-from configs.base import MODEL_8B, MODEL_MINI, MODEL_TINY
+from configs.base import MODEL_MINI, MODEL_TINY
 from r2rec_jax.cli.overrides import flatten
 from r2rec_jax.data.prepared import Dataset
-from r2rec_jax.model.config import load_config
+from r2rec_jax.model.architecture import load_config
+from r2rec_jax.model.config import MODEL_8B
 from r2rec_jax.model.item_tokens import read_items
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.train.state import CHECKPOINTS
@@ -152,11 +153,10 @@ def _made_from(command: str, config: ConfigDict) -> dict[str, object]:
     }
 
 
-def check_items(config: ConfigDict, dataset: Dataset) -> None:
-    """Raises UserError when `model.item_table` is that of another data set."""
-    items, rows = dataset.interactions.n_items, len(read_items(config.model.item_table))
+def check_items(item_table: str, dataset: Dataset, folder: str) -> None:
+    """Raises UserError when the table is that of another data set than the one in `folder`."""
+    items, rows = dataset.interactions.n_items, len(read_items(item_table))
     if rows != items:
         raise UserError(
-            f"model.item_table {config.model.item_table} has {rows} items and the data {items}: train a "
-            f"SASRec on {config.data.folder}"
+            f"model.item_table {item_table} has {rows} items and the data {items}: train a SASRec on {folder}"
         )

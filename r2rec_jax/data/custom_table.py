@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from r2rec_jax.data.cleaning import Rules
 from r2rec_jax.data.columns import UNITS
+from r2rec_jax.data.config import TableConfig
 from r2rec_jax.data.interactions import Catalog, Interactions
 from r2rec_jax.data.mapped_text import LabelsBuilder, Texts, Traits
 from r2rec_jax.data.raw_files import Stage, StagedRatings
@@ -21,7 +21,7 @@ _YEAR = re.compile(r"(\d{4})(?:\.0+|-\d\d.*)?")  # 1995, pandas' 1995.0, a date
 
 
 def read_table(
-    folder: str | Path, names: ConfigDict, stage: Stage, rules: Rules
+    folder: str | Path, names: TableConfig, stage: Stage, rules: Rules
 ) -> tuple[Interactions, Catalog]:
     """Reads the ratings, and the items and users where `names` has files for them.
 
@@ -38,7 +38,7 @@ def read_table(
     if names.unit not in UNITS:
         raise UserError(f"data.table.unit={names.unit!r}: use {', '.join(UNITS)}")
     path = folder / names.ratings
-    columns = {ours: names[ours] for ours in ("user", "item", "rating", "time") if names[ours]}
+    columns = {ours: name for ours in ("user", "item", "rating", "time") if (name := getattr(names, ours))}
     for ours in ("user", "item"):
         if ours not in columns:
             raise UserError(f"data.table.{ours} is empty: name the column of {path} that holds it")
@@ -59,7 +59,7 @@ def read_table(
 
 
 def _items(
-    folder: Path, names: ConfigDict, form: TextForm, stage: Stage, ratings: StagedRatings, rules: Rules
+    folder: Path, names: TableConfig, form: TextForm, stage: Stage, ratings: StagedRatings, rules: Rules
 ):
     path = folder / names.items_file
     years, genres = np.zeros(ratings.n_items, np.int32), LabelsBuilder()
@@ -118,7 +118,7 @@ def _year(text: str, rules: Rules) -> int:
 
 
 def _users(
-    folder: Path, names: ConfigDict, form: TextForm, stage: Stage, ratings: StagedRatings, rules: Rules
+    folder: Path, names: TableConfig, form: TextForm, stage: Stage, ratings: StagedRatings, rules: Rules
 ) -> Traits:
     fields, path = list(names.demographics), folder / names.users_file
     if not names.users_file or not fields:

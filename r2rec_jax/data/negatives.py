@@ -18,10 +18,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from r2rec_jax.data.config import NEGATIVES
 from r2rec_jax.data.interactions import Interactions
 from r2rec_jax.runtime.errors import UserError
 
-NEGATIVES = ("uniform", "popularity", "hard")
 ROUNDS = 50
 
 

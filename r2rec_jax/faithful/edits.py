@@ -21,13 +21,13 @@ import itertools
 from collections.abc import Callable
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from r2rec_jax.chains.chain import Chain
 from r2rec_jax.chains.graph import Graph
 from r2rec_jax.data.interactions import Catalog
 from r2rec_jax.pipeline.prompt_source import Prompt, fit
 from r2rec_jax.prompts.chat import Chat
+from r2rec_jax.prompts.config import PromptConfig
 from r2rec_jax.prompts.ranking_prompt import RankingRecord, peer_names
 from r2rec_jax.prompts.wording import Wording
 
@@ -61,7 +61,7 @@ class Edited:
 class Editor:
     """Makes the edits of prompts of one data set; `config` is the `prompt` section that made them."""
 
-    def __init__(self, catalog: Catalog, graph: Graph, wording: Wording, chat: Chat, config: ConfigDict):
+    def __init__(self, catalog: Catalog, graph: Graph, wording: Wording, chat: Chat, config: PromptConfig):
         self.catalog, self.graph, self.wording = catalog, graph, wording
         self.chat, self.config = chat, config
 

@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Iterator, Set
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from r2rec_jax.faithful.edits import Edited
 from r2rec_jax.prompts.chat import Chat
+from r2rec_jax.prompts.config import PromptConfig
 from r2rec_jax.rank.policy_ranker import PolicyRanker, blocks
 
 OWN = "own"  # the prompt as it is, after the reasoning that the model wrote for it
@@ -29,7 +29,7 @@ class Trial:
 class Trials:
     """Runs them for a ranker by likelihood; draws of all prompts of a user are the same."""
 
-    def __init__(self, ranker: PolicyRanker, section: ConfigDict):
+    def __init__(self, ranker: PolicyRanker, section: PromptConfig):
         """`section` is the `prompt` section that made the prompts."""
         if ranker.mode != "likelihood" or ranker.samples != 1:
             raise ValueError("trials are of a ranker by likelihood with one sample a run")

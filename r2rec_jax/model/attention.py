@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from absl import logging
 from jax.ad_checkpoint import checkpoint_name
 
+from r2rec_jax.model.config import ATTENTIONS
 from r2rec_jax.runtime.errors import UserError
 
 BLOCK = 128  # queries whose scores are held at once
@@ -62,8 +63,8 @@ def choose_attention(name: str, head_dim: int, dtype) -> str:
         refusal = f"the model's head_dim is {head_dim}, not a multiple of 8 up to {LARGEST_HEAD}"
     if name == "cudnn" and refusal:
         raise UserError(f"model.attention=cudnn cannot run: {refusal}; use model.attention=xla")
-    if name not in ("auto", "xla", "cudnn"):
-        raise UserError(f"model.attention={name!r} is unknown: use one of auto, xla, cudnn")
+    if name not in ATTENTIONS:
+        raise UserError(f"model.attention={name!r} is unknown: use one of {', '.join(ATTENTIONS)}")
     chosen = ("xla" if refusal else "cudnn") if name == "auto" else name
     logging.info("attention: %s%s", chosen, f" ({refusal})" if name == "auto" and refusal else "")
     return chosen

@@ -1,249 +1,115 @@
-"""Architecture of a Llama, read from the `config.json` of a Hugging Face folder.
-
-Dimension names used in array names, shape comments and einsums all over the project:
-
-    B  prompts (groups) in a batch        V  vocabulary
-    G  completions of one prompt          D  model width
-    P  prompt length                      H  query heads
-    R  response length                    K  key/value heads
-    T  length of a token row              A  width of one head
-    L  layers                             F  feed-forward width
-    N  B * G, rows of a flat batch of completions
-"""
+"""The `model` and `lora` sections of a config. The architecture of a model folder is in architecture.py."""
 
 import dataclasses
-import sys
-from pathlib import Path
-from typing import NoReturn
+import math
 
-from r2rec_jax.runtime.errors import UserError, shown
-from r2rec_jax.runtime.untrusted import parse_json
+from ml_collections import ConfigDict
 
-LARGEST = 1 << 24  # of any size in the file; more is a slip or an attack on the memory
-MOST_LAYERS = 1 << 10
+from r2rec_jax.runtime.fields import Section, declaration, field, required, section
+from r2rec_jax.runtime.ranges import LESS_THAN_ONE, POSITIVE, Each, one_of, whole
 
-
-@dataclasses.dataclass(frozen=True)
-class RopeScaling:
-    """Llama 3's frequency scaling (`rope_type: llama3`)."""
-
-    factor: float
-    low_freq_factor: float
-    high_freq_factor: float
-    original_max_position_embeddings: int
+MODEL_8B = "models/DeepSeek-R1-Distill-Llama-8B"
+DTYPES = ("bfloat16", "float16", "float32")
+REMAT = ("none", "dots", "block", "offload")
+ATTENTIONS = ("auto", "xla", "cudnn")
+LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
-@dataclasses.dataclass(frozen=True)
-class LlamaConfig:
-    """Static architecture; hashable, so that it can be a static argument of a jitted function."""
+@declaration
+class ModelConfig(Section):
+    """The base model, which stays frozen but for pretraining."""
 
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
-    rms_norm_eps: float
-    rope_theta: float
-    rope_scaling: RopeScaling | None
-    max_position_embeddings: int
-    tie_word_embeddings: bool
-
-
-# Fields by which Llama and its relatives change the function computed, and the one value that this code
-# implements; absent and null mean that value too. Biases, other norms and experts show up as unknown weights.
-_MUST_BE = {
-    "model_type": "llama",
-    "architectures": ["LlamaForCausalLM"],
-    "auto_map": None,
-    "quantization_config": None,
-    "compression_config": None,
-    "hidden_act": "silu",
-    "attention_bias": False,
-    "mlp_bias": False,
-    # Of torch's training only, but there it changes the function.
-    "attention_dropout": 0.0,
-    "is_causal": True,
-    "use_bidirectional_attention": False,
-    "sliding_window": None,
-    "attention_chunk_size": None,
-    "no_rope_layers": None,
-    "no_rope_layer_interval": None,
-    "rope_interleaved": False,
-    "partial_rotary_factor": 1.0,
-    "clip_qkv": None,
-    "use_qk_norm": False,
-    "attn_logit_softcapping": None,
-    "final_logit_softcapping": None,
-    "query_pre_attn_scalar": None,
-    "embedding_multiplier": 1.0,
-    "attention_multiplier": None,
-    "residual_multiplier": 1.0,
-    "logits_scaling": 1.0,
-    "logit_scale": 1.0,
-}
-
-
-class _Fields:
-    """Typed access to a JSON object's fields; every fault becomes one line with the field's name."""
-
-    def __init__(self, raw: dict, where: str, prefix: str = ""):
-        self.raw, self.where, self.prefix = raw, where, prefix
-
-    def must_be(self, name: str, wanted) -> None:
-        found = self.raw.get(name)
-        if found is not None and found != wanted:
-            only = "" if wanted is None else f", only {wanted!r} is"
-            raise UserError(
-                f"{self._told(name)} is not supported{only}; use a plain Llama that is not quantised"
-            )
-
-    def whole(self, name: str, default: int | None = None, most: int = LARGEST) -> int:
-        """An integer from 1 to `most`."""
-        found = self._get(name, default)
-        if not isinstance(found, int) or isinstance(found, bool) or not 1 <= found <= most:
-            self._refuse(name, f"a whole number above 0, at most {most}")
-        return found
-
-    def positive(self, name: str, default: float | None = None) -> float:
-        found = self._get(name, default)
-        is_number = isinstance(found, int | float) and not isinstance(found, bool)
-        if not is_number or not 0 < found <= sys.float_info.max:
-            self._refuse(name, "a number above 0")
-        return float(found)
-
-    def switch(self, name: str, default: bool) -> bool:
-        found = self._get(name, default)
-        if not isinstance(found, bool):
-            self._refuse(name, "true or false")
-        return found
-
-    def section(self, name: str) -> dict:
-        """A JSON object, empty where there is none."""
-        found = self._get(name, {})
-        if not isinstance(found, dict):
-            self._refuse(name, "a JSON object")
-        return found
-
-    def _get(self, name: str, default):
-        found = self.raw.get(name)
-        found = default if found is None else found
-        if found is None:
-            text = f"{self.where}: field {self.prefix + name!r} is missing"
-            raise UserError(f"{text}; is this the config.json of a Llama?")
-        return found
-
-    def _refuse(self, name: str, wanted: str) -> NoReturn:
-        raise UserError(f"{self._told(name)} is not {wanted}; correct that field")
-
-    def _told(self, name: str) -> str:
-        return f"{self.where}: {shown(self.prefix + name, 80)}={shown(repr(self.raw[name]), 80)}"
-
-
-def parse_config(raw: dict, where: str = "config.json") -> LlamaConfig:
-    """Translates a Hugging Face config, by the defaults and precedences of transformers 5.
-
-    Raises UserError naming any field that is missing, unsupported or impossible. What does not change
-    the function (use_cache, torch_dtype, initializer_range, pretraining_tp, token ids) is not looked at.
-    """
-    fields = _Fields(raw, where)
-    for name, wanted in _MUST_BE.items():
-        fields.must_be(name, wanted)
-    layers = fields.whole("num_hidden_layers", most=MOST_LAYERS)
-    if raw.get("layer_types") not in (None, ["full_attention"] * layers):
-        raise UserError(f"{where}: layer_types is not {layers} times 'full_attention'; use a plain Llama")
-    heads, hidden = fields.whole("num_attention_heads"), fields.whole("hidden_size")
-    kv_heads = fields.whole("num_key_value_heads", heads)
-    if heads % kv_heads:
-        raise UserError(
-            f"{where}: num_attention_heads={heads} is no multiple of num_key_value_heads={kv_heads}; "
-            "correct one of them"
-        )
-    if raw.get("head_dim") is None and hidden % heads:
-        raise UserError(
-            f"{where}: hidden_size={hidden} is no multiple of num_attention_heads={heads}; name head_dim"
-        )
-    head_dim = fields.whole("head_dim", hidden // heads)
-    if head_dim % 2:
-        raise UserError(f"{where}: head_dim={head_dim} is odd; rotary embedding turns pairs of channels")
-    theta, scaling = _rope(fields)
-    return LlamaConfig(
-        vocab_size=fields.whole("vocab_size"),
-        hidden_size=hidden,
-        intermediate_size=fields.whole("intermediate_size"),
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=kv_heads,
-        head_dim=head_dim,
-        rms_norm_eps=fields.positive("rms_norm_eps"),
-        rope_theta=theta,
-        rope_scaling=scaling,
-        max_position_embeddings=fields.whole("max_position_embeddings"),
-        tie_word_embeddings=fields.switch("tie_word_embeddings", False),
+    WHERE = "model"
+    folder: str = field(MODEL_8B, "Folder of the base model: Hugging Face's form or that of launch.convert.")
+    dtype: str = field("bfloat16", "Dtype of weights and activations.", one_of(*DTYPES))
+    remat: str = field(
+        "block",
+        "What a backward pass computes again; offload: block inputs wait in host memory.",
+        one_of(*REMAT),
+    )
+    attention: str = field(
+        "auto", "Attention kernel; auto: cuDNN where it can run, else XLA.", one_of(*ATTENTIONS)
+    )
+    quantize: str = field(
+        "",
+        "int8: linear layers of the frozen base in half the memory of bfloat16; '': none.",
+        one_of("", "int8"),
+    )
+    item_table: str = field(
+        "", "Item vectors as .npy, which a projector turns into input tokens, as in LLaRA; '': none."
     )
 
 
-def _rope(fields: _Fields) -> tuple[float, RopeScaling | None]:
-    """(theta, scaling) from rope_scaling of transformers 4 or rope_parameters of 5, which holds theta too."""
-    name = "rope_scaling" if fields.section("rope_scaling") else "rope_parameters"
-    rope = _Fields(fields.section(name), fields.where, f"{name}.")
-    kind = rope.raw.get("rope_type") or rope.raw.get("type") or "default"
-    if kind not in ("default", "llama3"):
-        raise UserError(
-            f"{fields.where}: {name} has the rope type {shown(repr(kind), 80)}, which is not "
-            "supported; use 'llama3' or none"
-        )
-    theta = rope.positive("rope_theta", fields.positive("rope_theta", 10000.0))
-    rope.must_be("partial_rotary_factor", 1.0)
-    scaled = {field.name for field in dataclasses.fields(RopeScaling)} if kind == "llama3" else set()
-    for other in rope.raw.keys() - scaled - {"rope_type", "type", "rope_theta", "partial_rotary_factor"}:
-        rope.must_be(other, None)
-    if not scaled:
-        return theta, None
-    scaling = RopeScaling(
-        rope.positive("factor"),
-        rope.positive("low_freq_factor"),
-        rope.positive("high_freq_factor"),
-        rope.whole("original_max_position_embeddings"),
+@declaration
+class RopeConfig(Section):
+    """Rotary positions, in the form of Hugging Face's config.json."""
+
+    WHERE = "model.architecture.rope_parameters"
+    rope_type: str = field("default", "Scaling of rotary positions.", one_of("default", "llama3"))
+    rope_theta: float = required("Base of the rotary frequencies.", POSITIVE)
+
+    @classmethod
+    def variant(cls, config: ConfigDict) -> type["RopeConfig"]:
+        return Llama3RopeConfig if config.get("rope_type") == "llama3" else cls
+
+
+@declaration
+class Llama3RopeConfig(RopeConfig):
+    """Rotary positions with the scaling of Llama 3."""
+
+    rope_type: str = field("llama3", "Scaling of rotary positions.", one_of("default", "llama3"))
+    factor: float = required("Factor by which low frequencies are divided.", POSITIVE)
+    low_freq_factor: float = required("Wavelengths above context / this are scaled.", POSITIVE)
+    high_freq_factor: float = required("Wavelengths below context / this are kept.", POSITIVE)
+    original_max_position_embeddings: int = required("Context that the factors refer to, tokens.", whole(1))
+
+
+@declaration
+class ArchitectureConfig(Section):
+    """A Llama that is pretrained from scratch, in the form of Hugging Face's config.json."""
+
+    WHERE = "model.architecture"
+    vocab_size: int = required("Tokens of the vocabulary.", whole(1))
+    hidden_size: int = required("Width of the residual stream.", whole(1))
+    intermediate_size: int = required("Width of the feed-forward layers.", whole(1))
+    num_hidden_layers: int = required("Layers.", whole(1, 1024))
+    num_attention_heads: int = required("Query heads.", whole(1))
+    num_key_value_heads: int = required("Key-value heads.", whole(1))
+    head_dim: int = required("Width of a head.", whole(1))
+    rms_norm_eps: float = field(1e-5, "Epsilon of RMSNorm.", POSITIVE)
+    rope_parameters: RopeConfig = section(RopeConfig)
+    max_position_embeddings: int = field(2048, "Longest sequence, tokens.", whole(1))
+    tie_word_embeddings: bool = field(False, "Whether the output head is the embedding.")
+
+
+@declaration
+class PretrainModelConfig(ModelConfig):
+    """A model without a folder: pretraining makes it."""
+
+    folder: str = field("", "Unused: pretraining starts from random weights.")
+    architecture: ArchitectureConfig = section(ArchitectureConfig)
+
+
+@dataclasses.dataclass(frozen=True)
+class LoRAConfig(Section):
+    """A low-rank adapter y = x W + s (dropout(x) A) B of each layer in `targets`, after Hu et al. 2021."""
+
+    WHERE = "lora"
+    rank: int = field(16, "Rank of every adapter.", whole(1))
+    alpha: float = field(
+        32.0, "Scale of the adapters: their product is multiplied by alpha / rank.", POSITIVE
     )
-    # Some files repeat it at top level, where it wins in transformers; two lengths are nobody's intention.
-    fields.must_be("original_max_position_embeddings", scaling.original_max_position_embeddings)
-    if scaling.low_freq_factor >= scaling.high_freq_factor:
-        raise UserError(
-            f"{fields.where}: {name}.low_freq_factor={scaling.low_freq_factor:g} is not below "
-            f"high_freq_factor={scaling.high_freq_factor:g}; correct one of them"
-        )
-    return theta, scaling
+    targets: tuple[str, ...] = field(
+        LINEAR_LAYERS,
+        "Linear layers with an adapter, by their Hugging Face names.",
+        Each(one_of(*LINEAR_LAYERS), fewest=1, distinct=True),
+    )
+    dropout: float = field(
+        0.0, "Probability that an entry of an adapter's input is left out, in SFT only.", LESS_THAN_ONE
+    )
+    use_rslora: bool = field(False, "Whether the scale is alpha / sqrt(rank) (Kalajdzievski 2023).")
+    folder: str = field("", "PEFT adapter that training starts from; '': a fresh adapter.")
 
-
-def load_config(folder: str | Path) -> LlamaConfig:
-    """Reads `folder/config.json`; raises UserError if it is absent or not a JSON object."""
-    path = Path(folder) / "config.json"
-    try:
-        raw = parse_json(path.read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"no model at {folder}: {path.name} is missing") from None
-    except OSError as fault:
-        raise UserError(f"{path} cannot be read: {fault.strerror}") from None
-    except ValueError as fault:
-        raise UserError(f"{path} is not JSON ({fault}); fetch the model folder again") from None
-    if not isinstance(raw, dict):
-        raise UserError(f"{path} holds no JSON object; fetch the model folder again")
-    return parse_config(raw, str(path))
-
-
-def to_hf(config: LlamaConfig, **extra) -> dict:
-    """The `config.json` that transformers needs to load weights exported by this project."""
-    raw = dataclasses.asdict(config)
-    scaling = raw.pop("rope_scaling")
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "mlp_bias": False,
-        **raw,
-        "rope_scaling": {"rope_type": "llama3", **scaling} if scaling else None,
-        **extra,
-    }
+    @property
+    def scale(self) -> float:
+        return self.alpha / (math.sqrt(self.rank) if self.use_rslora else self.rank)

@@ -9,8 +9,8 @@ import jax
 from absl import logging
 from jax.sharding import Mesh
 
+from r2rec_jax.model.architecture import LlamaConfig
 from r2rec_jax.model.completion import CompletionBatch
-from r2rec_jax.model.config import LlamaConfig
 from r2rec_jax.runtime.devices import Device, data_sheet
 from r2rec_jax.runtime.measured_peaks import matmul_flops
 

@@ -10,8 +10,8 @@ import numpy as np
 from flax import traverse_util
 from flax.linen import meta
 
+from r2rec_jax.model.architecture import LlamaConfig, load_config, to_hf
 from r2rec_jax.model.casts import cast
-from r2rec_jax.model.config import LlamaConfig, load_config, to_hf
 from r2rec_jax.model.llama import Llama, abstract_variables
 from r2rec_jax.model.shards import Stored, read_headers, read_slice, transpose_into, write_tensors
 from r2rec_jax.runtime.errors import UserError, shown

@@ -10,17 +10,17 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from r2rec_jax.model.architecture import LlamaConfig
 from r2rec_jax.model.attention import RESIDUALS, Prefix, attend
 from r2rec_jax.model.cache import write
-from r2rec_jax.model.config import LlamaConfig
+from r2rec_jax.model.config import REMAT, LoRAConfig
 from r2rec_jax.model.item_tokens import ItemTokens
-from r2rec_jax.model.lora import Linear, LoRAConfig
+from r2rec_jax.model.lora import Linear
 from r2rec_jax.model.rope import rotate
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import constrain, gathered
 
 RESIDUAL = ("batch", "length", "hidden")
-REMAT = ("none", "dots", "block", "offload")
 
 
 def remat_policy(name: str):

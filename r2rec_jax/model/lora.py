@@ -5,8 +5,6 @@ checkpointed is a tree of a few megabytes, and the base is an argument that noth
 are float32 whatever the base and the activations are: a step too small for bfloat16 is not lost.
 """
 
-import dataclasses
-import math
 from collections.abc import Iterable, Iterator
 
 import flax.linen as nn
@@ -15,43 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.model.config import LoRAConfig
 from r2rec_jax.runtime.mesh import gathered
-
-LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-
-
-@dataclasses.dataclass(frozen=True)
-class LoRAConfig:
-    """`rank` r of every adapter, `alpha` of its scale, and the layers (by HF name) that own one.
-
-    dropout: probability that an entry of an adapter's input is left out, only in a pass that is given a
-      `dropout` key.
-    use_rslora: scale alpha / sqrt(r) (Kalajdzievski 2023) instead of alpha / r.
-
-    Raises UserError for a value that makes no adapter.
-    """
-
-    rank: int
-    alpha: float
-    targets: tuple[str, ...] = LINEAR_LAYERS
-    dropout: float = 0.0
-    use_rslora: bool = False
-
-    def __post_init__(self):
-        if self.rank < 1:
-            raise UserError(f"lora.rank {self.rank}: choose 1 or more")
-        if not math.isfinite(self.alpha):
-            raise UserError(f"lora.alpha {self.alpha}: choose a finite number")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"lora.dropout {self.dropout}: choose 0 or more, and less than 1")
-        unknown = [name for name in self.targets if name not in LINEAR_LAYERS]
-        if unknown or not self.targets:
-            raise UserError(f"lora.targets {self.targets}: name some of {', '.join(LINEAR_LAYERS)}")
-
-    @property
-    def scale(self) -> float:
-        return self.alpha / (math.sqrt(self.rank) if self.use_rslora else self.rank)
 
 
 class Linear(nn.Module):

@@ -15,11 +15,11 @@ import safetensors.numpy
 from flax import traverse_util
 from flax.linen import meta
 
+from r2rec_jax.model.architecture import LARGEST, LlamaConfig
 from r2rec_jax.model.casts import cast
-from r2rec_jax.model.config import LARGEST, LlamaConfig
+from r2rec_jax.model.config import LINEAR_LAYERS, LoRAConfig
 from r2rec_jax.model.huggingface import misfits
 from r2rec_jax.model.llama import Llama, abstract_variables
-from r2rec_jax.model.lora import LINEAR_LAYERS, LoRAConfig
 from r2rec_jax.runtime import build_stamp
 from r2rec_jax.runtime.errors import UserError, shown
 from r2rec_jax.runtime.paths import new_folder

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from r2rec_jax.model import peft
+from r2rec_jax.model.architecture import LlamaConfig, load_config, parse_config
 from r2rec_jax.model.attention import choose_attention
-from r2rec_jax.model.config import LlamaConfig, load_config, parse_config
+from r2rec_jax.model.config import LoRAConfig
 from r2rec_jax.model.item_tokens import read_items
 from r2rec_jax.model.llama import Llama, abstract_variables, init_variables
-from r2rec_jax.model.lora import LoRAConfig
 from r2rec_jax.model.quantize import quantize_params
 from r2rec_jax.model.weights import load_weights, read_weights
 from r2rec_jax.runtime.errors import UserError
@@ -35,8 +35,8 @@ class Policy:
         return {**self.frozen, **self.trainable}
 
 
-def load_policy(config: ConfigDict, mesh: jax.sharding.Mesh, seed: int) -> Policy:
-    """Builds the policy of a config's `model` and `lora` sections on a mesh.
+def load_policy(c: ConfigDict, lora: ConfigDict, mesh: jax.sharding.Mesh, seed: int) -> Policy:
+    """Builds the policy of a config's `model` section, `c`, and its `lora` section on a mesh.
 
     `model.folder` is a model folder whose base is frozen, its linear layers in int8 if `model.quantize`
     says so, under the PEFT adapter of `lora.folder` or a fresh one. Without a folder,
@@ -47,16 +47,15 @@ def load_policy(config: ConfigDict, mesh: jax.sharding.Mesh, seed: int) -> Polic
         recomputation or an attention that this device does not have, or a PEFT adapter that computes
         something else than `lora` says.
     """
-    c = config.model
     dtype = jnp.dtype(c.dtype)
     if c.quantize not in ("", "int8"):
         raise UserError(f"model.quantize {c.quantize!r}: use 'int8', or '' for none")
     if c.folder:
         architecture = load_config(c.folder)
         attention = choose_attention(c.attention, architecture.head_dim, dtype)
-        model = Llama(architecture, lora_config(config.lora), dtype, c.remat, bool(c.quantize), attention)
+        model = Llama(architecture, lora_config(lora), dtype, c.remat, bool(c.quantize), attention)
         placed = shardings(abstract_variables(model), mesh)
-        adapter = _adapter(config.lora, model, placed["lora"], seed)
+        adapter = _adapter(lora, model, placed["lora"], seed)
         return Policy(model, {"lora": adapter}, {"params": _base(c.folder, model, mesh)})
     if not c.get("architecture"):
         raise UserError("model.folder is empty: name the folder of a Hugging Face Llama")

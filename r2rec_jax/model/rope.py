@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from r2rec_jax.model.config import LlamaConfig
+from r2rec_jax.model.architecture import LlamaConfig
 
 
 def inverse_frequencies(config: LlamaConfig) -> np.ndarray:

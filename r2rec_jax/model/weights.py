@@ -13,7 +13,7 @@ import jax
 from flax import traverse_util
 from orbax.checkpoint.experimental import v1 as ocp
 
-from r2rec_jax.model.config import LlamaConfig, load_config
+from r2rec_jax.model.architecture import LlamaConfig, load_config
 from r2rec_jax.model.huggingface import Leaf, abstract_params, misfits, read_params
 from r2rec_jax.runtime.errors import UserError
 

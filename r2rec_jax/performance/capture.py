@@ -15,10 +15,11 @@ from ml_collections import ConfigDict
 
 from r2rec_jax.model.flops import Shapes
 from r2rec_jax.performance import trace
-from r2rec_jax.performance.hlo import Operation, operations
+from r2rec_jax.performance.hlo_operations import Operation, operations
 from r2rec_jax.runtime.profiler import Phases, start_trace
 from r2rec_jax.train.grpo import GRPOBatch
-from r2rec_jax.train.loop import Advance, ready
+from r2rec_jax.train.loop import Step as TrainingStep
+from r2rec_jax.train.loop import ready
 from r2rec_jax.train.state import TrainState
 
 FEWEST, MOST = 2, 20  # steps of warm-up: until one has compiled nothing
@@ -91,16 +92,16 @@ class Capture:
 
     def drive(
         self,
-        config: ConfigDict,
+        c: ConfigDict,
         workdir: Path,
         state: TrainState,
         batches,
-        advance: Advance,
+        advance: TrainingStep,
         phases: Phases,
-        evaluate=None,
-        logs=(),
+        *_,
+        **__,
     ) -> TrainState:
-        del config, workdir, evaluate, logs
+        del c, workdir
         with contextlib.closing(batches):
             batches.start_prefetch()
             while len(self.warmup) < MOST:

@@ -5,12 +5,10 @@ import dataclasses
 import math
 import re
 
-KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-_BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "f64": 8}
+from r2rec_jax.performance.hlo import HloProgram, Instruction
 
-_COMPUTATION = re.compile(r"^(?P<entry>ENTRY )?%?(?P<name>\S+) \(.*\{$")
-_COLLECTIVE = re.compile(rf"= (?P<shape>.*?) (?P<kind>{'|'.join(KINDS)})(?:-start)?\(")
-_ARRAY = re.compile(r"\b(\w+)\[([\d,]*)\]")
+KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+
 _CALLED = re.compile(r"(?:calls|to_apply|body|branch_computations)=\{?((?:%?[\w.\-]+(?:, )?)+)")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
@@ -56,50 +54,35 @@ def collectives(text: str) -> list[Collective]:
 
     Raises ValueError for a collective in a loop whose trip count the compiler does not know.
     """
-    lines = collections.defaultdict(list)
-    name = entry = ""
-    for line in text.splitlines():
-        if match := _COMPUTATION.match(line):
-            name = match["name"]
-            entry = name if match["entry"] else entry
-        else:
-            lines[name].append(line)
-
-    found = []
+    program, found = HloProgram(text), []
 
     def visit(computation: str, loop: tuple):
-        for line in lines[computation]:
-            if match := _COLLECTIVE.search(line):
+        for one in program.computations[computation]:
+            if one.kind.removesuffix("-start") in KINDS:
                 if None in loop:
-                    raise ValueError(f"a collective in a loop of unknown length: {line.strip()[:200]}")
-                found.append(_collective(line, match, loop, computation))
-            for group in _CALLED.findall(line):
-                inside = loop
-                if " while(" in line:
-                    trips = _TRIPS.search(line)
-                    inside = (*loop, int(trips[1]) if trips else None)
+                    raise ValueError(f"a collective in a loop of unknown length: {one.line.strip()[:200]}")
+                found.append(_collective(one, loop, computation))
+            inside = loop
+            if one.kind == "while":
+                trips = _TRIPS.search(one.line)
+                inside = (*loop, int(trips[1]) if trips else None)
+            for group in _CALLED.findall(one.line):
                 for called in group.split(", "):
                     visit(called.strip("%"), inside)
 
-    visit(entry, ())
+    visit(program.entry, ())
     return found
 
 
-def _collective(line: str, match: re.Match, loop: tuple[int, ...], computation: str) -> Collective:
-    arrays = [
-        (_BYTES[dtype], tuple(map(int, filter(None, sizes.split(",")))))
-        for dtype, sizes in _ARRAY.findall(match["shape"])
-    ]
-    total = sum(width * math.prod(shape) for width, shape in arrays)
-    source = re.search(r'op_name="([^"]*)"', line)
+def _collective(one: Instruction, loop: tuple[int, ...], computation: str) -> Collective:
     return Collective(
-        kind=match["kind"],
-        shapes=tuple(shape for _, shape in arrays),
-        bytes=total,
-        devices=_devices(line),
+        kind=one.kind.removesuffix("-start"),
+        shapes=tuple(shape for _, shape in one.arrays),
+        bytes=int(one.bytes),
+        devices=_devices(one.line),
         loop=loop,
         computation=computation,
-        source=source[1] if source else "",
+        source=one.op_name,
     )
 
 

@@ -23,7 +23,7 @@ from r2rec_jax.performance import programs
 from r2rec_jax.performance.hlo_collectives import total_wire_bytes
 from r2rec_jax.performance.memory import Memory, estimate, kv_cache_bytes
 from r2rec_jax.runtime.devices import DEVICES, Device
-from r2rec_jax.train.accumulate import check_parts
+from r2rec_jax.train.micro_batches import check_parts
 
 MOST_PROMPTS = 1 << 14  # a batch nobody trains with: where the search for the largest ends
 

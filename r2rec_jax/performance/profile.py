@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from r2rec_jax.model.flops import Shapes, tokens, update_flops
 from r2rec_jax.performance import plan, programs
 from r2rec_jax.performance.capture import WINDOW, Capture, Step
-from r2rec_jax.performance.hlo import CONTAINERS, summary
+from r2rec_jax.performance.hlo_operations import CONTAINERS, summary
 from r2rec_jax.performance.scopes import NO_SCOPE
 from r2rec_jax.performance.trace import gaps, overlap, union
 from r2rec_jax.runtime.devices import Device, data_sheet
@@ -178,7 +178,7 @@ def _rollout(config: ConfigDict, policy, mesh: Mesh, steps: list[Step], ceilings
     seconds = sum(step.phases["rollout"] for step in steps)
     return {
         "seconds": seconds / len(steps),
-        "tokens_per_s": sum(step.metrics["rollout/tokens"] for step in steps) / seconds,
+        "tokens_per_s": sum(step.metrics["rollout/token_count"] for step in steps) / seconds,
         "at_best_s": (prefill + decode) / len(steps),
         "of_best": (prefill + decode) / seconds,
     }

@@ -10,21 +10,21 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from r2rec_jax.model.architecture import LlamaConfig, load_config, parse_config
 from r2rec_jax.model.completion import CompletionBatch
-from r2rec_jax.model.config import LlamaConfig, load_config, parse_config
 from r2rec_jax.model.flops import Shapes
 from r2rec_jax.model.item_tokens import read_items
 from r2rec_jax.model.llama import Llama, abstract_variables
 from r2rec_jax.model.policy import Policy, lora_config
-from r2rec_jax.rollout.engine import Engine, Prompts, SamplingConfig
-from r2rec_jax.rollout.weights import decoder_shardings, decoder_variables
+from r2rec_jax.rollout.config import RolloutConfig
+from r2rec_jax.rollout.decoder_weights import decoder_shardings, decoder_variables
+from r2rec_jax.rollout.engine import Engine, Prompts
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import batch_sharding, replicated, shardings
-from r2rec_jax.train.grpo import GRPOBatch, grpo_step
-from r2rec_jax.train.jit import jit_step
-from r2rec_jax.train.objective import objective
+from r2rec_jax.train import grpo, supervised
+from r2rec_jax.train.config import GRPOConfig
+from r2rec_jax.train.grpo import GRPOBatch
 from r2rec_jax.train.optimizer import make_optimizer
-from r2rec_jax.train.sft import sft_step
 from r2rec_jax.train.state import TrainState
 
 # What a plan takes for a model that is not on this machine: the `config.json` it is published with.
@@ -104,18 +104,13 @@ def abstract_policy(config: ConfigDict, mesh: Mesh) -> Policy:
 
 def update(config: ConfigDict, policy: Policy, mesh: Mesh, shapes: Shapes) -> jax.stages.Lowered:
     """The SFT, pretraining or GRPO step, lowered for this mesh as launch.train jits it."""
-    optimizer = make_optimizer(config, config.train.steps)
+    optimizer = make_optimizer(config.optimizer, config.train.steps)
     state = _abstract_state(policy.trainable, optimizer, mesh)
-    model, parts = policy.model, shapes.parts
     if config.stage != "grpo":
-        step = jit_step(
-            lambda state, frozen, batch: sft_step(model, optimizer, state, frozen, batch, config.seed, parts),
-            state,
-            policy.frozen,
-            mesh,
+        step = supervised.compile_update(
+            policy.model, optimizer, state, policy.frozen, mesh, seed=config.seed, parts=shapes.parts
         )
         return step.lower(state, policy.frozen, completions(shapes, mesh))
-    settings = objective(config)
     frozen = {"base": policy.frozen, "reference": policy.trainable}
     rows = _rows_on(mesh)
     batch = GRPOBatch(
@@ -123,11 +118,15 @@ def update(config: ConfigDict, policy: Policy, mesh: Mesh, shapes: Shapes) -> ja
         advantage=rows((shapes.N,), jnp.float32),
         sampler_logprobs=rows((shapes.N, shapes.R), jnp.float32),
     )
-    step = jit_step(
-        lambda state, frozen, batch: grpo_step(model, optimizer, settings, state, frozen, batch, parts),
+    step = grpo.compile_update(
+        policy.model,
+        optimizer,
+        GRPOConfig.read(config.grpo),
+        config.rollout.temperature,
         state,
         frozen,
         mesh,
+        shapes.parts,
     )
     return step.lower(state, frozen, batch)
 
@@ -180,7 +179,7 @@ def _placed(shapes, shardings):
 
 
 def _engine(config: ConfigDict, policy: Policy, mesh: Mesh) -> Engine:
-    return Engine(policy.model, 0, SamplingConfig(**config.rollout), mesh)
+    return Engine(policy.model, 0, RolloutConfig.read(config.rollout), mesh)
 
 
 def _abstract_state(trainable: dict, optimizer, mesh: Mesh) -> TrainState:

@@ -1,12 +1,14 @@
 """LLaRA's lessons (Liao et al. 2024, arXiv 2312.02445): the next item of 20, in words, then in items too."""
 
+import dataclasses
+
 import numpy as np
 
 from r2rec_jax.pipeline.prompt_source import RankingPrompts, closed_answer, fit
 from r2rec_jax.prompts.answer_parser import ORDER
 
 
-class HybridExamples:
+class LLaRAExamples:
     """Row k of a run of `rows`: {'prompt', 'response', 'mask'}; the answer names the truth, all of it learnt.
 
     Users come in an order drawn anew each epoch. A prompt tells items by title alone or by title and token;
@@ -16,8 +18,7 @@ class HybridExamples:
     def __init__(self, prompts: RankingPrompts, rows: int):
         """`prompts` are those of the end, with `config.item_tokens`."""
         self.prompts, self.rows = prompts, rows
-        self.easy = prompts.config.copy_and_resolve_references()
-        self.easy.item_tokens = False
+        self.easy = dataclasses.replace(prompts.config, item_tokens=False)
 
     def __len__(self) -> int:
         return self.rows

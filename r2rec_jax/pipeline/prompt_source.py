@@ -3,13 +3,13 @@
 import dataclasses
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from r2rec_jax.chains.graph import build_graph
 from r2rec_jax.data.interactions import Catalog
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.pipeline.batches import pad
 from r2rec_jax.prompts.chat import Chat, without_item_tokens
+from r2rec_jax.prompts.config import PromptConfig
 from r2rec_jax.prompts.ranking_prompt import RankingRecord, make_record, ranking_prompt, shown_titles
 from r2rec_jax.prompts.wording import Wording, wording_of
 from r2rec_jax.runtime.errors import UserError
@@ -30,6 +30,11 @@ class Prompt:
     dropped_chains: int = 0
     dropped_likes: int = 0
 
+    @property
+    def id(self) -> int:
+        """The user: what the prompt's completions depend on besides seed and index."""
+        return self.record.user
+
 
 class RankingPrompts:
     """Prompt k is user k's; the same whatever the order or the number of workers.
@@ -42,7 +47,7 @@ class RankingPrompts:
         dataset: Dataset,
         users: np.ndarray,
         chat: Chat,
-        config: ConfigDict,
+        config: PromptConfig,
         seed: int,
         *,
         before_target_time: bool = False,
@@ -53,7 +58,7 @@ class RankingPrompts:
             dataset,
             users,
             chat,
-            config,
+            PromptConfig.read(config),
             seed,
         )
         self.before_target_time = before_target_time
@@ -117,7 +122,7 @@ class RankingPrompts:
         )
 
 
-def fit(record: RankingRecord, catalog: Catalog, words: Wording, chat: Chat, config: ConfigDict) -> Prompt:
+def fit(record: RankingRecord, catalog: Catalog, words: Wording, chat: Chat, config: PromptConfig) -> Prompt:
     """The record's prompt within max(config.buckets) tokens, `config` being a `prompt` section.
 
     What is too long loses its first chain, again and again, since of recent ones the last is the latest; then

@@ -3,12 +3,12 @@
 import dataclasses
 
 import numpy as np
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.pipeline.prompt_source import closed_answer, open_turn
 from r2rec_jax.prompts.chat import Chat
+from r2rec_jax.prompts.config import PromptConfig
 from r2rec_jax.prompts.ranking_prompt import recent_ratings
 from r2rec_jax.prompts.tallrec_question import history_text, question_text
 from r2rec_jax.prompts.wording import Wording
@@ -32,7 +32,7 @@ def ask(
     dataset: Dataset,
     words: Wording,
     chat: Chat,
-    config: ConfigDict,
+    config: PromptConfig,
 ) -> Questions:
     """Questions about `items` to a user of this `history`; `config` is a `prompt` section.
 
@@ -60,12 +60,12 @@ def ask(
     )
 
 
-def liking_examples(
+def tallrec_examples(
     dataset: Dataset,
     users: np.ndarray,
     words: Wording,
     chat: Chat,
-    config: ConfigDict,
+    config: PromptConfig,
     *,
     questions: int,
     seed: int,

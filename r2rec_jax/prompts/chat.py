@@ -47,7 +47,8 @@ class Unmeasured:
 class Chat:
     """A tokenizer with the family's six markers.
 
-    Attributes `begin`, `end`, `user`, `assistant`, `think`, `end_think` are their token ids.
+    Attributes `begin`, `end`, `user`, `assistant`, `think`, `end_think` are their token ids; `folder` is
+    where the tokenizer was read.
     """
 
     def __init__(self, folder: str | Path, first_item: int | None = None):
@@ -55,7 +56,7 @@ class Chat:
 
         Raises UserError as `load_tokenizer` does.
         """
-        self.first_item = first_item
+        self.folder, self.first_item = Path(folder), first_item
         self.tokenizer = load_tokenizer(folder, MARKERS)
         for name, text in MARKERS.items():
             setattr(self, name, self.tokenizer.token_to_id(text))

@@ -9,8 +9,7 @@ import dataclasses
 import re
 
 from r2rec_jax.data.rating_scale import COUNTS, STARS, Scale
-
-ANSWERS = ("titles", "numbers")  # what the ranking line names
+from r2rec_jax.prompts.config import ANSWERS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,12 +13,12 @@ Its answers are constrained to the candidates instead (rollout/constrain.py).
 import dataclasses
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from r2rec_jax.chains.graph import Graph
 from r2rec_jax.chains.recent import recent_chains
 from r2rec_jax.chains.sampler import RECENT
 from r2rec_jax.data.prepared import Dataset
+from r2rec_jax.prompts.config import PromptConfig
 from r2rec_jax.prompts.ranking_prompt import RankingRecord
 from r2rec_jax.runtime.errors import UserError
 
@@ -36,7 +36,7 @@ class Window:
 class Moments:
     """An endless set of moments: `window` draws a stretch of history, `record` a query."""
 
-    def __init__(self, dataset: Dataset, graph: Graph, config: ConfigDict):
+    def __init__(self, dataset: Dataset, graph: Graph, config: PromptConfig):
         """`config` is a config's `prompt` section: how much a record shows.
 
         Raises UserError for other chains than those through the latest items.

@@ -2,20 +2,22 @@
 
 import numpy as np
 from absl import logging
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from r2rec_jax.chains.graph import Graph
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.data.split_audit import Edge, audit_chains
+from r2rec_jax.prompts.config import PromptConfig
 from r2rec_jax.prompts.ranking_prompt import draw_chains, recent_ratings
 
 
-def audit_prompts(dataset: Dataset, graph: Graph, config: ConfigDict) -> tuple[int, int]:
+def audit_prompts(
+    dataset: Dataset, graph: Graph, config: PromptConfig, *, seed: int, before_target_time: bool
+) -> tuple[int, int]:
     """Draws what the prompt of every user of every group shows, and looks each rating up in the log itself.
 
-    Chains are those of `config.seed` and of the `prompt` section: its selection, length and number, every
-    companion included.
+    Chains are those of `seed` and of the section: its selection, length and number, every companion
+    included.
 
     Returns:
       How many chains were audited, and how many users have none.
@@ -23,8 +25,7 @@ def audit_prompts(dataset: Dataset, graph: Graph, config: ConfigDict) -> tuple[i
     Raises:
       UserError: the first rating that may not be shown, with the user it concerns.
     """
-    c, checked, alone = config.prompt, 0, 0
-    before = config.data.before_target_time
+    checked = alone = 0
     users = np.concatenate(list(dataset.split.users.values())).tolist()
     logging.info("auditing the prompts of %d users", len(users))
     for user in tqdm(users, desc="audit", mininterval=1, delay=5):
@@ -32,20 +33,20 @@ def audit_prompts(dataset: Dataset, graph: Graph, config: ConfigDict) -> tuple[i
             dataset,
             graph,
             user,
-            chains=c.chains,
-            seed=config.seed,
-            length=c.chain_length,
-            selection=c.chain_selection,
-            before_target_time=before,
+            chains=config.chains,
+            seed=seed,
+            length=config.chain_length,
+            selection=config.chain_selection,
+            before_target_time=before_target_time,
         )
-        for edges in (_own(dataset, user, c), *(chain.edges for chain in chains)):
-            audit_chains(dataset, user, edges, before_target_time=before)
+        for edges in (_own(dataset, user, config), *(chain.edges for chain in chains)):
+            audit_chains(dataset, user, edges, before_target_time=before_target_time)
         checked += len(chains)
         alone += not chains
     return checked, alone
 
 
-def _own(dataset: Dataset, user: int, c: ConfigDict) -> list[Edge]:
+def _own(dataset: Dataset, user: int, c: PromptConfig) -> list[Edge]:
     """The likes and the history of the user's prompt."""
     rated = dict(recent_ratings(dataset, user, len(dataset.interactions.item[dataset.history(user)])))
     shown = [*dataset.recent_likes(user, c.likes).tolist(), *list(rated)[max(0, len(rated) - c.history) :]]

@@ -5,21 +5,21 @@ from collections.abc import Iterator, Set
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from r2rec_jax.model.llama import Llama
 from r2rec_jax.pipeline.prompt_source import Prompt
 from r2rec_jax.prompts.chat import Chat
+from r2rec_jax.prompts.config import PromptConfig
+from r2rec_jax.rank.config import MODES
 from r2rec_jax.rank.self_consistency import self_consistent
-from r2rec_jax.rollout.completions import check_numbers, ids, rank_users
+from r2rec_jax.rollout.completions import check_numbers, complete, complete_and_parse
+from r2rec_jax.rollout.config import RolloutConfig
 from r2rec_jax.rollout.constrain import JOINER, OPENING, spelt
-from r2rec_jax.rollout.engine import Engine, SamplingConfig
+from r2rec_jax.rollout.engine import Engine
 from r2rec_jax.rollout.likelihood import continuation_logprobs
-from r2rec_jax.rollout.parsed_completion import Judged, judge_scores
-from r2rec_jax.rollout.queue import generate
+from r2rec_jax.rollout.parsed_completion import ParsedCompletion, completion_from_scores
 from r2rec_jax.runtime.errors import UserError
 
-MODES = ("generate", "constrained", "likelihood")
 FILLS = 8  # prompts of a block for each slot
 WIDTH = 64  # accelerators like lengths that are a multiple of it
 
@@ -43,36 +43,37 @@ class PolicyRanker:
         self,
         model: Llama,
         chat: Chat,
-        sampling: SamplingConfig,
+        sampling: RolloutConfig,
         mesh: jax.sharding.Mesh,
         *,
         mode: str,
         runs: int,
         samples: int,
+        rows: int,
     ):
-        """Each run fuses the rankings of `samples` completions (`self_consistent`). `sampling.slots` counts
-        completions that decode at once; those of a prompt, of all runs, share its keys.
+        """Each run fuses the rankings of `samples` completions (`self_consistent`). `rows` completions decode
+        at once; those of a prompt, of all runs, share its keys.
 
         Raises UserError for an unknown mode, or fewer than one run, sample or slot.
         """
         if mode not in MODES:
             raise UserError(f"mode {mode!r} of a system is unknown: use one of {', '.join(MODES)}")
-        if min(runs, samples, sampling.slots) < 1:
+        if min(runs, samples, rows) < 1:
             raise UserError(
-                f"evaluate.runs={runs}, samples={samples} of a system, evaluate.batch_size={sampling.slots}: "
+                f"evaluate.runs={runs}, samples={samples} of a system, evaluate.batch_size={rows}: "
                 "use 1 or more"
             )
         self.model, self.chat, self.mesh, self.mode = model, chat, mesh, mode
-        self.runs, self.samples, self.rows = runs, samples, sampling.slots
+        self.runs, self.samples, self.rows = runs, samples, rows
         self.max_tokens, self.slots = sampling.max_tokens, max(1, self.rows // (runs * samples))
-        sampling = dataclasses.replace(sampling, slots=self.slots, constrained=mode == "constrained")
+        sampling = dataclasses.replace(sampling, constrained=mode == "constrained")
         # Who scores candidates needs the reasoning alone.
         end = chat.end_think if mode == "likelihood" else chat.end
-        self.engine = Engine(model, end, sampling, mesh, chat.text)
+        self.engine = Engine(model, end, sampling, mesh, chat.text, slots=self.slots)
 
     def __call__(
-        self, variables: dict, prompts: list[Prompt], config: ConfigDict, *, seed: int, wanted: Set[int]
-    ) -> Iterator[tuple[int, int, Judged]]:
+        self, variables: dict, prompts: list[Prompt], config: PromptConfig, *, seed: int, wanted: Set[int]
+    ) -> Iterator[tuple[int, int, ParsedCompletion]]:
         """(k, run, what was read) of at least the prompts k in `wanted`; `config` is the `prompt` section.
 
         Prompts are ranked in blocks that depend on `prompts` alone, and a block whole or not at all. So
@@ -92,11 +93,13 @@ class PolicyRanker:
                     said = judged[run * self.samples : (run + 1) * self.samples]
                     yield block[place], run, said[0] if len(said) == 1 else self_consistent(said, places)
 
-    def _by_answer(self, variables, asked, config, seed) -> Iterator[tuple[int, list[Judged]]]:
+    def _by_answer(self, variables, asked, config, seed) -> Iterator[tuple[int, list[ParsedCompletion]]]:
         samples = self.runs * self.samples
-        return rank_users(self.engine, variables, asked, self.chat, config, seed=seed, samples=samples)
+        return complete_and_parse(
+            self.engine, variables, asked, self.chat, config, seed=seed, samples=samples
+        )
 
-    def _by_likelihood(self, variables, asked, config, seed) -> Iterator[tuple[int, list[Judged]]]:
+    def _by_likelihood(self, variables, asked, config, seed) -> Iterator[tuple[int, list[ParsedCompletion]]]:
         thoughts = self.reason(variables, asked, config, seed)
         samples = len(thoughts) // len(asked)
         prompts = [prompt for prompt in asked for _ in range(samples)]
@@ -106,17 +109,18 @@ class PolicyRanker:
             read = []
             for row in rows:
                 reasoning, cut = self.chat.decode(thoughts[row].tokens), thoughts[row].truncated
-                read.append(judge_scores(prompt, score_BC[row], config, reasoning=reasoning, truncated=cut))
+                read.append(
+                    completion_from_scores(prompt, score_BC[row], config, reasoning=reasoning, truncated=cut)
+                )
             yield k, read
 
-    def reason(self, variables: dict, asked: list[Prompt], config: ConfigDict, seed: int) -> list[Thought]:
+    def reason(self, variables: dict, asked: list[Prompt], config: PromptConfig, seed: int) -> list[Thought]:
         """The reasonings that the model writes, of a ranker by likelihood: runs x samples a prompt, those of
         a prompt together; empty ones without `config.reasoning`."""
         samples = self.runs * self.samples
         if not config.reasoning:
             return [Thought([], False)] * len(asked) * samples
-        rows = [prompt.tokens for prompt in asked]
-        ended = generate(self.engine, variables, rows, ids(asked), config.buckets, seed=seed, samples=samples)
+        ended = complete(self.engine, variables, asked, config.buckets, samples=samples, seed=seed)
         found = []
         for k, rollout in sorted(ended, key=lambda pair: pair[0]):
             check_numbers(rollout.logprobs, asked[k])
@@ -130,7 +134,7 @@ class PolicyRanker:
         return found
 
     def score(
-        self, variables: dict, prompts: list[Prompt], reasonings: list[list[int]], config: ConfigDict
+        self, variables: dict, prompts: list[Prompt], reasonings: list[list[int]], config: PromptConfig
     ) -> np.ndarray:
         """log p that the answer names each candidate first, after each prompt and its reasoning, any of up to
         `sampling.max_tokens` tokens: float64 [B, C], in nats.

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from r2rec_jax.prompts.answer_parser import Ranking, rank_of
-from r2rec_jax.rollout.parsed_completion import Judged
+from r2rec_jax.rollout.parsed_completion import ParsedCompletion
 
 K = 60  # the constant of the method's source
 
@@ -26,7 +26,7 @@ def fuse(rankings: list[Ranking], candidates: int, places: int) -> Ranking:
     return Ranking(order, len(order) == places)
 
 
-def self_consistent(samples: list[Judged], places: int) -> Judged:
+def self_consistent(samples: list[ParsedCompletion], places: int) -> ParsedCompletion:
     """The fused ranking of one user's valid answers, with the reasoning of the sample that agrees best with
     it: whose places of what is ranked lie nearest in sum, an absent candidate being beyond the last.
 
@@ -37,7 +37,7 @@ def self_consistent(samples: list[Judged], places: int) -> Judged:
     fused = fuse([one.ranking for one in samples if one.ranking.valid], C, places)
     lenient = fuse([one.ranking for one in samples], C, places)
 
-    def distance(one: Judged) -> int:
+    def distance(one: ParsedCompletion) -> int:
         return sum(
             abs((rank_of(one.ranking, k) or C + 1) - place) for place, k in enumerate(fused.places, start=1)
         )

@@ -6,10 +6,9 @@ import json
 from collections.abc import Iterator, Set
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
 from r2rec_jax.pipeline.prompt_source import Prompt
-from r2rec_jax.rollout.parsed_completion import Judged, judge_text
+from r2rec_jax.prompts.config import PromptConfig
+from r2rec_jax.rollout.parsed_completion import ParsedCompletion, parse_reply
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.teachers.journal import Journal
 from r2rec_jax.teachers.server import Server
@@ -42,8 +41,8 @@ class ServerRanker:
         self.rows = {(row["key"], row["run"]): row for row in self.journal.rows if self._stands(row)}
 
     def __call__(
-        self, prompts: list[Prompt], config: ConfigDict, wanted: Set[int]
-    ) -> Iterator[tuple[int, int, Judged]]:
+        self, prompts: list[Prompt], config: PromptConfig, wanted: Set[int]
+    ) -> Iterator[tuple[int, int, ParsedCompletion]]:
         """(k, run, what was read) of the prompts k in `wanted`; `config` is the `prompt` section.
 
         Raises UserError as Server does, and where requests were lost.
@@ -78,7 +77,7 @@ class ServerRanker:
             for ask, row in found.items():
                 if row is not None:
                     cut = row["fault"] == "truncated"
-                    yield ask.k, ask.run, judge_text(prompts[ask.k], row["text"], cut, config)
+                    yield ask.k, ask.run, parse_reply(prompts[ask.k], row["text"], cut, config)
         if lost:
             raise UserError(
                 f"{len(lost)} of {len(needed)} requests to {self.server.c.base_url} brought nothing "

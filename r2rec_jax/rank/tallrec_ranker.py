@@ -13,12 +13,12 @@ from r2rec_jax.prompts.tallrec_question import question_text
 from r2rec_jax.rank.policy_ranker import blocks
 from r2rec_jax.rollout.completions import check_numbers
 from r2rec_jax.rollout.likelihood import continuation_logprobs
-from r2rec_jax.rollout.parsed_completion import Judged, judge_scores
+from r2rec_jax.rollout.parsed_completion import ParsedCompletion, completion_from_scores
 
 FILLS = 4  # batches of a block
 
 
-class LikingRanker:
+class TALLRecRanker:
     """Ranks users by one model: each history computed once, 20 questions after it, two answers to each."""
 
     def __init__(self, model: Llama, source: RankingPrompts, mesh: jax.sharding.Mesh, batch_size: int):
@@ -30,7 +30,7 @@ class LikingRanker:
         asked = (questions(source, k) for k in range(len(source)))
         self.prompts, self.asked = zip(*asked, strict=True)
 
-    def __call__(self, variables: dict, wanted: Set[int]) -> Iterator[tuple[int, int, Judged]]:
+    def __call__(self, variables: dict, wanted: Set[int]) -> Iterator[tuple[int, int, ParsedCompletion]]:
         """(k, 0, ranking) of at least the users k in `wanted`, by blocks as PolicyRanker does.
 
         Raises UserError where the model gives no numbers.
@@ -59,7 +59,7 @@ class LikingRanker:
             for k, of_user in zip(block, scores, strict=True):
                 check_numbers(of_user, self.prompts[k])
                 no_C, yes_C = of_user.reshape(-1, 2).T
-                yield k, 0, judge_scores(self.prompts[k], yes_C - no_C, self.config)
+                yield k, 0, completion_from_scores(self.prompts[k], yes_C - no_C, self.config)
 
 
 def questions(source: RankingPrompts, k: int) -> tuple[Prompt, list[list[int]]]:

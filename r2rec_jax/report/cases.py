@@ -6,12 +6,11 @@ evaluation, so what is shown is what the model saw. Every text in it is untruste
 
 import dataclasses
 
-from ml_collections import ConfigDict
-
 from r2rec_jax.chains.chain import Chain
 from r2rec_jax.chains.graph import Graph
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.data.rating_scale import NONE, STARS
+from r2rec_jax.prompts.config import PromptConfig
 from r2rec_jax.prompts.domains import DOMAINS
 from r2rec_jax.prompts.ranking_prompt import (
     RankingRecord,
@@ -83,7 +82,7 @@ def build_case(
     row: dict,
     dataset: Dataset,
     graph: Graph,
-    prompt: ConfigDict,
+    prompt: PromptConfig,
     *,
     seed: int,
     before_target_time: bool,
@@ -151,7 +150,7 @@ def _is_whole(row: dict) -> bool:
 
 
 def _as_shown(
-    record: RankingRecord, row: dict, dataset: Dataset, words: Wording, prompt: ConfigDict
+    record: RankingRecord, row: dict, dataset: Dataset, words: Wording, prompt: PromptConfig
 ) -> RankingRecord:
     """What was left of the query once it fitted (pipeline.prompts.fit leaves out in the same order)."""
     form = {"answer": prompt.answer, "places": prompt.places, "reasoning": prompt.reasoning}

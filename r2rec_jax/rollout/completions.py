@@ -1,74 +1,97 @@
-"""Ranking by a policy: prompts in batches through the rollout engine, completions read and judged."""
+"""The one way from prompts to completions: training, validation, evaluation and the local teacher use it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
+import jax
 import numpy as np
-from ml_collections import ConfigDict
 
-from r2rec_jax.pipeline.prompt_source import Prompt, RankingPrompts, pad_prompts
+from r2rec_jax.pipeline.batches import pad
+from r2rec_jax.pipeline.prompt_source import Prompt, RankingPrompts
 from r2rec_jax.prompts.chat import Chat
+from r2rec_jax.prompts.config import PromptConfig
 from r2rec_jax.rollout.constrain import Rankings, check_budget, rankings
-from r2rec_jax.rollout.engine import Engine
-from r2rec_jax.rollout.parsed_completion import Judged, judge
-from r2rec_jax.rollout.queue import generate
+from r2rec_jax.rollout.engine import Engine, Prompts
+from r2rec_jax.rollout.parsed_completion import ParsedCompletion, parse_completion
 from r2rec_jax.rollout.slots import Rollout
 from r2rec_jax.runtime.errors import UserError
+
+
+class TokenPrompt(Protocol):
+    """tokens: int32 [length]. id: what the prompt's completions depend on besides seed and index."""
+
+    tokens: np.ndarray
+    id: int
 
 
 def complete(
     engine: Engine,
     variables: dict,
-    prompts: list[Prompt],
-    chat: Chat,
-    config: ConfigDict,
+    prompts: Sequence[TokenPrompt],
+    buckets: tuple[int, ...],
     *,
     samples: int,
     seed: int,
-    receive: Callable[[int, Rollout], None] | None = None,
-) -> Rollout:
-    """Samples `samples` completions of each prompt.
+    allowed: Rankings | None = None,
+    one_bucket: bool = False,
+) -> Iterator[tuple[int, Rollout]]:
+    """Samples `samples` completions of each prompt: yields (k, the rows of prompt k) as soon as they end.
 
-    `config` is the `prompt` section; `receive` gets (k, prompt k's completions) as soon as they have ended.
+    Args:
+      buckets: padded lengths; see `pad`. Each prompt decodes with those of its own bucket, or all with the
+        longest if `one_bucket`: what an update takes as one batch is then also one rollout.
+      allowed: the answers that each prompt allows, from `allowed_rankings`; None leaves them free.
     """
-    tokens_BP, length_B = pad_prompts(prompts, config.buckets)
-    return engine(
-        variables,
-        tokens_BP,
-        length_B,
-        samples=samples,
-        seed=seed,
-        prompt_ids=ids(prompts),
-        possible=_possible(engine, prompts, chat, config),
-        receive=receive,
-    )
+    lengths = np.array([len(prompt.tokens) for prompt in prompts], np.int32)
+    bucket_of = np.searchsorted(sorted(buckets), lengths)
+    if one_bucket:
+        bucket_of[:] = bucket_of.max()
+    for bucket in np.unique(bucket_of):
+        chosen = np.flatnonzero(bucket_of == bucket)
+        batch = Prompts(
+            pad([prompts[k].tokens for k in chosen], buckets),
+            lengths[chosen],
+            np.array([prompts[k].id for k in chosen], np.int32),
+            jax.tree.map(lambda x, chosen=chosen: x[chosen], allowed),
+        )
+        for place, group in engine(variables, batch, samples=samples, seed=seed):
+            yield int(chosen[place]), group
 
 
-def rank_users(
+def complete_and_parse(
     engine: Engine,
     variables: dict,
     prompts: list[Prompt],
     chat: Chat,
-    config: ConfigDict,
+    config: PromptConfig,
     *,
     seed: int,
     samples: int = 1,
-) -> Iterator[tuple[int, list[Judged]]]:
-    """(k, the judged completions of prompt k), in the order in which they end; arguments as for `complete`.
+) -> Iterator[tuple[int, list[ParsedCompletion]]]:
+    """(k, the parsed completions of prompt k), as soon as they end.
 
-    Raises UserError where the model gives no numbers.
+    Raises UserError where the model's log-probabilities are not numbers.
     """
-    rows, possible = [prompt.tokens for prompt in prompts], _possible(engine, prompts, chat, config)
-    ended = generate(
-        engine, variables, rows, ids(prompts), config.buckets, seed=seed, samples=samples, possible=possible
-    )
+    allowed = allowed_rankings(engine, prompts, chat, config)
+    ended = complete(engine, variables, prompts, config.buckets, samples=samples, seed=seed, allowed=allowed)
     for k, rollout in ended:
         check_numbers(rollout.logprobs, prompts[k])
-        said = zip(rollout.tokens, rollout.length, rollout.truncated, strict=True)
-        yield k, [judge(prompts[k], row[:n], bool(cut), chat, config) for row, n, cut in said]
+        rows = zip(rollout.tokens, rollout.length, rollout.truncated, strict=True)
+        yield k, [parse_completion(prompts[k], row[:n], bool(cut), chat, config) for row, n, cut in rows]
+
+
+def allowed_rankings(
+    engine: Engine, prompts: list[Prompt], chat: Chat, config: PromptConfig
+) -> Rankings | None:
+    """The answers that each prompt allows, for an engine whose answers are constrained, else None."""
+    if not engine.sampling.constrained:
+        return None
+    titles = [prompt.titles for prompt in prompts]
+    return rankings(chat, titles, answer=config.answer, places=config.places, reasoning=config.reasoning)
 
 
 def check_numbers(logprobs: np.ndarray, prompt: Prompt) -> None:
-    """Raises UserError for log-probabilities that are not numbers: whoever ranks by them ranks by chance."""
+    """Raises UserError for log-probabilities that are not numbers."""
     if np.isnan(logprobs).any():
         raise UserError(
             f"user {prompt.record.user}: the model's log-probabilities are not numbers, so its weights or "
@@ -86,26 +109,13 @@ def check_prompts(prompts: RankingPrompts, max_tokens: int | None) -> None:
             check_budget(rankings(prompts.chat, [titles], answer=c.answer, places=c.places), max_tokens)
 
 
-def ids(prompts: list[Prompt]) -> np.ndarray:
-    """What a prompt's completions depend on besides seed and index: its user, int32 [B]."""
-    return np.array([prompt.record.user for prompt in prompts], np.int32)
-
-
-def _possible(engine: Engine, prompts: list[Prompt], chat: Chat, config: ConfigDict) -> Rankings | None:
-    if not engine.sampling.constrained:
-        return None
-    titles = [prompt.titles for prompt in prompts]
-    c = config
-    return rankings(chat, titles, answer=c.answer, places=c.places, reasoning=c.reasoning)
-
-
-def summary(judged: list[Judged]) -> dict[str, float]:
-    """Rates over all users: valid and truncated answers, and the mean number of statements, and of
+def completion_rates(completions: list[ParsedCompletion]) -> dict[str, float]:
+    """Rates over all completions: valid and truncated answers, and the mean number of statements, and of
     chains and likes that their prompts had no room for."""
     return {
-        "valid_rate": float(np.mean([j.ranking.valid for j in judged])),
-        "truncation_rate": float(np.mean([j.truncated for j in judged])),
-        "statements": float(np.mean([j.statements for j in judged])),
-        "dropped_chains": float(np.mean([j.prompt.dropped_chains for j in judged])),
-        "dropped_likes": float(np.mean([j.prompt.dropped_likes for j in judged])),
+        "valid_rate": float(np.mean([one.ranking.valid for one in completions])),
+        "truncation_rate": float(np.mean([one.truncated for one in completions])),
+        "statements": float(np.mean([one.statements for one in completions])),
+        "dropped_chains": float(np.mean([one.prompt.dropped_chains for one in completions])),
+        "dropped_likes": float(np.mean([one.prompt.dropped_likes for one in completions])),
     }

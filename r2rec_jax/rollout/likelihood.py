@@ -8,7 +8,7 @@ import numpy as np
 from r2rec_jax.model.completion import CompletionBatch, completion_logprobs
 from r2rec_jax.model.llama import Llama
 from r2rec_jax.pipeline.batches import pad
-from r2rec_jax.runtime.mesh import batch_sharding, working_on
+from r2rec_jax.runtime.mesh import to_devices, working_on
 
 NARROWEST = 8  # tokens that continuations are padded to at least
 
@@ -71,7 +71,7 @@ def continuation_logprobs(
                 ),
             )
             if mesh is not None:
-                batch = jax.device_put(batch, batch_sharding(mesh))
+                batch = to_devices(batch, mesh)
             logprobs_NR = np.asarray(_logprobs(model, mesh, variables, batch), np.float64)
             score_BC[chosen] = logprobs_NR.sum(axis=1).reshape(size, C)[: len(chosen)]
     return score_BC

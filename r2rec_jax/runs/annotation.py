@@ -15,6 +15,7 @@ from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import make_mesh
 from r2rec_jax.runtime.workdir import claim
 from r2rec_jax.teachers.annotator import COUNTS, TRACES, annotate
+from r2rec_jax.teachers.config import TEACHERS
 from r2rec_jax.teachers.journal import Journal
 from r2rec_jax.teachers.local import LocalTeacher
 from r2rec_jax.teachers.question import questions
@@ -24,8 +25,6 @@ from r2rec_jax.teachers.template import TemplateTeacher
 from r2rec_jax.teachers.validator import Validator
 from r2rec_jax.train.optimizer import make_optimizer
 from r2rec_jax.train.state import restore_trainable
-
-TEACHERS = ("template", "local", "openai")
 
 
 def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
@@ -54,7 +53,8 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
         )
     dataset = prepared.load(config.data.folder)
     words = wording_of(config.prompt.wording, dataset)
-    asked = questions(dataset, chat, config)
+    before = config.data.before_target_time
+    asked = questions(dataset, chat, config.prompt, c.tasks, seed=config.seed, before_target_time=before)
     if not asked:
         raise UserError(f"{config.data.folder} has no SFT users to ask about: prepare it with data.sizes.sft")
     validator = Validator(dataset.catalog, words, chat, config.prompt, c.max_tokens)
@@ -95,11 +95,16 @@ def _teacher(config: ConfigDict, chat: Chat, catalog, words):
     if c.teacher == "openai":
         return ServerTeacher(c, spent=0.0)
     if c.teacher == "local":
-        policy = load_policy(config, make_mesh(**config.mesh), config.seed)
+        policy = load_policy(config.model, config.lora, make_mesh(**config.mesh), config.seed)
         adapter = policy.trainable
         if c.local.init:
             adapter = restore_trainable(
-                c.local.init, adapter, make_optimizer(config, steps=1), config.restore, config
+                c.local.init,
+                adapter,
+                make_optimizer(config.optimizer, steps=1),
+                config.restore,
+                {"model": config.model, "lora": config.lora},
             )
-        return LocalTeacher(config, chat, policy.model, {**policy.frozen, **adapter})
+        variables = {**policy.frozen, **adapter}
+        return LocalTeacher(c, chat, policy.model, variables, buckets=config.prompt.buckets, seed=config.seed)
     return TemplateTeacher(catalog, words, config.prompt)

@@ -1,11 +1,12 @@
 """What ranks in an evaluation, by system: each kind with the prompts, the model and the adapter it needs."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Set
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict, FrozenConfigDict
+from ml_collections import ConfigDict
 
 from r2rec_jax.cli.required_inputs import check_items
 from r2rec_jax.data.prepared import Dataset
@@ -13,58 +14,53 @@ from r2rec_jax.model.llama import Llama
 from r2rec_jax.model.policy import Policy, load_policy, with_items
 from r2rec_jax.pipeline.prompt_source import Prompt, RankingPrompts
 from r2rec_jax.prompts.chat import Chat
+from r2rec_jax.prompts.config import PromptConfig
+from r2rec_jax.rank.config import KINDS, SystemConfig
 from r2rec_jax.rank.policy_ranker import PolicyRanker
 from r2rec_jax.rank.server_ranker import ServerRanker
-from r2rec_jax.rank.tallrec_ranker import LikingRanker
+from r2rec_jax.rank.tallrec_ranker import TALLRecRanker
 from r2rec_jax.rollout.completions import check_prompts
-from r2rec_jax.rollout.engine import SamplingConfig
-from r2rec_jax.rollout.parsed_completion import Judged
+from r2rec_jax.rollout.config import RolloutConfig
+from r2rec_jax.rollout.parsed_completion import ParsedCompletion
 from r2rec_jax.runtime.checksum import of_arrays
 from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.fields import read, values
 from r2rec_jax.runtime.mesh import make_mesh
 from r2rec_jax.teachers.server import Server
 from r2rec_jax.train.optimizer import make_optimizer
 from r2rec_jax.train.state import restore_trainable
 
-# policy: a model of ours answers, or orders candidates by its probabilities (systems.NAME.mode); tallrec: one
-# that was trained to say Yes or No; server: a model behind an OpenAI-compatible server answers.
-KINDS = ("policy", "tallrec", "server")
 # Given the users wanted, (k, run, what was read) of at least those users k, as each ends.
-Rank = Callable[[Set[int]], Iterator[tuple[int, int, Judged]]]
+Rank = Callable[[Set[int]], Iterator[tuple[int, int, ParsedCompletion]]]
 
 
-def prompt_section(config: ConfigDict, name: str) -> FrozenConfigDict:
-    """The `prompt` section as system `name` has it. Raises UserError for what is no system's."""
-    _check_kind(name, config.systems[name])
-    section, own = config.prompt.copy_and_resolve_references(), config.systems[name].prompt
-    if unknown := set(own) - set(section):
-        raise UserError(f"systems.{name}.prompt.{min(unknown)} is unknown: use one of {', '.join(section)}")
-    try:
-        section.update(own)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"systems.{name}.prompt: {error}") from error
-    return FrozenConfigDict(section)
+def prompt_section(prompt: PromptConfig, system: SystemConfig, name: str) -> PromptConfig:
+    """The `prompt` section as the system `name` has it. Raises UserError for what is no system's."""
+    _check_kind(name, system)
+    own = read(PromptConfig, ConfigDict(system.prompt), f"systems.{name}.prompt")
+    differing = {field: getattr(own, field) for field in system.prompt}
+    return dataclasses.replace(PromptConfig.read(prompt), **differing)
 
 
-def _check_kind(name: str, c: ConfigDict) -> None:
+def _check_kind(name: str, c: SystemConfig) -> None:
     """No field is there for nothing."""
     if c.kind not in KINDS:
         raise UserError(f"systems.{name}.kind {c.kind!r} is unknown: use one of {', '.join(KINDS)}")
     if c.kind != "policy" and (c.mode != "generate" or c.samples != 1):
         raise UserError(f"systems.{name}: kind {c.kind} has neither mode nor samples: leave them out")
-    if (c.kind == "server") != ("server" in c) or (c.kind == "server" and c.adapter):
+    has_server = values(c).get("server") is not None
+    if (c.kind == "server") != has_server or (c.kind == "server" and c.adapter):
         raise UserError(
             f"systems.{name}: a server has its own section and no adapter, other kinds have none: in a "
             'config file, system(kind="server", served=server("MODEL"))'
         )
 
 
-def count_runs(config: ConfigDict, name: str, section: ConfigDict) -> int:
-    """How often a system ranks: once where every run would be the same."""
-    c = config.systems[name]
-    scored = c.kind == "tallrec" or (c.mode == "likelihood" and not section.reasoning)
-    if config.rollout.temperature > 0 and not scored:
-        return config.evaluate.runs
+def count_runs(name: str, c: SystemConfig, prompt: PromptConfig, temperature: float, runs: int) -> int:
+    """How often a system ranks: `runs` times, or once where every run would be the same."""
+    scored = c.kind == "tallrec" or (c.mode == "likelihood" and not prompt.reasoning)
+    if temperature > 0 and not scored:
+        return runs
     if c.samples > 1:
         raise UserError(
             f"systems.{name}.samples={c.samples} would all be the same: use 1, or rollout.temperature above 0"
@@ -72,9 +68,17 @@ def count_runs(config: ConfigDict, name: str, section: ConfigDict) -> int:
     return 1
 
 
+def sections_and_runs(config: ConfigDict) -> tuple[dict[str, PromptConfig], dict[str, int]]:
+    """Of every system of an evaluation its `prompt` section and how often it ranks."""
+    systems, most = config.systems.items(), config.evaluate.runs
+    sections = {name: prompt_section(config.prompt, c, name) for name, c in systems}
+    temperature = config.rollout.temperature
+    return sections, {name: count_runs(name, c, sections[name], temperature, most) for name, c in systems}
+
+
 def make_policies(
     config: ConfigDict,
-    sections: dict[str, FrozenConfigDict],
+    sections: dict[str, PromptConfig],
     mesh: jax.sharding.Mesh,
     dataset: Dataset,
     adapters: dict[str, int],
@@ -84,22 +88,23 @@ def make_policies(
     `adapters` gets the checksum of each system's adapter. The function raises UserError as `make_rankers`
     does.
     """
-    optimizer = make_optimizer(config, steps=1)
+    base = {"model": config.model, "lora": config.lora}
+    optimizer = make_optimizer(config.optimizer, steps=1)
 
     @functools.cache
     def plain() -> Policy:
-        return load_policy(config, mesh, config.seed)
+        return load_policy(config.model, config.lora, mesh, config.seed)
 
     @functools.cache
     def hybrid() -> Policy:
-        check_items(config, dataset)
+        check_items(config.model.item_table, dataset, config.data.folder)
         return with_items(plain(), config.model.item_table, mesh, config.seed)
 
     def adapted(name: str) -> tuple[Llama, dict]:
         policy = hybrid() if sections[name].item_tokens else plain()
         trainable, adapter = policy.trainable, config.systems[name].adapter
         if adapter:
-            trainable = restore_trainable(adapter, trainable, optimizer, config.restore, config)
+            trainable = restore_trainable(adapter, trainable, optimizer, config.restore, base)
             adapters[name] = of_arrays(trainable)
         return policy.model, {**policy.frozen, **trainable}
 
@@ -108,7 +113,7 @@ def make_policies(
 
 def make_rankers(
     config: ConfigDict,
-    sections: dict[str, FrozenConfigDict],
+    sections: dict[str, PromptConfig],
     runs: dict[str, int],
     chat: Chat,
     dataset: Dataset,
@@ -122,20 +127,21 @@ def make_rankers(
     prompts fit nowhere.
     """
     mesh = make_mesh(**config.mesh)
-    sampling = SamplingConfig(**config.rollout, slots=config.evaluate.batch_size)
+    sampling = RolloutConfig.read(config.rollout)
     adapted = make_policies(config, sections, mesh, dataset, adapters)
 
     @functools.cache  # systems that ask alike share one, and what it has compiled
     def ranker(model: Llama, mode: str, runs: int, samples: int) -> PolicyRanker:
-        return PolicyRanker(model, chat, sampling, mesh, mode=mode, runs=runs, samples=samples)
+        rows = config.evaluate.batch_size
+        return PolicyRanker(model, chat, sampling, mesh, mode=mode, runs=runs, samples=samples, rows=rows)
 
     @functools.cache
-    def source(section: FrozenConfigDict) -> RankingPrompts:
+    def source(section: PromptConfig) -> RankingPrompts:
         before = config.data.before_target_time
         return RankingPrompts(dataset, users, chat, section, config.seed, before_target_time=before)
 
     @functools.cache
-    def prompts(section: FrozenConfigDict) -> list[Prompt]:
+    def prompts(section: PromptConfig) -> list[Prompt]:
         return [source(section)[k] for k in range(len(users))]
 
     def of(name: str) -> Rank:
@@ -151,10 +157,12 @@ def make_rankers(
             case "tallrec":
                 model, variables = adapted(name)
                 # Two answers to a question: half as many users make as many rows as another system's.
-                rank = LikingRanker(model, source(section), mesh, max(1, config.evaluate.batch_size // 2))
+                rank = TALLRecRanker(model, source(section), mesh, max(1, config.evaluate.batch_size // 2))
                 return lambda wanted: rank(variables, wanted)
             case "server":
-                own = {field: config.rollout[field] for field in ("max_tokens", "temperature", "top_p")}
+                own = {
+                    field: getattr(config.rollout, field) for field in ("max_tokens", "temperature", "top_p")
+                }
                 server = Server(c.server, f"systems.{name}.server", **own)
                 ask = ServerRanker(server, config.evaluate.replies, runs[name])
                 check_prompts(source(section), None)

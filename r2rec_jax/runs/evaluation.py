@@ -16,15 +16,17 @@ from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.metrics.intervals import bootstrap_ci
 from r2rec_jax.metrics.ranking_metrics import summarise
 from r2rec_jax.metrics.system_metrics import difference, measure, paired
-from r2rec_jax.model.config import load_config
+from r2rec_jax.model.architecture import load_config
 from r2rec_jax.pipeline.prompt_source import not_shown
 from r2rec_jax.prompts.chat import Chat
+from r2rec_jax.prompts.config import PromptConfig
 from r2rec_jax.rank.results import UserLines, write_metrics
-from r2rec_jax.runs.build_rankers import Rank, count_runs, make_rankers, prompt_section
+from r2rec_jax.runs.build_rankers import Rank, make_rankers, prompt_section, sections_and_runs
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.text_table import text_table
 from r2rec_jax.runtime.workdir import claim, require_same_inputs
-from r2rec_jax.train.scoring import Scored, Scorer
+from r2rec_jax.train.config import RewardConfig
+from r2rec_jax.train.reward_runner import RewardedCompletion, RewardRunner
 
 # Of all runs of all users: name in metrics.json -> in a line.
 RATES = {"valid_rate": "valid", "truncation_rate": "truncated", "statements": "statements"}
@@ -35,15 +37,14 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     systems = evaluate(config, workdir, overwrite)
     print(table(systems))
     for name, row in systems.items():
-        buckets = prompt_section(config, name).buckets
+        buckets = prompt_section(config.prompt, config.systems[name], name).buckets
         if left_out := not_shown(row["dropped_chains"], row["dropped_likes"], buckets):
             print(f"{name}: of a prompt, on average, {left_out}")
 
 
 def evaluate(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, dict]:
     """Ranks with every system, writes the two files, and returns the metrics of each system."""
-    sections = {name: prompt_section(config, name) for name in config.systems}
-    runs = {name: count_runs(config, name, section) for name, section in sections.items()}
+    sections, runs = sections_and_runs(config)
     adapters = {c.adapter: stage_of(c.adapter, name) for name, c in config.systems.items() if c.adapter}
     require(config, "model", "data", adapters=adapters)
     chat = Chat(config.model.folder, first_item=load_config(config.model.folder).vocab_size)
@@ -53,7 +54,8 @@ def evaluate(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, di
         raise UserError(f"{config.data.folder} has no evaluation users: set data.sizes.evaluation")
     checksums: dict[str, int] = {}
     rankers = make_rankers(config, sections, runs, chat, dataset, users, checksums)
-    scorer = Scorer(config, chat)
+    prompt, reward = PromptConfig.read(config.prompt), RewardConfig.read(config.reward)
+    scorer = RewardRunner(chat, prompt, reward, config.data.folder)
     claim(workdir, config, overwrite)
     require_same_inputs(workdir, checksums)
 
@@ -62,13 +64,19 @@ def evaluate(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, di
         for name, rank in rankers.items():
             _rank(name, rank, runs[name], users, dataset, scorer, lines)
     lines.sort(list(rankers), users)
-    systems, compared = _measured(config, dataset, users, lines)
+    systems, compared = _measured(list(config.systems), dataset, users, lines, config.seed)
     write_metrics(workdir, dataset, len(users), config.seed, systems, compared)
     return systems
 
 
 def _rank(
-    name: str, rank: Rank, runs: int, users: np.ndarray, dataset: Dataset, scorer: Scorer, lines: UserLines
+    name: str,
+    rank: Rank,
+    runs: int,
+    users: np.ndarray,
+    dataset: Dataset,
+    scorer: RewardRunner,
+    lines: UserLines,
 ) -> None:
     """Adds the lines of system `name` that are not there yet."""
     everything = itertools.product(range(len(users)), range(runs))
@@ -83,7 +91,7 @@ def _rank(
     with progress:
         for k, run, judged in rank({k for k, _ in missing}):
             if (name, run, users[k]) not in lines:
-                (paid,) = scorer.pay([judged])
+                (paid,) = scorer.score([judged])
                 wall_s = round(time.monotonic() - start, 4)
                 said = _line(run, paid, dataset)
                 lines.append(name, run, users[k], judged.truth_rank, **said, wall_s=wall_s)
@@ -91,28 +99,29 @@ def _rank(
             start = time.monotonic()
 
 
-def _measured(config: ConfigDict, dataset: Dataset, users: np.ndarray, lines: UserLines) -> tuple[dict, dict]:
-    """(metrics of each system, comparisons of every two), from their lines alone."""
+def _measured(
+    names: list[str], dataset: Dataset, users: np.ndarray, lines: UserLines, seed: int
+) -> tuple[dict, dict]:
+    """(metrics of each system, comparisons of every two), from their lines alone; `seed` draws intervals."""
     systems, rewards = {}, {}
-    ranks = {name: lines.ranks(name, users) for name in config.systems}
+    ranks = {name: lines.ranks(name, users) for name in names}
     for name, rank_RN in ranks.items():
         runs = [lines.of(name, run, users) for run in range(len(rank_RN))]
         rewards[name] = np.mean([[line["reward"] for line in run] for run in runs], axis=0)
-        systems[name] = measure(dataset, users, rank_RN, config.seed) | _rates(list(itertools.chain(*runs)))
+        systems[name] = measure(dataset, users, rank_RN, seed) | _rates(list(itertools.chain(*runs)))
         lenient_RN = np.array([[line["lenient_rank"] for line in run] for run in runs])
         systems[name]["lenient"] = summarise(lenient_RN)
-        systems[name]["ci95"]["reward"] = list(bootstrap_ci(rewards[name], config.seed))
+        systems[name]["ci95"]["reward"] = list(bootstrap_ci(rewards[name], seed))
     compared = {
-        f"{b} - {a}": paired(ranks[b], ranks[a], config.seed)
-        | {"reward": difference(rewards[b], rewards[a], config.seed)}
+        f"{b} - {a}": paired(ranks[b], ranks[a], seed) | {"reward": difference(rewards[b], rewards[a], seed)}
         for a, b in itertools.combinations(ranks, 2)
     }
     return systems, compared
 
 
-def _line(run: int, paid: Scored, dataset: Dataset) -> dict:
+def _line(run: int, paid: RewardedCompletion, dataset: Dataset) -> dict:
     """What a line says besides ranks. A prompt is that of all runs, and told once."""
-    judged, prompt = paid.judged, paid.judged.prompt
+    judged, prompt = paid.completion, paid.completion.prompt
     places = [None if k is None else prompt.titles[k] for k in judged.ranking.places]
     items = prompt.record.candidates.tolist()
     item_ids = [dataset.catalog.item_ids[item] for item in items]

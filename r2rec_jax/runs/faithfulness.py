@@ -3,6 +3,7 @@ reasoning.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +17,16 @@ from r2rec_jax.faithful.edits import Edited, Editor
 from r2rec_jax.faithful.measures_text import text
 from r2rec_jax.faithful.results_file import line_of, measure, unsupported
 from r2rec_jax.faithful.trials import Trials
-from r2rec_jax.model.config import load_config
+from r2rec_jax.model.architecture import load_config
 from r2rec_jax.pipeline.prompt_source import RankingPrompts
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.wording import wording_of
+from r2rec_jax.rank.config import SystemConfig
 from r2rec_jax.rank.policy_ranker import PolicyRanker
 from r2rec_jax.rank.results import UserLines
 from r2rec_jax.rollout.completions import check_prompts
-from r2rec_jax.rollout.engine import SamplingConfig
-from r2rec_jax.runs.build_rankers import count_runs, make_policies, prompt_section
+from r2rec_jax.rollout.config import RolloutConfig
+from r2rec_jax.runs.build_rankers import make_policies, sections_and_runs
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import make_mesh
 from r2rec_jax.runtime.paths import write_atomic
@@ -41,21 +43,25 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
 
 def examine(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, dict]:
     """Puts every system to trial, writes the files, and returns the measures of each."""
-    _check(config)
-    sections = {name: prompt_section(config, name) for name in config.systems}
-    runs = {name: count_runs(config, name, section) for name, section in sections.items()}
+    _check(config.systems)
+    sections, runs = sections_and_runs(config)
     adapters = {c.adapter: "grpo" for c in config.systems.values() if c.adapter}
     require(config, "model", "data", adapters=adapters)
     chat = Chat(config.model.folder, first_item=load_config(config.model.folder).vocab_size)
     dataset = prepared.load(config.data.folder)
-    users = _users(config, dataset)
+    users = _users(config.users, dataset, config.data.folder)
     mesh = make_mesh(**config.mesh)
-    sampling = SamplingConfig(**config.rollout, slots=config.evaluate.batch_size)
+    sampling = RolloutConfig.read(config.rollout)
     checksums: dict[str, int] = {}
     load = make_policies(config, sections, mesh, dataset, checksums)
     policies = {name: load(name) for name in sections}
-    for section in sections.values():
-        check_prompts(_prompts(config, section, dataset, users, chat), None)
+    before = config.data.before_target_time
+    prompts = {
+        name: RankingPrompts(dataset, users, chat, section, config.seed, before_target_time=before)
+        for name, section in sections.items()
+    }
+    for one in prompts.values():
+        check_prompts(one, None)
     claim(workdir, config, overwrite)
     require_same_inputs(workdir, checksums)
 
@@ -64,8 +70,17 @@ def examine(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, dic
         missing = {k for k, run in np.ndindex(len(users), runs[name]) if (name, run, users[k]) not in lines}
         if missing:
             model, variables = policies[name]
-            ranker = PolicyRanker(model, chat, sampling, mesh, mode="likelihood", runs=runs[name], samples=1)
-            edited = _edited(config, section, dataset, users, chat)
+            ranker = PolicyRanker(
+                model,
+                chat,
+                sampling,
+                mesh,
+                mode="likelihood",
+                runs=runs[name],
+                samples=1,
+                rows=config.evaluate.batch_size,
+            )
+            edited = _edited(prompts[name], config.seed)
             checker = FactChecker(dataset.catalog, wording_of(section.wording, dataset))
             done = (len(users) - len(missing)) * runs[name]
             bar = {"total": len(users) * runs[name], "initial": done, "unit": "user", "mininterval": 1.0}
@@ -87,8 +102,8 @@ def examine(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, dic
     return systems
 
 
-def _check(config: ConfigDict) -> None:
-    for name, c in config.systems.items():
+def _check(systems: Mapping[str, SystemConfig]) -> None:
+    for name, c in systems.items():
         if (c.kind, c.mode, c.samples) != ("policy", "likelihood", 1):
             raise UserError(
                 f"systems.{name}: candidates are scored after one reasoning: use kind policy, mode "
@@ -96,26 +111,15 @@ def _check(config: ConfigDict) -> None:
             )
 
 
-def _users(config: ConfigDict, dataset: Dataset) -> np.ndarray:
+def _users(count: int, dataset: Dataset, folder: str) -> np.ndarray:
+    """The first `count` evaluation users of the data in `folder`."""
     users = dataset.split.users["evaluation"]
-    if not 2 <= config.users <= len(users):
-        raise UserError(
-            f"users={config.users}: use 2 to {len(users)}, the evaluation users of {config.data.folder}"
-        )
-    return users[: config.users]
+    if not 2 <= count <= len(users):
+        raise UserError(f"users={count}: use 2 to {len(users)}, the evaluation users of {folder}")
+    return users[:count]
 
 
-def _edited(
-    config: ConfigDict, section: ConfigDict, dataset: Dataset, users: np.ndarray, chat: Chat
-) -> list[Edited]:
-    prompts = _prompts(config, section, dataset, users, chat)
-    editor = Editor(dataset.catalog, prompts.graph, prompts.wording, chat, section)
-    bar = tqdm(range(len(users)), desc="edits", unit="user", mininterval=1.0, delay=1.0)
-    return [editor(prompts[k], config.seed) for k in bar]
-
-
-def _prompts(
-    config: ConfigDict, section: ConfigDict, dataset: Dataset, users: np.ndarray, chat: Chat
-) -> RankingPrompts:
-    before = config.data.before_target_time
-    return RankingPrompts(dataset, users, chat, section, config.seed, before_target_time=before)
+def _edited(prompts: RankingPrompts, seed: int) -> list[Edited]:
+    editor = Editor(prompts.dataset.catalog, prompts.graph, prompts.wording, prompts.chat, prompts.config)
+    bar = tqdm(range(len(prompts)), desc="edits", unit="user", mininterval=1.0, delay=1.0)
+    return [editor(prompts[k], seed) for k in bar]

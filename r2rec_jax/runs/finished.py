@@ -8,12 +8,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from r2rec_jax.data import prepared
+from r2rec_jax.data.config import DataConfig
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.data.sources import category_of
+from r2rec_jax.prompts.config import PromptConfig
 from r2rec_jax.rank.results import METRICS, UserLines, read_metrics
 from r2rec_jax.report.result_table import SeedResult
 from r2rec_jax.report.system_names import ALIASES, POLICY, System, about, policy_in
 from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.fields import read, values
 from r2rec_jax.runtime.untrusted import parse_json
 from r2rec_jax.runtime.workdir import read_record
 
@@ -59,14 +62,15 @@ class Finished:
         """int32 [R, n], 0 for a miss."""
         return self.lines[system].ranks(system, self.users)
 
-    def asked(self, system: str, config: ConfigDict) -> tuple[ConfigDict, bool]:
-        """(the `prompt` section, data.before_target_time) by which launch.eval asked the system; those of
-        `config` where its folder has no record."""
-        made = read_record(self.lines[system].path.parent)
-        prompt = config.prompt.to_dict() | made.get("prompt", {})
+    def asked(self, system: str, prompt: PromptConfig, data: DataConfig) -> tuple[PromptConfig, bool]:
+        """(the `prompt` section, data.before_target_time) by which launch.eval asked the system; `prompt`
+        and `data` are those where its folder has no record."""
+        folder = self.lines[system].path.parent
+        made = read_record(folder)
+        prompt = dict(values(prompt)) | made.get("prompt", {})
         prompt |= made.get("systems", {}).get(system, {}).get("prompt", {})
-        before = made.get("data", {}).get("before_target_time", config.data.before_target_time)
-        return ConfigDict(prompt), before
+        before = made.get("data", {}).get("before_target_time", data.before_target_time)
+        return read(PromptConfig, ConfigDict(prompt), f"{folder}/config.json: prompt"), before
 
     def seed_result(self, system: str) -> SeedResult:
         metrics, stages = self.metrics[system], MADE_BY.get(ALIASES.get(system, system), ())

@@ -15,7 +15,9 @@ from ml_collections import ConfigDict
 
 from configs.base import system
 from r2rec_jax.data import amazon
+from r2rec_jax.data.config import DataConfig
 from r2rec_jax.data.sources import make_dataset
+from r2rec_jax.model.config import ModelConfig
 from r2rec_jax.report.paper_numbers import SHORT, dataset_name
 from r2rec_jax.report.result_table import SeedResult, Table, lead_of, measured_row
 from r2rec_jax.report.system_names import (
@@ -40,7 +42,7 @@ TITLES = {"table1": "Main results", "table2": "Ablations", "table3": "Transfer",
 
 def run(config: ConfigDict, workdir: Path) -> None:
     """Runs what the tables need and this machine has, seed after seed."""
-    if absent_data(config, workdir):
+    if absent_data(config.data, workdir, config.seeds):
         return
     wanted = {name for table in config.tables for name in rows_of(table, config)}
     if "pretrain" in config:
@@ -53,7 +55,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
             stages.pretrain(c, workdir)
         if seed in config.seeds and wanted.intersection(CLASSICAL):
             stages.stage(folder, "baselines", baseline_ranking.rank, c.baselines)
-        if seed in config.policy_seeds and not absent_weights(config):
+        if seed in config.policy_seeds and ("pretrain" in config or not absent_weights(config.model)):
             _policies(c, folder, wanted)
             _compared(c, folder, wanted)
 
@@ -135,7 +137,7 @@ def finished_runs(config: ConfigDict, workdir: Path) -> dict[int, Finished]:
 def of_seeds(config: ConfigDict, table: str, workdir: Path, runs: dict[int, Finished]) -> Table:
     """One of the paper's tables from the seeds of `finished_runs`."""
     title = TITLES[table]
-    names, no_data = rows_of(table, config), absent_data(config, workdir)
+    names, no_data = rows_of(table, config), absent_data(config.data, workdir, config.seeds)
     return _table(config, title, names, workdir, list(runs.values()), no_data)
 
 
@@ -145,18 +147,18 @@ def rows_of(table: str, config: ConfigDict) -> tuple[str, ...]:
         raise UserError(f"table {table!r} is unknown: use some of {', '.join(TITLES)}")
     if table == "mini":
         return (*config.baselines.systems, *map(study_row, config.studies), *config.variants, POLICY)
-    return TABLES[table] if table in TABLES else (*trained_elsewhere(config), POLICY)
+    return TABLES[table] if table in TABLES else (*trained_elsewhere(config.trained), POLICY)
 
 
 def study_row(name: str) -> str:
     return f"r2rec without rl, {name.replace('_', ' ')}"
 
 
-def trained_elsewhere(config: ConfigDict) -> dict[str, str]:
+def trained_elsewhere(trained: Mapping[str, str]) -> dict[str, str]:
     """System -> the workdir of the tables of the data that it was trained on."""
-    if unknown := set(config.trained) - set(SHORT):
+    if unknown := set(trained) - set(SHORT):
         raise UserError(f"trained.{min(unknown)} is no data set of the paper: use {', '.join(SHORT)}")
-    return {TRAINED_ON + SHORT[data]: folder for data, folder in config.trained.items()}
+    return {TRAINED_ON + SHORT[data]: folder for data, folder in trained.items()}
 
 
 def seeded(config: ConfigDict, seed: int) -> ConfigDict:
@@ -165,10 +167,9 @@ def seeded(config: ConfigDict, seed: int) -> ConfigDict:
     return c
 
 
-def absent_data(config: ConfigDict, workdir: Path) -> str:
+def absent_data(c: DataConfig, workdir: Path, seeds: tuple[int, ...]) -> str:
     """What to fetch where neither the raw data nor what was prepared of them is there."""
-    c = config.data
-    if c.source == "generated" or any((workdir / f"seed{seed}" / "data").exists() for seed in config.seeds):
+    if c.source == "generated" or any((workdir / f"seed{seed}" / "data").exists() for seed in seeds):
         return ""
     try:
         if c.source in amazon.RELEASES:
@@ -180,11 +181,10 @@ def absent_data(config: ConfigDict, workdir: Path) -> str:
     return ""
 
 
-def absent_weights(config: ConfigDict) -> str:
-    folder = config.model.folder
-    if "pretrain" in config:
-        return ""  # it makes them
-    return "" if (Path(folder) / "config.json").exists() else f"needs the weights in {folder}"
+def absent_weights(model: ModelConfig) -> str:
+    """What a system with a language model lacks where its base is not there."""
+    there = (Path(model.folder) / "config.json").exists()
+    return "" if there else f"needs the weights in {model.folder}"
 
 
 def config_hash(config: ConfigDict) -> str:
@@ -230,6 +230,6 @@ def _missing(name: str, config: ConfigDict, workdir: Path) -> str:
     run = workdir / f"seed{min(config.policy_seeds, default=0)}"
     lack = _waits_for(name, config, run) if name in config.compared else ""
     if _called(name, config, [])[1] != "classical" and name not in CLOSED:
-        lack = absent_weights(config) or lack
-    folder = trained_elsewhere(config).get(name)
+        lack = ("" if "pretrain" in config else absent_weights(config.model)) or lack
+    folder = trained_elsewhere(config.trained).get(name)
     return lack or (f"needs that adapter in {folder}/seedN/grpo" if folder else "not run yet")

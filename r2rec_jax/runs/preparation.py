@@ -38,7 +38,10 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
             raise UserError(f"{workdir} already exists: choose another folder or add --overwrite")
         dataset = make_dataset(config.data, rules=rules, staging=staging)
         audit(dataset)
-        checked, alone = audit_prompts(dataset, build_graph(dataset), config)
+        before = config.data.before_target_time
+        checked, alone = audit_prompts(
+            dataset, build_graph(dataset), config.prompt, seed=config.seed, before_target_time=before
+        )
         ties = tied_truths(rules, dataset, config.data.seed)
         source, licence = origin(config.data)
         prepared.save(

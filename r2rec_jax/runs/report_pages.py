@@ -9,8 +9,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from r2rec_jax.chains.graph import build_graph
+from r2rec_jax.data.config import DataConfig
 from r2rec_jax.data.prepared import candidates_hash
 from r2rec_jax.metrics.system_metrics import by_quartile
+from r2rec_jax.prompts.config import PromptConfig
 from r2rec_jax.report.cases import Case, build_case, choose
 from r2rec_jax.report.html_report import Curve, Groups, Report, render
 from r2rec_jax.report.result_table import Table, as_json
@@ -47,9 +49,9 @@ def write(config: ConfigDict, workdir: Path) -> dict[Path, Table]:
         config = of_these_data(config, workdir)
         made = {PAGE: paper_tables.of_run(config, shown)}
     for name, table in made.items():
-        parts = _parts(config, folder, shown) | {"detail": detail} if shown else {}
+        parts = _parts(config.prompt, config.data, folder, shown) | {"detail": detail} if shown else {}
         report = Report(
-            _facts(config, table, shown, folder), table, candidates=config.data.candidates, **parts
+            _facts(config.data, table, shown, folder), table, candidates=config.data.candidates, **parts
         )
         write_atomic(workdir / f"{name}.md", markdown(table))
         write_atomic(workdir / f"{name}.json", json.dumps(as_json(table), indent=2) + "\n")
@@ -57,19 +59,19 @@ def write(config: ConfigDict, workdir: Path) -> dict[Path, Table]:
     return {workdir / f"{name}.html": table for name, table in made.items()}
 
 
-def _parts(config: ConfigDict, folder: Path, finished: Finished) -> dict:
+def _parts(prompt: PromptConfig, data: DataConfig, folder: Path, finished: Finished) -> dict:
     """Curves, figures and cases of the run in `folder`."""
     return {
         "curves": [*_training(folder), _places(finished)],
         "groups": _groups(finished),
-        "cases": _cases(config, finished),
+        "cases": _cases(finished, prompt, data),
     }
 
 
-def _facts(config: ConfigDict, table: Table, finished: Finished | None, folder: Path) -> dict[str, str]:
+def _facts(data: DataConfig, table: Table, finished: Finished | None, folder: Path) -> dict[str, str]:
     facts = {
-        "Data": config.data.source,
-        "Candidates": f"{config.data.candidates} a user, {config.data.negatives} negatives",
+        "Data": data.source,
+        "Candidates": f"{data.candidates} a user, {data.negatives} negatives",
         **_trained(folder),
         "Seeds": ", ".join(map(str, sorted({seed for row in table.rows for seed in row.seeds}))) or "none",
     }
@@ -180,10 +182,10 @@ def _groups(finished: Finished) -> list[Groups]:
     return groups
 
 
-def _cases(config: ConfigDict, finished: Finished) -> list[Case]:
+def _cases(finished: Finished, prompt: PromptConfig, data: DataConfig) -> list[Case]:
     if not finished.policy:
         return []
-    graph, (prompt, before) = build_graph(finished.dataset), finished.asked(finished.policy, config)
+    graph, (prompt, before) = build_graph(finished.dataset), finished.asked(finished.policy, prompt, data)
     return [
         build_case(row, finished.dataset, graph, prompt, seed=finished.seed, before_target_time=before)
         for row in choose(finished.rows(finished.policy))

@@ -1,8 +1,8 @@
 """One run on several processes: joining it, agreeing in it, and leaving it when something is wrong.
 
 All run the same command, make the same batches and take the same decisions. What is split between them is
-what their devices do, by the mesh, and the rewards (`train/scoring.py`). So what the host counts is the same
-everywhere, and one process, the first, writes it down.
+what their devices do, by the mesh, and the rewards (`train/reward_runner.py`). So what the host counts is
+the same everywhere, and one process, the first, writes it down.
 """
 
 import json

@@ -9,7 +9,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from r2rec_jax.runtime.config_diff import drift, first
-from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.errors import UserError, shown
 from r2rec_jax.runtime.lock import Lock
 from r2rec_jax.runtime.paths import unfinished, write_atomic
 from r2rec_jax.runtime.untrusted import parse_json
@@ -22,6 +22,8 @@ ASKING = ("concurrency", "requests_per_minute", "timeout_s", "retries", "cost_li
 ASKING += ("reported_model",)
 MANNERS += tuple(f"{section}.{name}" for section in ("openai", "server") for name in ASKING)
 LOCK, INPUTS = ".lock", "inputs.json"
+# Of config.json, in its field "format": raised where a section gets or loses fields. Without: format 1.
+FORMAT = 2
 
 # Those of this process by folder, held until it ends: what follows in it (a next stage, a report) reads
 # what a run has written. `_claimed` are those whose claim was granted.
@@ -38,8 +40,8 @@ def claim(workdir: str | Path, config: ConfigDict, overwrite: bool, grows: str =
 
     Raises:
       UserError: another run is at work in the folder, or with `overwrite` in one inside it; it belongs to
-        another config (names the first three differing fields), or it is not a workdir at all: such a
-        folder is never written to, nor cleared.
+        another config (names the first three differing fields) or another version of this program; or it is
+        not a workdir at all: such a folder is never written to, nor cleared.
     """
     workdir = Path(workdir)
     record = workdir / "config.json"
@@ -61,7 +63,8 @@ def claim(workdir: str | Path, config: ConfigDict, overwrite: bool, grows: str =
         resumed = record.is_file()
         grown = resumed and _refuse_other(workdir, record, resolved, grows)  # it may be new
         if grown or not resumed:
-            write_atomic(record, json.dumps(resolved, indent=2, sort_keys=True) + "\n")
+            whole = json.dumps(resolved | {"format": FORMAT}, indent=2, sort_keys=True)
+            write_atomic(record, whole + "\n")
         if grown:
             logging.info(
                 "%s; what depends on its length, as the learning rate does, is now of the new one", grown
@@ -83,7 +86,7 @@ def read_record(workdir: Path) -> dict:
         raise UserError(f"{path} is damaged ({error}): give back the file that the run wrote") from error
     if not isinstance(config, dict):
         raise UserError(f"{path} is damaged (no object): give back the file that the run wrote")
-    return config
+    return {name: value for name, value in config.items() if name != "format"}
 
 
 def has_claimed() -> bool:
@@ -132,6 +135,13 @@ def _refuse_other(workdir: Path, record: Path, wanted: dict, grows: str) -> str:
         present = parse_json(record.read_bytes())
     except ValueError as error:
         raise UserError(f"{record} is not JSON: choose another --workdir or add --overwrite") from error
+    found = present.pop("format", 1) if isinstance(present, dict) else 1
+    if found != FORMAT:
+        raise UserError(
+            f"--workdir {workdir} is of config format {shown(found, 60)}, and this program writes format "
+            f"{FORMAT}: go on with the version that wrote it, choose another --workdir or add --overwrite to "
+            "clear it"
+        )
     before, now = (_field(config, grows) for config in (present, wanted))
     grown = type(before) is type(now) is int and before < now
     differing = drift(present, wanted, ignored=(*MANNERS, grows) if grown else MANNERS)

@@ -3,7 +3,6 @@
 import dataclasses
 
 import numpy as np
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from r2rec_jax.chains.chain import Chain
@@ -11,12 +10,12 @@ from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.data.rating_scale import STARS
 from r2rec_jax.pipeline.prompt_source import Prompt, RankingPrompts, fit, open_turn
 from r2rec_jax.prompts.chat import Chat
+from r2rec_jax.prompts.config import PromptConfig
 from r2rec_jax.prompts.ranking_prompt import RankingRecord
 from r2rec_jax.prompts.rating_prompt import rating_prompt
 from r2rec_jax.prompts.wording import wording_of
 from r2rec_jax.runtime.errors import UserError
-
-TASKS = ("rating", "ranking")
+from r2rec_jax.teachers.config import TASKS
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,20 +45,27 @@ class Question:
         return self.record.chains if self.chain is None else [self.chain]
 
 
-def questions(dataset: Dataset, chat: Chat, config: ConfigDict) -> list[Question]:
-    """The questions of `config.annotate.tasks`, SFT user by SFT user; a user without chains has no
-    rating question.
+def questions(
+    dataset: Dataset,
+    chat: Chat,
+    config: PromptConfig,
+    tasks: tuple[str, ...],
+    *,
+    seed: int,
+    before_target_time: bool = False,
+) -> list[Question]:
+    """The questions of `tasks`, SFT user by SFT user; a user without chains has no rating question.
+
+    `seed` draws chains; with `before_target_time` they hide ratings from the time of the truth on.
 
     Raises:
       UserError: an unknown task, or a prompt that fits no bucket.
     """
-    tasks, c = config.annotate.tasks, config.prompt
     if not tasks or not set(tasks) <= set(TASKS):
         raise UserError(f"annotate.tasks {tasks!r}: name some of {', '.join(TASKS)}")
-    before = config.data.before_target_time
     users = dataset.split.users["sft"]
-    prompts = RankingPrompts(dataset, users, chat, c, config.seed, before_target_time=before)
-    asked, words = [], wording_of(c.wording, dataset)
+    prompts = RankingPrompts(dataset, users, chat, config, seed, before_target_time=before_target_time)
+    asked, words = [], wording_of(config.wording, dataset)
     if "rating" in tasks and words.scale.kind != STARS:
         raise UserError(
             "annotate.tasks names 'rating' and the data have no ratings to ask for: use "
@@ -68,16 +74,18 @@ def questions(dataset: Dataset, chat: Chat, config: ConfigDict) -> list[Question
     for k in tqdm(range(len(prompts)), desc="questions", unit="user", mininterval=1.0, delay=1.0):
         record = prompts.record(k)
         if "ranking" in tasks:
-            asked.append(Question.of(fit(record, dataset.catalog, words, chat, c)))
+            asked.append(Question.of(fit(record, dataset.catalog, words, chat, config)))
         if "rating" in tasks and record.chains:
-            rng = np.random.default_rng([config.seed, record.user, 1])
+            rng = np.random.default_rng([seed, record.user, 1])
             chain = record.chains[rng.integers(len(record.chains))]
-            text = rating_prompt(chain, dataset.catalog, record.demographics, words, reasoning=c.reasoning)
-            length = len(open_turn(chat, text, c.reasoning))
-            if length > max(c.buckets):
+            text = rating_prompt(
+                chain, dataset.catalog, record.demographics, words, reasoning=config.reasoning
+            )
+            length = len(open_turn(chat, text, config.reasoning))
+            if length > max(config.buckets):
                 raise UserError(
                     f"the rating question of user {record.user} needs {length} tokens, more than "
-                    f"prompt.buckets {tuple(c.buckets)} hold: add a larger bucket"
+                    f"prompt.buckets {tuple(config.buckets)} hold: add a larger bucket"
                 )
             asked.append(Question("rating", text, record, chain, 0, 0))
     return asked

@@ -7,11 +7,10 @@ order, as soon as there is a reply; with None where the ask was lost on its way 
 import dataclasses
 from collections.abc import Callable
 
-from ml_collections import ConfigDict
-
 from r2rec_jax.data.interactions import Catalog
 from r2rec_jax.data.rating_scale import COUNTS, NONE, STARS
 from r2rec_jax.prompts.answer_parser import ORDER, RATING
+from r2rec_jax.prompts.config import PromptConfig
 from r2rec_jax.prompts.ranking_prompt import shown_titles
 from r2rec_jax.prompts.wording import Wording
 from r2rec_jax.teachers.question import Question
@@ -80,7 +79,7 @@ def ask_text(
     question: Question,
     catalog: Catalog,
     wording: Wording,
-    config: ConfigDict,
+    config: PromptConfig,
     refused: str | None = None,
 ) -> str:
     """What a language model is asked; `config` is the `prompt` section.

@@ -7,9 +7,9 @@ import os
 import httpx2
 import openai
 from absl import logging
-from ml_collections import ConfigDict
 
 from r2rec_jax.runtime.errors import UserError, shown
+from r2rec_jax.teachers.config import AnnotateConfig, ServerConfig
 from r2rec_jax.teachers.request import Ask, Receive, Reply
 from r2rec_jax.teachers.server_reply import is_model, read_completion
 
@@ -28,7 +28,7 @@ class Server:
 
     def __init__(
         self,
-        config: ConfigDict,
+        config: ServerConfig,
         where: str,
         *,
         max_tokens: int,
@@ -36,7 +36,7 @@ class Server:
         top_p: float,
         spent: float = 0.0,
     ):
-        """`config` is a section made by `configs.base.server`, and `where` its name in messages; a
+        """`where` is the section's name in messages; a
         completion has at most `max_tokens`.
 
         Raises UserError for a missing model name or key, a key that no header can have, or a URL or a proxy
@@ -232,10 +232,11 @@ async def _first_bytes(response: httpx2.Response) -> bytes:
 class ServerTeacher:
     """A server asked for traces; `config` is the `annotate` section."""
 
-    def __init__(self, config: ConfigDict, spent: float):
+    def __init__(self, config: AnnotateConfig, spent: float):
         """`spent`: see Server. Raises UserError as Server does."""
-        sampling = {name: config[name] for name in ("max_tokens", "temperature", "top_p")}
-        self.server = Server(config.openai, "annotate.openai", **sampling, spent=spent)
+        c = config
+        sampling = {"max_tokens": c.max_tokens, "temperature": c.temperature, "top_p": c.top_p}
+        self.server = Server(c.openai, "annotate.openai", **sampling, spent=spent)
         self.hint = config.hint
 
     def __call__(self, asks: list[Ask], receive: Receive) -> None:

@@ -2,9 +2,8 @@
 
 import re
 
-from ml_collections import ConfigDict
-
 from r2rec_jax.runtime.untrusted import parse_json
+from r2rec_jax.teachers.config import ServerConfig
 from r2rec_jax.teachers.request import Reply
 
 LONGEST = 100_000  # characters kept of a reply
@@ -16,7 +15,7 @@ ENDS |= {"content_filter": "refused"}
 _VERSION = re.compile(r"(@[\w.-]+|:latest|-(\d{4}|\d{8}|\d{4}-\d{2}-\d{2})(-preview)?)?")
 
 
-def read_completion(body: bytes, config: ConfigDict) -> Reply:
+def read_completion(body: bytes, config: ServerConfig) -> Reply:
     """A chat completion as a Reply, `config` being the server's section; whatever else the server sent is
     a Reply with a fault."""
     try:

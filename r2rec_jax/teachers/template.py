@@ -7,11 +7,10 @@ statement uses what comes after its hop.
 
 from collections import Counter
 
-from ml_collections import ConfigDict
-
 from r2rec_jax.chains.chain import Chain
 from r2rec_jax.data.interactions import Catalog
 from r2rec_jax.prompts.answer_parser import ORDER, RATING
+from r2rec_jax.prompts.config import PromptConfig
 from r2rec_jax.prompts.ranking_prompt import RankingRecord, chain_facts, link_facts, peer_names
 from r2rec_jax.prompts.rating_prompt import hidden_facts
 from r2rec_jax.prompts.wording import Wording
@@ -23,7 +22,7 @@ from r2rec_jax.teachers.request import Ask, Receive, Reply
 class TemplateTeacher:
     """Answers every ask by template; `config` is the `prompt` section."""
 
-    def __init__(self, catalog: Catalog, wording: Wording, config: ConfigDict):
+    def __init__(self, catalog: Catalog, wording: Wording, config: PromptConfig):
         self.catalog, self.wording, self.config = catalog, wording, config
 
     def __call__(self, asks: list[Ask], receive: Receive) -> None:

@@ -8,12 +8,11 @@ trace is refused, since another can be asked for.
 import dataclasses
 import re
 
-from ml_collections import ConfigDict
-
 from r2rec_jax.chains.chain import Chain
 from r2rec_jax.data.interactions import Catalog
 from r2rec_jax.prompts.answer_parser import ORDER, RATING, parse_ranking, rank_of
 from r2rec_jax.prompts.chat import Chat
+from r2rec_jax.prompts.config import PromptConfig
 from r2rec_jax.prompts.ranking_prompt import peer_names, shown_titles
 from r2rec_jax.prompts.wording import Wording
 from r2rec_jax.runtime.plain_text import plain
@@ -83,7 +82,7 @@ class Validator:
     `max_tokens` bounds a trace as the policy will learn it, end token included.
     """
 
-    def __init__(self, catalog: Catalog, wording: Wording, chat: Chat, config: ConfigDict, max_tokens: int):
+    def __init__(self, catalog: Catalog, wording: Wording, chat: Chat, config: PromptConfig, max_tokens: int):
         self.catalog, self.wording, self.chat = catalog, wording, chat
         self.config, self.max_tokens = config, max_tokens
         self._people, self._ratings = Words(wording.peers), Ratings(wording.scale)

@@ -6,9 +6,9 @@ import jax
 from flax.linen import meta
 from ml_collections import ConfigDict
 
-from r2rec_jax.model.config import load_config
+from r2rec_jax.model.architecture import load_config
+from r2rec_jax.model.config import LoRAConfig
 from r2rec_jax.model.llama import Llama, abstract_variables
-from r2rec_jax.model.lora import LoRAConfig
 from r2rec_jax.model.policy import lora_config
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.untrusted import parse_json
@@ -39,5 +39,5 @@ def restore_adapter(workdir: str | Path, which: str = "latest") -> tuple[str, Lo
         )
     lora = lora_config(config.lora)
     abstract = meta.unbox(abstract_variables(Llama(load_config(base), lora)))["lora"]
-    tree = restore_trainable(workdir, {"lora": abstract}, make_optimizer(config, steps=1), which)
+    tree = restore_trainable(workdir, {"lora": abstract}, make_optimizer(config.optimizer, steps=1), which)
     return base, lora, jax.device_get(tree["lora"])

@@ -6,69 +6,20 @@ The paper's objective, after Shao et al. 2024 (DeepSeekMath). Every deviation is
 and off by default.
 """
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
-from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.train.config import GRPOConfig
 
-AGGREGATIONS = ("sequence_mean", "token_mean", "dr_grpo")
-RATIOS = ("token", "sequence")
-KLS = ("k1", "k2", "k3")
 LOG_RATIO_LIMIT = 20.0  # e^20 is finite in float32 with room for sums
-
-
-@dataclasses.dataclass(frozen=True)
-class GRPOConfig:
-    """Attributes:
-    clip_low, clip_high: the ratio is kept within [1 - low, 1 + high].
-    beta: weight of the KL; 0 skips the reference.
-    aggregation: how tokens are averaged, see `token_weights`.
-    temperature: of the sampler, so that both sides speak of the same distribution.
-    ratio: "token", or "sequence": one ratio a completion, the geometric mean of its tokens' (GSPO,
-      Zheng et al. 2025).
-    dual_clip: bounds the loss of a bad completion at this ratio (Ye et al. 2020), above 1 + clip_high;
-      0 leaves it unbounded.
-    kl: Schulman's estimators of KL(policy || reference). k3 is unbiased and never negative. k2 has the
-      right gradient on policy. k1's gradient averages to zero on policy: it only adds noise, and is here
-      for comparisons.
-    importance_cap: weighs each token by min(old / sampler probability, cap), which corrects a sampler
-      whose numbers differ from the trainer's (Yao et al. 2025); 0 does not.
-    """
-
-    clip_low: float
-    clip_high: float
-    beta: float
-    aggregation: str
-    temperature: float
-    ratio: str = "token"
-    dual_clip: float = 0.0
-    kl: str = "k3"
-    importance_cap: float = 0.0
-
-    def __post_init__(self):
-        for name, known in (("aggregation", AGGREGATIONS), ("ratio", RATIOS), ("kl", KLS)):
-            value = getattr(self, name)
-            if value not in known:
-                raise UserError(f"grpo.{name} {value!r} is unknown: use one of {', '.join(known)}")
-        if self.dual_clip and self.dual_clip <= 1.0 + self.clip_high:
-            raise UserError(f"grpo.dual_clip {self.dual_clip} must be above 1 + grpo.clip_high, or 0")
-
-
-def objective(config: ConfigDict) -> GRPOConfig:
-    """The objective of a training config: its `grpo` section, and the rollout's temperature."""
-    fields = [field.name for field in dataclasses.fields(GRPOConfig) if field.name != "temperature"]
-    return GRPOConfig(temperature=config.rollout.temperature, **{name: config.grpo[name] for name in fields})
 
 
 def group_advantages(reward_BG: np.ndarray, scale_by_std: bool) -> tuple[np.ndarray, float]:
     """(reward - group mean) / group std, float32 [B, G], and the fraction of groups with equal rewards.
 
-    Such a group says nothing about its members: its advantages are 0, not noise over a tiny std. A reward
-    of nan is not known: it is not in the mean, and its advantage is 0.
+    Advantages of a group with equal rewards are 0, not noise over a tiny std. A reward of nan is unknown: it
+    is left out of the mean, and its advantage is 0.
     """
     reward_BG = np.asarray(reward_BG, np.float64)  # squares of large rewards would overflow float32
     known = ~np.isnan(reward_BG)
@@ -85,7 +36,7 @@ def token_weights(mask_NR, aggregation: str):
     """Weights, float32 [N, R], under which the sum over tokens is the loss.
 
     sequence_mean: each completion counts the same (the paper's). token_mean: each token does.
-    dr_grpo: a constant divisor, so that length is neither rewarded nor punished (Liu et al. 2025).
+    dr_grpo: a constant divisor, so that length has no weight of its own (Liu et al. 2025).
     They are those of the whole batch: sums over its parts add up to its loss.
     """
     N, R = mask_NR.shape

@@ -2,14 +2,15 @@
 
 import optax
 
+from r2rec_jax.train.config import OptimizerConfig
 
-def learning_rate(config, steps: int) -> optax.Schedule:
+
+def learning_rate(c: OptimizerConfig, steps: int) -> optax.Schedule:
     """The rate of update 0, 1, .. of a run of `steps` updates.
 
     It rises linearly over the first `warmup_fraction` of the run, reaches its peak with the last of
     these updates, and falls along a cosine to `final_fraction` of the peak.
     """
-    c = config.optimizer
     rise_and_fall = optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=c.learning_rate,
@@ -21,10 +22,9 @@ def learning_rate(config, steps: int) -> optax.Schedule:
     return lambda count: rise_and_fall(count + 1)
 
 
-def make_optimizer(config, steps: int) -> optax.GradientTransformation:
-    """Builds the optimiser of `config.optimizer` for a run of `steps` updates."""
-    c = config.optimizer
+def make_optimizer(c: OptimizerConfig, steps: int) -> optax.GradientTransformation:
+    """Builds the optimiser of an `optimizer` section for a run of `steps` updates."""
     return optax.chain(
         optax.clip_by_global_norm(c.clip_norm),
-        optax.adamw(learning_rate(config, steps), b1=c.b1, b2=c.b2, weight_decay=c.weight_decay),
+        optax.adamw(learning_rate(c, steps), b1=c.b1, b2=c.b2, weight_decay=c.weight_decay),
     )

@@ -6,20 +6,20 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from r2rec_jax.data import prepared
 from r2rec_jax.prompts.ranking_prompt import RankingRecord
 from r2rec_jax.prompts.wording import wording_of
-from r2rec_jax.rollout.parsed_completion import Judged
+from r2rec_jax.rollout.parsed_completion import ParsedCompletion
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.teachers.facts import FactChecker
 from r2rec_jax.teachers.question import Question
+from r2rec_jax.train.config import RewardConfig
 
 LARGEST = float(np.finfo(np.float32).max)
 
 # (record, completion, the config's `reward` section) -> parts by name, before weighting.
-Reward = Callable[[RankingRecord, Judged, ConfigDict], dict[str, float]]
+Reward = Callable[[RankingRecord, ParsedCompletion, RewardConfig], dict[str, float]]
 
 
 def step_reward(statements: int, fewest: int, most: int) -> float:
@@ -34,15 +34,17 @@ def rank_reward(truth_rank: int) -> float:
     return 1.0 / math.log2(1 + truth_rank) if truth_rank else 0.0
 
 
-def paper(_: RankingRecord, said: Judged, config: ConfigDict) -> dict[str, float]:
-    """The paper's two parts; the truth's rank is that of what could be read (`Judged.lenient_rank`).
+def paper(_: RankingRecord, completion: ParsedCompletion, config: RewardConfig) -> dict[str, float]:
+    """The paper's two parts; the rank is `ParsedCompletion.lenient_rank`, that of whatever could be read.
 
     With `step_needs_valid_answer`, statements that lead to no valid answer earn nothing: otherwise
     reasoning alone, without end or answer, is a way to be paid.
     """
     return {
-        "step": step_reward(said.statements, *config.statements) if _pays(said, config) else 0.0,
-        "rank": rank_reward(said.lenient_rank),
+        "step": step_reward(completion.statements, *config.statements)
+        if _earns_steps(completion, config)
+        else 0.0,
+        "rank": rank_reward(completion.lenient_rank),
     }
 
 
@@ -54,28 +56,33 @@ def supported(checker: FactChecker) -> Reward:
 
     question_of = functools.lru_cache(maxsize=1)(Question.of)  # a prompt's group comes one after the other
 
-    def facts(_: RankingRecord, said: Judged, config: ConfigDict) -> dict[str, float]:
-        checked = checker.check(question_of(said.prompt), said.reasoning) if _pays(said, config) else []
+    def facts(_: RankingRecord, completion: ParsedCompletion, config: RewardConfig) -> dict[str, float]:
+        checked = (
+            checker.check(question_of(completion.prompt), completion.reasoning)
+            if _earns_steps(completion, config)
+            else []
+        )
         verdicts = [one.verdict == "supported" for one in checked if one.facts]
         return {"facts": sum(verdicts) / len(verdicts) if verdicts else 0.0}
 
     return facts
 
 
-def functions(config: ConfigDict) -> list[tuple[Reward, float]]:
-    """Of a whole config, each with its weight: the paper's, `supported` where it has one, and those of
-    `reward.extra`, named "module:function", with those of `reward.extra_weights`, 1 each where these are ().
+def reward_functions(config: RewardConfig, wording: str, data_folder: str) -> list[tuple[Reward, float]]:
+    """Those of a `reward` section with their weights: the paper's, `supported` if `config.facts_weight`, and
+    `config.extra`, each named "module:function", weighted by `config.extra_weights`, or 1 where these are ().
+
+    `wording` (prompt.wording) and the prepared data are read for `supported` only.
 
     Raises:
-      UserError: a name that nothing can be imported by, or data.folder holds no data.
+      UserError: a name that cannot be imported, or `data_folder` holds no data.
     """
     ours = [paper]
-    if config.reward.facts_weight:
-        dataset = prepared.load(config.data.folder)
-        words = wording_of(config.prompt.wording, dataset)
-        ours.append(supported(FactChecker(dataset.catalog, words)))
-    extra = config.reward.extra
-    weights = config.reward.get("extra_weights") or (1.0,) * len(extra)
+    if config.facts_weight:
+        dataset = prepared.load(data_folder)
+        ours.append(supported(FactChecker(dataset.catalog, wording_of(wording, dataset))))
+    extra = config.extra
+    weights = config.extra_weights or (1.0,) * len(extra)
     return [
         *((function, 1.0) for function in ours),
         *zip(map(_imported, extra), weights, strict=True),
@@ -83,7 +90,7 @@ def functions(config: ConfigDict) -> list[tuple[Reward, float]]:
 
 
 def reward(
-    pay: list[tuple[Reward, float]], said: Judged, config: ConfigDict
+    functions: list[tuple[Reward, float]], completion: ParsedCompletion, config: RewardConfig
 ) -> tuple[dict[str, float], float]:
     """(the parts of every function by name, their weighted sum).
 
@@ -94,8 +101,8 @@ def reward(
       TypeError: a part's name is no text.
     """
     parts, total = {}, 0.0
-    for function, weight in pay:
-        for name, value in function(said.prompt.record, said, config).items():
+    for function, weight in functions:
+        for name, value in function(completion.prompt.record, completion, config).items():
             if not isinstance(name, str):
                 raise TypeError(f"part {name!r} is not named by a text")
             if name in parts:
@@ -103,15 +110,15 @@ def reward(
             parts[name] = float(value)
             if not math.isfinite(parts[name]):
                 raise ValueError(f"part {name!r} is {parts[name]}")
-            total += weight * config.get(f"{name}_weight", 1.0) * parts[name]
+            total += weight * getattr(config, f"{name}_weight", 1.0) * parts[name]
     # Infinite in the update's float32, one reward would take its whole group's advantages with it.
     if not abs(total) <= LARGEST:
         raise ValueError(f"the weighted parts add up to {total}")
     return parts, total
 
 
-def _pays(said: Judged, config: ConfigDict) -> bool:
-    return said.ranking.valid or not config.step_needs_valid_answer
+def _earns_steps(completion: ParsedCompletion, config: RewardConfig) -> bool:
+    return completion.ranking.valid or not config.step_needs_valid_answer
 
 
 def _imported(name: str) -> Reward:

@@ -1,5 +1,6 @@
-"""What a training step changes, and where it is kept."""
+"""The training state, and reading it from the checkpoints of another run."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import flax.struct
@@ -16,8 +17,8 @@ from r2rec_jax.runtime.errors import UserError
 
 CHECKPOINTS = "checkpoints"  # in a training run's workdir
 WHICH = ("latest", "best")
-SECTIONS = ("model", "lora")  # of a config: what the trained leaves depend on
-SCALE = ("alpha", "use_rslora")  # of `lora`: what no leaf shows
+SECTIONS = ("model", "lora")  # sections of a config that the trained leaves depend on
+SCALE = ("alpha", "use_rslora")  # fields of `lora` that no leaf shows
 
 
 @flax.struct.dataclass
@@ -40,7 +41,7 @@ class TrainState:
     def apply_gradients(
         self, grads: dict, optimizer: optax.GradientTransformation, finite: bool | jax.Array = True
     ) -> "TrainState":
-        """The state after an update; where `finite` is false, the same state: a NaN would stay for ever."""
+        """The state after an update; the unchanged state where `finite` is false, as a NaN would persist."""
         updates, opt_state = optimizer.update(grads, self.opt_state, self.trainable)
         updated = TrainState(self.step + 1, optax.apply_updates(self.trainable, updates), opt_state)
         return jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, self)
@@ -51,13 +52,13 @@ def restore_trainable(
     like: dict,
     optimizer: optax.GradientTransformation,
     which: str = "latest",
-    config: ConfigDict | None = None,
+    sections: Mapping[str, ConfigDict] | None = None,
 ) -> dict:
     """The `trainable` of a training run, placed as `like` is.
 
-    `optimizer` only tells what else the checkpoint holds; its settings need not be the run's own. `which`
-    is "latest", or "best": that of the run's best evaluation, the latest of a run that had none. `config` is
-    the reader's: its model and adapter have to be those of the run.
+    `optimizer` gives the structure of the checkpoint; its settings may differ from the run's. `which`
+    is "latest", or "best": that of the run's best evaluation, the latest of a run that had none. `sections`
+    are the reader's `model` and `lora`, which have to be those of the run.
 
     Raises UserError when `workdir` holds no checkpoint, a damaged one, or one of another model or adapter:
     then it names the fields in which the configs differ.
@@ -75,9 +76,9 @@ def restore_trainable(
             best = checkpoints.data(step).get("watch", {}).get("best_step")
             step = step if best is None else best
         abstract = jax.eval_shape(lambda trainable: TrainState.create(trainable, optimizer), like)
-        here = {name: config[name].to_dict() for name in SECTIONS} if config else {}
+        here = {name: sections[name].to_dict() for name in SECTIONS} if sections else {}
         state, data = checkpoints.restore(step, abstract.replace(trainable=like), here)
-        if config:
+        if sections:
             _check_scale(folder / str(step), data["config"], here)
         logging.info("%s: step %d, the %s", workdir, step, which)
         return state.trainable

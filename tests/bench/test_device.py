@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from r2rec_jax.bench import device
-from r2rec_jax.bench.programs import NEVER, Programs
-from r2rec_jax.rollout.engine import Engine, Prompts, SamplingConfig
+from r2rec_jax.bench.random_programs import NEVER, Programs
+from r2rec_jax.rollout.config import RolloutConfig
+from r2rec_jax.rollout.engine import Engine, Prompts
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.train.grpo import GRPOBatch
 
@@ -34,7 +35,9 @@ def test_programs_lower_for_cuda(programs):
     hidden_MD, head_DV = np.zeros((TINY.head, D), np.float32), np.zeros((D, V), np.float32)
     assert lowers_for_cuda(device.head_gradient(), hidden_MD, head_DV, np.zeros(TINY.head, np.int32))
 
-    engine = Engine(programs.model, NEVER, SamplingConfig(R, 1.0, chunk=4, weights="merged"))
+    engine = Engine(
+        programs.model, NEVER, RolloutConfig(max_tokens=R, temperature=1.0, chunk=4, weights="merged")
+    )
     weights = jax.eval_shape(engine._copy, programs.variables)
     prompts = Prompts(batch.prompt, batch.prompt_length, np.arange(B, dtype=np.int32))
     fill = weights, prompts, np.arange(B, dtype=np.int32), jax.random.key(0)

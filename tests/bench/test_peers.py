@@ -15,6 +15,7 @@ from r2rec_jax.model.huggingface import abstract_params
 from r2rec_jax.model.peft import load_adapter
 from r2rec_jax.model.policy import load_policy
 from r2rec_jax.runtime.mesh import make_mesh
+from r2rec_jax.train import supervised
 
 
 @pytest.fixture
@@ -56,7 +57,8 @@ def test_the_models_are_of_the_sizes_promised():
 
 
 def test_the_folder_holds_an_adapter_that_changes_the_model(folder):
-    policy = load_policy(models.run_config(folder), make_mesh(), seed=3)
+    config = models.run_config(folder)
+    policy = load_policy(config.model, config.lora, make_mesh(), seed=3)
     lora, adapter = load_adapter(folder / "adapter", models.SMALLEST)
     assert lora.rank == models.LORA.rank and set(lora.targets) == set(models.LORA.targets)
     for loaded, stored in zip(*map(jax.tree.leaves, (policy.trainable["lora"], adapter)), strict=True):
@@ -66,8 +68,8 @@ def test_the_folder_holds_an_adapter_that_changes_the_model(folder):
 @pytest.mark.slow
 def test_an_sft_step_learns_and_compiles_once(folder, monkeypatch):
     traced = []
-    original = sft.sft_step
-    monkeypatch.setattr(sft, "sft_step", lambda *a: traced.append(1) or original(*a))
+    original = supervised.supervised_update
+    monkeypatch.setattr(supervised, "supervised_update", lambda *a: traced.append(1) or original(*a))
     step = sft.make_step(folder)
     losses = [float(step()["train/loss"]) for _ in range(4)]
     assert all(later < earlier for earlier, later in itertools.pairwise(losses))

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 
 from r2rec_jax.data.generate import generate
-from r2rec_jax.model.config import LlamaConfig
+from r2rec_jax.model.architecture import LlamaConfig
 from r2rec_jax.model.huggingface import save_params
 from r2rec_jax.model.llama import Llama, init_variables
 from tests.chaos.harness import Stage

@@ -8,7 +8,7 @@ import pytest
 from r2rec_jax.cli.overrides import quoted
 from r2rec_jax.runtime.errors import UserError
 from tests.configs.test_configs import BUILDS, FOLDER, PLAIN
-from tests.configs.test_ranges import parsed
+from tests.configs.test_declared import parsed
 from tests.launch.road import ROOT
 
 FILES = [f"{FOLDER}/{name}.py" + (f":{preset}" if preset else "") for name, preset in BUILDS]

@@ -8,13 +8,13 @@ from ml_collections import ConfigDict
 from r2rec_jax.chains.graph import build_graph
 from r2rec_jax.faithful.edits import Editor
 from r2rec_jax.faithful.trials import OWN, REASONINGS, Trials, half
-from r2rec_jax.model.config import LlamaConfig
+from r2rec_jax.model.architecture import LlamaConfig
 from r2rec_jax.model.llama import Llama, head, init_variables
 from r2rec_jax.pipeline.prompt_source import RankingPrompts
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
 from r2rec_jax.rank.policy_ranker import PolicyRanker
-from r2rec_jax.rollout.engine import SamplingConfig
+from r2rec_jax.rollout.config import RolloutConfig
 from r2rec_jax.runtime.mesh import make_mesh
 
 SECTION = {"wording": "compact", "answer": "titles", "places": 1, "reasoning": True, "likes": 2}
@@ -52,8 +52,8 @@ def edited(dataset, chat) -> list:
 @pytest.fixture(scope="module")
 def rank(chat, model) -> PolicyRanker:
     """Two runs of two users at once: blocks of two users."""
-    sampling = SamplingConfig(max_tokens=24, chunk=24, temperature=1.0, slots=4)
-    return PolicyRanker(model[0], chat, sampling, make_mesh(1), mode="likelihood", runs=2, samples=1)
+    sampling = RolloutConfig(max_tokens=24, chunk=24, temperature=1.0)
+    return PolicyRanker(model[0], chat, sampling, make_mesh(1), mode="likelihood", runs=2, samples=1, rows=4)
 
 
 def tried(rank, model, edited, wanted=frozenset(range(USERS)), **changes) -> dict:
@@ -114,9 +114,11 @@ def test_without_reasoning_there_is_none_to_change(model, rank, edited):
 
 
 def test_only_a_ranker_by_likelihood_is_tried(chat, model):
-    sampling = SamplingConfig(max_tokens=24, temperature=1.0, slots=4)
+    sampling = RolloutConfig(max_tokens=24, temperature=1.0)
     for mode, samples in (("generate", 1), ("likelihood", 2)):
-        rank = PolicyRanker(model[0], chat, sampling, make_mesh(1), mode=mode, runs=1, samples=samples)
+        rank = PolicyRanker(
+            model[0], chat, sampling, make_mesh(1), mode=mode, runs=1, samples=samples, rows=4
+        )
         with pytest.raises(ValueError, match="by likelihood with one sample"):
             Trials(rank, ConfigDict(SECTION))
 

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
-from r2rec_jax.model.config import LlamaConfig, load_config, to_hf
+from r2rec_jax.model.architecture import LlamaConfig, load_config, to_hf
+from r2rec_jax.model.config import LoRAConfig
 from r2rec_jax.model.huggingface import abstract_params, hf_tensors, read_params
 from r2rec_jax.model.item_tokens import read_items
 from r2rec_jax.model.llama import Llama
-from r2rec_jax.model.lora import LoRAConfig
 from r2rec_jax.model.peft import load_adapter
 from r2rec_jax.model.peft import load_config as load_peft
 from r2rec_jax.model.shards import INDEX, read_headers, write_tensors

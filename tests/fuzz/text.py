@@ -18,7 +18,7 @@ from r2rec_jax.prompts.answer_parser import ORDER
 from r2rec_jax.prompts.chat import MARKERS, Chat
 from r2rec_jax.prompts.ranking_prompt import RankingRecord
 from r2rec_jax.prompts.wording import WORDINGS, wording
-from r2rec_jax.rollout.parsed_completion import judge_text
+from r2rec_jax.rollout.parsed_completion import parse_reply
 from r2rec_jax.runtime.errors import shown
 from r2rec_jax.runtime.plain_text import plain
 from r2rec_jax.teachers.question import questions
@@ -65,7 +65,7 @@ class Answer(Target):
         form, places = divmod(data[0] if data else 0, len(TITLES))
         answer, places = ("titles", "numbers")[form % 2], places + 1
         self._config.update({"answer": answer, "places": places})
-        judged = judge_text(self._prompt, text_of(data[1:])[:LONGEST], False, self._config)
+        judged = parse_reply(self._prompt, text_of(data[1:])[:LONGEST], False, self._config)
         found = judged.ranking.places
         named = [place for place in found if place is not None]
         assert len(found) <= places and len(set(named)) == len(named)
@@ -125,7 +125,7 @@ class Trace(Target):
         config.annotate.tasks = ("rating", "ranking")
         config.prompt.buckets = (4096,)
         chat, words = Chat(MODEL), wording(config.prompt.wording)
-        self._questions = questions(dataset, chat, config)
+        self._questions = questions(dataset, chat, config.prompt, config.annotate.tasks, seed=config.seed)
         self._validator = Validator(catalog, words, chat, config.prompt, 1000)
         self._chat, self._seeds = chat, []
         asks = [Ask(question, question.prompt, 1) for question in self._questions]

@@ -18,7 +18,7 @@ from configs import sft as sft_config
 from configs.base import system
 from r2rec_jax.chains.graph import build_graph
 from r2rec_jax.data.sources import make_dataset
-from r2rec_jax.model.config import LlamaConfig
+from r2rec_jax.model.architecture import LlamaConfig
 from r2rec_jax.model.huggingface import save_params
 from r2rec_jax.model.llama import Llama, init_variables
 from r2rec_jax.prompts.corpus import Corpus

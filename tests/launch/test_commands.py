@@ -13,18 +13,18 @@ import pytest
 
 from r2rec_jax.data import prepared
 from r2rec_jax.metrics.system_metrics import measure
-from r2rec_jax.model.config import load_config
+from r2rec_jax.model.architecture import load_config
+from r2rec_jax.model.config import LoRAConfig
 from r2rec_jax.model.llama import Llama, init_variables
-from r2rec_jax.model.lora import LoRAConfig
 from r2rec_jax.pipeline.batches import collate
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.rank import policy_ranker
 from r2rec_jax.rank.results import UserLines
-from r2rec_jax.runs import evaluation, training
+from r2rec_jax.runs import evaluation, supervised_stages, training
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.metric_writer import read
 from r2rec_jax.runtime.profiler import Phases
-from r2rec_jax.train.experience import gather
+from r2rec_jax.train.grpo import GRPOStep
 from r2rec_jax.train.optimizer import make_optimizer
 from r2rec_jax.train.state import restore_trainable
 from tests.launch.road import SIZES, command, lines, refused, untimed
@@ -48,7 +48,7 @@ def test_sft_writes_checkpoints_and_metrics(road):
     assert [row["step"] for row in written] == [1, 2, 3]
     assert all(np.isfinite(row["train/loss"]) for row in written)
     assert all(0 < row["train/tokens_per_s"] < 1e9 for row in written)
-    assert all(0 < row["train/mfu"] < 1 and "train/at_best_s" not in row for row in written)
+    assert all(0 < row["train/mfu"] < 1 and "train/seconds_at_peak" not in row for row in written)
     assert Path(road.at("sft"), "checkpoints", "3").is_dir()
 
 
@@ -56,16 +56,24 @@ def test_grpo_writes_rewards_samples_and_validation(road):
     written = read(road.at("grpo"))
     steps = [row for row in written if "train/loss" in row]
     assert [row["step"] for row in steps] == [1, 2]
-    names = "train/reward train/kl train/entropy train/sampler_gap train/grad_norm train/skipped "
+    names = (
+        "train/reward train/kl train/entropy train/sampler_logprob_gap train/grad_norm train/skipped_count "
+    )
     names += "train/clip_fraction_low train/clip_fraction_high "
-    names += "reward/step reward/rank reward/flat_groups rollout/valid_rate rollout/truncation_rate "
-    names += "reward/failed rollout/statements rollout/length rollout/length_p10 rollout/length_p50 "
-    names += "rollout/length_p90 rollout/length_max rollout/tokens rollout/tokens_per_s update/tokens_per_s "
+    names += (
+        "reward/step reward/rank reward/zero_variance_fraction rollout/valid_rate rollout/truncation_rate "
+    )
+    names += (
+        "reward/failed_count rollout/statements rollout/length_mean rollout/length_p10 rollout/length_p50 "
+    )
+    names += (
+        "rollout/length_p90 rollout/length_max rollout/token_count rollout/tokens_per_s update/tokens_per_s "
+    )
     names += "time/input_s time/rollout_s time/reward_s time/update_s time/step_s "
     names += "update/mfu memory/host_peak_gb"
     assert set(names.split()) <= set(steps[0])
     assert steps[0]["train/kl"] == pytest.approx(0, abs=1e-6)  # it starts at the SFT adapter
-    assert steps[0]["train/sampler_gap"] < 1e-3  # sampler and trainer agree
+    assert steps[0]["train/sampler_logprob_gap"] < 1e-3  # sampler and trainer agree
     validation = [row["step"] for row in written if "validation/reward" in row]
     assert validation == [0, 2]
     samples = lines(road.at("grpo"), "samples.jsonl")
@@ -74,7 +82,7 @@ def test_grpo_writes_rewards_samples_and_validation(road):
     assert set(samples[0]) == shown
     ids = prepared.load(road.at("data")).catalog.user_ids
     assert all(sample["user_id"] == ids[sample["user"]] for sample in samples)
-    assert {"reward", "hr@1", "ndcg@3", "step", "rank", "failed", "valid_rate"} <= {
+    assert {"reward", "hr@1", "ndcg@3", "step", "rank", "failed_count", "valid_rate"} <= {
         name.removeprefix("validation/") for name in written[0]
     }
 
@@ -82,10 +90,12 @@ def test_grpo_writes_rewards_samples_and_validation(road):
 def test_grpo_interrupted_and_resumed_is_uninterrupted(road, tmp_path, monkeypatch):
     def interrupted(*args, **kwargs):
         os.kill(os.getpid(), signal.SIGTERM)
-        return gather(*args, **kwargs)
+        return sample(*args, **kwargs)
+
+    sample = GRPOStep.sample
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "gather", interrupted)
+        patch.setattr(GRPOStep, "sample", interrupted)
         with pytest.raises(KeyboardInterrupt):
             training.main(road.grpo, tmp_path, False)
     assert [row["step"] for row in read(tmp_path)] == [0, 1]
@@ -96,7 +106,7 @@ def test_grpo_interrupted_and_resumed_is_uninterrupted(road, tmp_path, monkeypat
     rank, targets = road.grpo.lora.rank, tuple(road.grpo.lora.targets)
     model = Llama(load_config(road.at("model")), LoRAConfig(rank, road.grpo.lora.alpha, targets))
     like = jax.eval_shape(lambda: {"lora": init_variables(model, 0)["lora"]})
-    optimizer = make_optimizer(road.grpo, 1)
+    optimizer = make_optimizer(road.grpo.optimizer, 1)
     states = [restore_trainable(folder, like, optimizer) for folder in (tmp_path, whole)]
     jax.tree.map(np.testing.assert_array_equal, *states)
 
@@ -125,7 +135,7 @@ def test_sft_that_is_not_finite_ends_with_its_batch(road, tmp_path, monkeypatch)
         batch.response_mask[0, 0] = np.nan
         return batch
 
-    monkeypatch.setattr(training, "collate", spoilt)
+    monkeypatch.setattr(supervised_stages, "collate", spoilt)
     refused(training.main, config, tmp_path, "skipped-2.npz", "no checkpoint yet")
     with np.load(tmp_path / "skipped-2.npz") as saved:
         assert {*saved} == {"prompt", "prompt_length", "response", "response_mask"}
@@ -138,16 +148,17 @@ def test_grpo_that_is_not_finite_ends_with_its_batch(road, tmp_path, monkeypatch
     given = []
 
     def spoilt(*args, **kwargs):
-        got = gather(*args, **kwargs)
-        got.batch.advantage[1] = np.nan if len(given) > 1 else 0
-        given.append(got.batch)
-        return got
+        batch = make_batch(*args, **kwargs)
+        batch.advantage[1] = np.nan if len(given) > 1 else 0
+        given.append(batch)
+        return batch
 
-    monkeypatch.setattr(training, "gather", spoilt)
+    make_batch = GRPOStep.make_batch
+    monkeypatch.setattr(GRPOStep, "make_batch", spoilt)
     refused(
         training.main, config, tmp_path, f"batch is in {tmp_path}/skipped-4.npz", "checkpoint is of step 2"
     )
-    assert [row["train/skipped"] for row in read(tmp_path) if "train/loss" in row] == [0, 0, 1, 1]
+    assert [row["train/skipped_count"] for row in read(tmp_path) if "train/loss" in row] == [0, 0, 1, 1]
     with np.load(tmp_path / "skipped-4.npz") as saved:
         np.testing.assert_array_equal(saved["advantage"], given[3].advantage)
         np.testing.assert_array_equal(saved["sampler_logprobs"], given[3].sampler_logprobs)
@@ -170,7 +181,7 @@ def test_grpo_pays_the_same_in_workers_and_a_function_of_ones_own(road, tmp_path
     before, step, after = read(tmp_path / "own")
     assert before["validation/chars"] > 0 and after["validation/chars"] > 0
     paid = step["reward/step"] + 2 * step["reward/rank"] + step["reward/chars"]
-    assert step["train/reward"] == pytest.approx(paid) and step["reward/failed"] == 0
+    assert step["train/reward"] == pytest.approx(paid) and step["reward/failed_count"] == 0
 
 
 @pytest.mark.parametrize("stage", ["sft", "grpo"])
@@ -201,7 +212,8 @@ def test_nothing_is_compiled_after_the_first_step(road, tmp_path, monkeypatch, s
             training.main(config, tmp_path, False)
         return compiled
 
-    monkeypatch.setattr(training, "Phases", Noted)
+    for module in (training, supervised_stages):
+        monkeypatch.setattr(module, "Phases", Noted)
     jax.monitoring.register_event_duration_secs_listener(note)
     try:
         _, first, *later = compiles()

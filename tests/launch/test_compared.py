@@ -14,7 +14,7 @@ from configs import llara, tallrec
 from configs.base import server, system
 from r2rec_jax.data import prepared
 from r2rec_jax.data.sources import make_dataset
-from r2rec_jax.model.config import LlamaConfig
+from r2rec_jax.model.architecture import LlamaConfig
 from r2rec_jax.model.huggingface import save_params
 from r2rec_jax.model.llama import Llama, init_variables
 from r2rec_jax.model.policy import load_policy, with_items
@@ -86,12 +86,12 @@ def test_both_learn_and_llara_trains_its_projector(road):
         losses = [row["train/loss"] for row in read(road.at(name))]
         assert len(losses) == steps and np.isfinite(losses).all()
     mesh, table = make_mesh(1), road.at("items.npy")
-    policy = with_items(load_policy(road.llara, mesh, 0), table, mesh, 0)
+    policy = with_items(load_policy(road.llara.model, road.llara.lora, mesh, 0), table, mesh, 0)
     planned = abstract_policy(road.llara, mesh)  # what launch.plan compiles
     for a, b in ((planned.trainable, policy.trainable), (planned.frozen, policy.frozen)):
         described = (jax.tree.map(lambda x: (x.shape, x.dtype, x.sharding), tree) for tree in (a, b))
         assert next(described) == next(described)
-    learnt = restore_trainable(road.at("llara"), policy.trainable, make_optimizer(road.llara, 1))
+    learnt = restore_trainable(road.at("llara"), policy.trainable, make_optimizer(road.llara.optimizer, 1))
     assert set(learnt) == {"lora", "projector"}
     changes = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), learnt, policy.trainable)
     assert min(jax.tree.leaves(changes["projector"])) > 1e-5

@@ -15,7 +15,7 @@ import safetensors.numpy
 
 from launch.convert import convert
 from r2rec_jax.model import weights
-from r2rec_jax.model.config import LlamaConfig
+from r2rec_jax.model.architecture import LlamaConfig
 from r2rec_jax.model.huggingface import save_params
 from r2rec_jax.model.llama import Llama, init_variables
 from r2rec_jax.runtime import build_stamp

@@ -11,9 +11,9 @@ from flax import traverse_util
 from configs import sft as sft_config
 from launch.convert import export
 from r2rec_jax.model import huggingface, peft
-from r2rec_jax.model.config import LlamaConfig
+from r2rec_jax.model.architecture import LlamaConfig
+from r2rec_jax.model.config import LoRAConfig
 from r2rec_jax.model.llama import Llama, head, init_variables
-from r2rec_jax.model.lora import LoRAConfig
 from r2rec_jax.model.policy import lora_config
 from r2rec_jax.runtime.checkpoint import Checkpointer
 from r2rec_jax.runtime.errors import UserError
@@ -41,7 +41,7 @@ def run(tmp_path_factory):
     workdir = folder / "sft"
     workdir.mkdir()
     (workdir / "config.json").write_text(json.dumps(config.to_dict()))
-    state = TrainState.create({"lora": jax.device_put(adapter)}, make_optimizer(config, 5))
+    state = TrainState.create({"lora": jax.device_put(adapter)}, make_optimizer(config.optimizer, 5))
     with Checkpointer(workdir / CHECKPOINTS) as checkpoints:
         checkpoints.save(5, state, {})
     return workdir, params, adapter
@@ -110,7 +110,7 @@ def test_the_best_checkpoint_if_asked(run, tmp_path):
         for step, factor in ((3, 1.0), (6, 2.0)):
             scaled = jax.tree.map(lambda leaf, factor=factor: jax.numpy.asarray(factor * leaf), adapter)
             state = TrainState.create(
-                {"lora": scaled}, make_optimizer(sft_config.get_config("quickstart"), 5)
+                {"lora": scaled}, make_optimizer(sft_config.get_config("quickstart").optimizer, 5)
             )
             checkpoints.save(step, state, {"watch": {"best_step": 3}}, best=3)
     for which, factor in (("latest", 2), ("best", 1)):

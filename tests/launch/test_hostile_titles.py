@@ -20,7 +20,7 @@ from configs.base import system
 from launch.explain import explain
 from r2rec_jax.data import prepared
 from r2rec_jax.data.generate import generate
-from r2rec_jax.model.config import LlamaConfig
+from r2rec_jax.model.architecture import LlamaConfig
 from r2rec_jax.model.huggingface import save_params
 from r2rec_jax.model.llama import Llama, init_variables
 from r2rec_jax.pipeline.prompt_source import RankingPrompts

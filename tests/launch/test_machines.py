@@ -43,7 +43,7 @@ def grpo(inputs, sft) -> Path:
     workdir = run(inputs.grpo, Path(inputs.at("grpo")), 1)
     steps = [row for row in read(workdir) if "train/loss" in row]
     assert all(row["train/grad_norm"] > 0 and row["reward/vowels"] > 0 for row in steps)
-    assert any(row["reward/failed"] > 0 for row in steps)
+    assert any(row["reward/failed_count"] > 0 for row in steps)
     return workdir
 
 

@@ -16,7 +16,7 @@ from r2rec_jax.runs import annotation, baseline_ranking, evaluation, preparation
 from r2rec_jax.runtime.config_diff import drift
 from r2rec_jax.runtime.metric_writer import read
 from tests.configs.test_configs import PRESETS, build
-from tests.configs.test_ranges import parsed
+from tests.configs.test_declared import parsed
 from tests.launch.road import ROOT, command, refused
 
 
@@ -207,7 +207,7 @@ def test_a_baseline_that_cannot_be_fitted_is_named_before_the_others_run(road, t
         ({"systems.sft.kind": "oracle"}, "systems.sft.kind 'oracle' is unknown: use one of policy"),
         ({"systems.sft.mode": "guess"}, "mode 'guess' of a system is unknown: use one of generate"),
         ({"systems.sft.prompt.chain": 2}, "systems.sft.prompt.chain is unknown: use one of answer, "),
-        ({"systems.sft.prompt.chains": "two"}, "systems.sft.prompt: "),
+        ({"systems.sft.prompt.chains": "two"}, "systems.sft.prompt.chains='two': use a whole number from 0"),
         ({"rollout.temperature": 0.0}, "systems.sft+grpo.samples=3 would all be the same"),
         ({"evaluate.runs": 0}, "evaluate.runs=0"),
     ],

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from r2rec_jax.model.config import LlamaConfig, RopeScaling
+from r2rec_jax.model.architecture import LlamaConfig, RopeScaling
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from r2rec_jax.model.completion import CompletionBatch, completion_logprobs
+from r2rec_jax.model.config import LoRAConfig
 from r2rec_jax.model.llama import Llama, head, init_variables
-from r2rec_jax.model.lora import LoRAConfig
 
 # (prompts' width, completions a prompt, prompt lengths, remat)
 CASES = {

@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from configs import sft as sft_config
-from r2rec_jax.model.config import LlamaConfig
+from r2rec_jax.model.architecture import LlamaConfig
 from r2rec_jax.model.flops import (
     Shapes,
     attention_flops,

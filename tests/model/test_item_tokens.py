@@ -11,11 +11,11 @@ import pytest
 from configs.base import base
 from r2rec_jax.model import huggingface
 from r2rec_jax.model.completion import CompletionBatch, completion_logprobs
+from r2rec_jax.model.config import LoRAConfig
 from r2rec_jax.model.item_tokens import read_items
 from r2rec_jax.model.llama import Llama, init_variables
-from r2rec_jax.model.lora import LoRAConfig
 from r2rec_jax.model.policy import load_policy, with_items
-from r2rec_jax.rollout.weights import decoder, decoder_variables
+from r2rec_jax.rollout.decoder_weights import decoder, decoder_variables
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import make_mesh
 
@@ -133,7 +133,7 @@ def test_a_policy_has_the_table_frozen_and_the_projector_trained(config, fresh, 
     c = base()
     c.model.update({"folder": str(tmp_path / "model"), "dtype": "float32"})
     mesh = make_mesh(data=1)
-    plain = load_policy(c, mesh, seed=0)
+    plain = load_policy(c.model, c.lora, mesh, seed=0)
     policy = with_items(plain, path, mesh, seed=0)
     assert set(policy.trainable) == {"lora", "projector"} and set(policy.frozen) == {"params", "items"}
     np.testing.assert_array_equal(policy.frozen["items"]["item_tokens"]["table"], TABLE)

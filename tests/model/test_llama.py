@@ -12,6 +12,7 @@ from flax.linen import meta
 
 from r2rec_jax.model.attention import Prefix
 from r2rec_jax.model.completion import prefill
+from r2rec_jax.model.config import LoRAConfig
 from r2rec_jax.model.llama import (
     REMAT,
     Llama,
@@ -21,7 +22,6 @@ from r2rec_jax.model.llama import (
     layer_name,
     remat_policy,
 )
-from r2rec_jax.model.lora import LoRAConfig
 from r2rec_jax.runtime.errors import UserError
 
 

@@ -12,8 +12,9 @@ from flax import traverse_util
 from flax.linen import meta, stochastic
 
 from r2rec_jax.model.completion import CompletionBatch, completion_logprobs
+from r2rec_jax.model.config import LINEAR_LAYERS, LoRAConfig
 from r2rec_jax.model.llama import Llama, abstract_variables, init_variables
-from r2rec_jax.model.lora import LINEAR_LAYERS, Linear, LoRAConfig, merge
+from r2rec_jax.model.lora import Linear, merge
 from r2rec_jax.runtime.errors import UserError
 
 TOKENS = np.arange(14, dtype=np.int32).reshape(2, 7)

@@ -12,8 +12,9 @@ import safetensors.numpy
 from flax import traverse_util
 
 from r2rec_jax.model import huggingface, peft
+from r2rec_jax.model.config import LINEAR_LAYERS, LoRAConfig
 from r2rec_jax.model.llama import Llama, head
-from r2rec_jax.model.lora import LINEAR_LAYERS, LoRAConfig, merge
+from r2rec_jax.model.lora import merge
 from r2rec_jax.runtime.errors import UserError
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -11,7 +11,7 @@ from flax import traverse_util
 
 from configs.base import base
 from r2rec_jax.model import huggingface, peft
-from r2rec_jax.model.lora import LINEAR_LAYERS
+from r2rec_jax.model.config import LINEAR_LAYERS
 from r2rec_jax.model.policy import load_policy
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import make_mesh
@@ -39,7 +39,7 @@ def config(folder):
 
 
 def load(config):
-    return load_policy(config, make_mesh(data=1), seed=0)
+    return load_policy(config.model, config.lora, make_mesh(data=1), seed=0)
 
 
 def test_training_starts_from_a_peft_adapter(config):

@@ -11,8 +11,8 @@ from flax import traverse_util
 from flax.linen import meta
 
 from r2rec_jax.model import huggingface
+from r2rec_jax.model.config import LoRAConfig
 from r2rec_jax.model.llama import Llama, abstract_variables, head, init_variables
-from r2rec_jax.model.lora import LoRAConfig
 from r2rec_jax.model.quantize import quantize, quantize_params
 from r2rec_jax.runtime import mesh as meshes
 

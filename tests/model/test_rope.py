@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from r2rec_jax.model.config import parse_config
+from r2rec_jax.model.architecture import parse_config
 from r2rec_jax.model.rope import inverse_frequencies, rotate
 
 PUBLISHED = np.load(Path(__file__).parents[1] / "golden" / "llama_frequencies.npz")

@@ -11,8 +11,8 @@ from flax import traverse_util
 
 from r2rec_jax.model import huggingface
 from r2rec_jax.model.completion import CompletionBatch, completion_logprobs
+from r2rec_jax.model.config import LoRAConfig
 from r2rec_jax.model.llama import Llama, abstract_variables, init_variables
-from r2rec_jax.model.lora import LoRAConfig
 from r2rec_jax.runtime import mesh as meshes
 
 ROOT = Path(__file__).parents[2]

@@ -16,7 +16,7 @@ import safetensors.numpy
 from flax import traverse_util
 
 from r2rec_jax.model import huggingface, shards, weights
-from r2rec_jax.model.config import LlamaConfig
+from r2rec_jax.model.architecture import LlamaConfig
 from r2rec_jax.model.llama import Llama, abstract_variables, init_variables
 from r2rec_jax.runtime import mesh as meshes
 

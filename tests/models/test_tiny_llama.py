@@ -9,7 +9,7 @@ from configs import eval as evaluation
 from configs import pretrain_tiny
 from configs.base import MODEL_TINY
 from r2rec_jax.data.sources import make_dataset
-from r2rec_jax.model.config import load_config, parse_config
+from r2rec_jax.model.architecture import load_config, parse_config
 from r2rec_jax.prompts.chat import Chat
 
 ROOT = Path(__file__).parents[2]

@@ -5,7 +5,7 @@ import pytest
 
 from configs import grpo as grpo_config
 from configs import sft as sft_config
-from r2rec_jax.model.config import load_config
+from r2rec_jax.model.architecture import load_config
 from r2rec_jax.model.flops import Shapes
 from r2rec_jax.performance import programs
 from r2rec_jax.performance.memory import device_bytes, estimate, kv_cache_bytes, update_activations

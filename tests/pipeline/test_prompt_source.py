@@ -140,7 +140,7 @@ def test_prompts_pass_through_grain_whole(dataset, chat):
 
 def test_prompts_of_a_batch_share_a_bucket(dataset, chat):
     lengths = sorted(len(source(dataset, chat)[k].tokens) for k in range(9))
-    prompts = source(dataset, chat, buckets=(lengths[-1], lengths[3], lengths[5]))  # of 4, 2 and 3 prompts
+    prompts = source(dataset, chat, buckets=(lengths[3], lengths[5], lengths[-1]))  # of 4, 2 and 3 prompts
     widths = prompts.widths()
     for k, width in enumerate(widths):
         assert width == min(b for b in prompts.config.buckets if b >= len(prompts[k].tokens))

@@ -24,11 +24,17 @@ def settings(selection: str, length: int, **changes):
     return config
 
 
+def of(config) -> dict:
+    """What the audit reads of a config."""
+    before = config.data.before_target_time
+    return {"config": config.prompt, "seed": config.seed, "before_target_time": before}
+
+
 @pytest.mark.parametrize("selection, length", POLICIES)
 def test_a_leak_planted_for_companions_is_found(dataset, selection, length):
     """Companions show everything they rated, the user nothing but the history."""
     config, cutoff = settings(selection, length), dataset.split.cutoff
-    checked, alone = audit_prompts(dataset, build_graph(dataset), config)
+    checked, alone = audit_prompts(dataset, build_graph(dataset), **of(config))
     assert checked > 100 and alone < 10
     for user in dataset.split.users["evaluation"][:5].tolist():
         ends = dataset.interactions.offsets[1:].copy()
@@ -42,7 +48,7 @@ def test_a_leak_planted_for_companions_is_found(dataset, selection, length):
         for seed in range(10):
             config.seed = seed
             try:
-                audit_prompts(one, leaky, config)
+                audit_prompts(one, leaky, **of(config))
             except UserError as error:
                 assert "at or after the truth" in str(error) or "shows the candidate" in str(error)
                 leaks += 1
@@ -64,13 +70,13 @@ def test_the_last_companion_of_a_chain_is_audited_too(dataset, graph, monkeypatc
 
         monkeypatch.setattr(Chain, "edges", property(wrong))
         with pytest.raises(UserError, match="that is not in the log"):
-            audit_prompts(dataset, graph, config)
+            audit_prompts(dataset, graph, **of(config))
         monkeypatch.undo()
 
 
 def test_without_chains_the_likes_and_the_history_are_audited(dataset, graph):
     config = settings("uniform", 1, chains=0, likes=3, history=4)
-    assert audit_prompts(dataset, graph, config)[0] == 0
+    assert audit_prompts(dataset, graph, **of(config))[0] == 0
     groups = dataset.split.users
     user = int(groups["evaluation"][0])
     late = dataset.split.cutoff.copy()
@@ -82,4 +88,4 @@ def test_without_chains_the_likes_and_the_history_are_audited(dataset, graph):
 
     leaky = Late(dataset.name, dataset.interactions, dataset.catalog, dataset.split)
     with pytest.raises(UserError, match=f"user {user} shows"):
-        audit_prompts(leaky, graph, config)
+        audit_prompts(leaky, graph, **of(config))

@@ -8,17 +8,19 @@ from ml_collections import ConfigDict
 from r2rec_jax.data.generate import generate
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.data.protocol import split
-from r2rec_jax.model.config import LlamaConfig
+from r2rec_jax.model.architecture import LlamaConfig
 from r2rec_jax.model.llama import Llama, head, init_variables
-from r2rec_jax.pipeline.prompt_source import Prompt, RankingPrompts, pad_prompts
+from r2rec_jax.pipeline.prompt_source import Prompt, RankingPrompts
 from r2rec_jax.prompts.answer_parser import Ranking
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
 from r2rec_jax.rank import policy_ranker
 from r2rec_jax.rank.policy_ranker import PolicyRanker, blocks
 from r2rec_jax.rank.self_consistency import self_consistent
-from r2rec_jax.rollout.completions import ids
-from r2rec_jax.rollout.engine import Engine, SamplingConfig
+from r2rec_jax.rollout.completions import complete
+from r2rec_jax.rollout.config import RolloutConfig
+from r2rec_jax.rollout.engine import Engine
+from r2rec_jax.rollout.slots import Rollout
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import make_mesh
 
@@ -55,8 +57,9 @@ def asked(data, config) -> list[Prompt]:
 
 
 def ranked(data, model, mode, config=CONFIG, *, runs=1, samples=1, wanted=EVERYBODY, rows=5, **how) -> dict:
-    sampling = SamplingConfig(**{"max_tokens": 32, "chunk": 8, "temperature": 1.0, "slots": rows} | how)
-    rank = PolicyRanker(model[0], data[1], sampling, make_mesh(1), mode=mode, runs=runs, samples=samples)
+    sampling = RolloutConfig(**{"max_tokens": 32, "chunk": 8, "temperature": 1.0} | how)
+    counts = {"runs": runs, "samples": samples, "rows": rows}
+    rank = PolicyRanker(model[0], data[1], sampling, make_mesh(1), mode=mode, **counts)
     triples = list(rank(model[1], asked(data, config), config, seed=5, wanted=wanted))
     found = {(k, run): judged for k, run, judged in triples}
     assert len(found) == len(triples)
@@ -66,11 +69,9 @@ def ranked(data, model, mode, config=CONFIG, *, runs=1, samples=1, wanted=EVERYB
 def reasonings(data, model, prompts, rows) -> list[list[list[int]]]:
     """What the mode that generates says for each prompt, up to the end of its reasoning or of all."""
     chat = data[1]
-    engine = Engine(model[0], chat.end, SamplingConfig(max_tokens=60, temperature=1.0))
-    tokens_BP, length_B = pad_prompts(prompts, CONFIG.buckets)
-    said = engine(
-        model[1], tokens_BP, length_B, samples=rows, seed=5, prompt_ids=ids(prompts)
-    ).tokens.tolist()
+    engine = Engine(model[0], chat.end, RolloutConfig(max_tokens=60, temperature=1.0))
+    ended = complete(engine, model[1], prompts, CONFIG.buckets, samples=rows, seed=5)
+    said = Rollout.of_groups(ended).tokens.tolist()
     ends = [
         min(row.index(token) if token in row else 60 for token in (chat.end, chat.end_think)) for row in said
     ]

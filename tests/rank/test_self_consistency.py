@@ -11,7 +11,7 @@ from r2rec_jax.pipeline.prompt_source import Prompt
 from r2rec_jax.prompts.answer_parser import Ranking
 from r2rec_jax.prompts.ranking_prompt import RankingRecord
 from r2rec_jax.rank.self_consistency import fuse, self_consistent
-from r2rec_jax.rollout.parsed_completion import Judged
+from r2rec_jax.rollout.parsed_completion import ParsedCompletion
 
 UNREADABLE = Ranking([], False)
 orders = st.lists(st.permutations(range(6)).map(lambda o: Ranking(list(o), True)), min_size=1, max_size=5)
@@ -49,10 +49,10 @@ def test_sums_by_brute_force(answers):
     assert found == pytest.approx(sorted(found, reverse=True))
 
 
-def judged(reasoning: str, *places, truth=30) -> Judged:
+def judged(reasoning: str, *places, truth=30) -> ParsedCompletion:
     record = RankingRecord(7, {}, [], [], np.array([40, 10, 30, 20], np.int32), np.ones(4, int), truth)
     prompt = Prompt(record, "", np.array([], np.int32), ["A", "B", "C", "D"])
-    return Judged(prompt, reasoning, "", listed(*places), 0, 0, 1, False)
+    return ParsedCompletion(prompt, reasoning, "", listed(*places), 0, 0, 1, False)
 
 
 def test_the_reasoning_is_that_of_the_nearest_sample():

@@ -8,12 +8,12 @@ from ml_collections import ConfigDict
 from r2rec_jax.data.generate import generate
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.data.protocol import split
-from r2rec_jax.model.config import LlamaConfig
+from r2rec_jax.model.architecture import LlamaConfig
 from r2rec_jax.model.llama import Llama, head, init_variables
 from r2rec_jax.pipeline.prompt_source import RankingPrompts
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
-from r2rec_jax.rank.tallrec_ranker import LikingRanker
+from r2rec_jax.rank.tallrec_ranker import TALLRecRanker
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import make_mesh
 
@@ -44,7 +44,7 @@ def model(source) -> tuple[Llama, dict]:
 
 
 def ranked(source, model, variables, wanted=EVERYBODY, batch_size=2) -> dict:
-    found = LikingRanker(model, source, make_mesh(1), batch_size)(variables, wanted)
+    found = TALLRecRanker(model, source, make_mesh(1), batch_size)(variables, wanted)
     return {k: judged for k, _, judged in found}
 
 

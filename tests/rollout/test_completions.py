@@ -1,7 +1,6 @@
 """Users ranked by a policy: each once, in order, whatever the batches."""
 
 import dataclasses
-import types
 
 import jax
 import numpy as np
@@ -11,14 +10,15 @@ from ml_collections import ConfigDict
 from r2rec_jax.data.generate import generate
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.data.protocol import split
-from r2rec_jax.model.config import LlamaConfig
+from r2rec_jax.model.architecture import LlamaConfig
 from r2rec_jax.model.llama import Llama, init_variables
 from r2rec_jax.pipeline.prompt_source import RankingPrompts
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
-from r2rec_jax.rollout.completions import complete, rank_users, summary
-from r2rec_jax.rollout.engine import Engine, SamplingConfig
-from r2rec_jax.rollout.parsed_completion import Judged, judge
+from r2rec_jax.rollout.completions import complete, complete_and_parse, completion_rates
+from r2rec_jax.rollout.config import RolloutConfig
+from r2rec_jax.rollout.engine import Engine
+from r2rec_jax.rollout.parsed_completion import ParsedCompletion, parse_completion
 from r2rec_jax.rollout.slots import Rollout
 
 CONFIG = ConfigDict(
@@ -55,15 +55,13 @@ class Teller:
     def __init__(self, prompts):
         self.prompts = {p.record.user: p for p in prompts}
         self.chat, self.calls = prompts.chat, []
-        self.sampling = SamplingConfig(120, 1.0)
+        self.sampling = RolloutConfig(max_tokens=120, temperature=1.0)
 
-    def __call__(self, _, prompt_BP, prompt_length_B, *, samples, seed, prompt_ids, possible, receive=None):
-        assert possible is None
-        self.calls.append(
-            types.SimpleNamespace(tokens=prompt_BP, length=prompt_length_B, ids=prompt_ids, seed=seed)
-        )
+    def __call__(self, _, prompts, *, samples, seed):
+        assert prompts.allowed is None
+        self.calls.append((prompts, seed))
         rows = []
-        for user in prompt_ids:
+        for user in prompts.id:
             titles = self.prompts[int(user)].titles
             for g in range(samples):
                 answer = "Order: " + " > ".join(titles[g : g + 3])
@@ -76,14 +74,13 @@ class Teller:
         truncated[-1] = True
         rollout = Rollout.empty(*tokens.shape)
         rollout.tokens, rollout.length, rollout.truncated = tokens, length, truncated
-        if receive is not None:
-            receive(0, rollout[:samples])
-        return rollout
+        for b in range(len(prompts.id))[::-1]:
+            yield b, rollout[b * samples : (b + 1) * samples]
 
 
-def judged_of(chat, prompts, rollout, samples) -> list[Judged]:
+def judged_of(chat, prompts, rollout, samples) -> list[ParsedCompletion]:
     return [
-        judge(prompts[row // samples], tokens[:length], bool(truncated), chat, CONFIG)
+        parse_completion(prompts[row // samples], tokens[:length], bool(truncated), chat, CONFIG)
         for row, (tokens, length, truncated) in enumerate(
             zip(rollout.tokens, rollout.length, rollout.truncated, strict=True)
         )
@@ -91,11 +88,10 @@ def judged_of(chat, prompts, rollout, samples) -> list[Judged]:
 
 
 def test_completions_continue_their_prompts(prompts):
-    teller, batch, received = Teller(prompts), [prompts[k] for k in (4, 1, 3)], []
-    rollout = complete(
-        teller, {}, batch, prompts.chat, CONFIG, samples=2, seed=9, receive=lambda *got: received.append(got)
-    )
-    assert [(k, len(group.tokens)) for k, group in received] == [(0, 2)]
+    teller, batch = Teller(prompts), [prompts[k] for k in (4, 1, 3)]
+    received = list(complete(teller, {}, batch, CONFIG.buckets, samples=2, seed=9))
+    assert [(k, len(group.tokens)) for k, group in received] == [(2, 2), (1, 2), (0, 2)]
+    rollout = Rollout.of_groups(received)
     judged = judged_of(prompts.chat, batch, rollout, 2)
     assert len(judged) == len(rollout.tokens) == 6
     assert [one.prompt for one in judged] == [p for p in batch for _ in range(2)]
@@ -106,11 +102,21 @@ def test_completions_continue_their_prompts(prompts):
         assert one.truth_rank == (at - g + 1 if g <= at < g + 3 else 0)
         assert one.reasoning == f"User {one.prompt.record.user} it is."
     assert [one.truncated for one in judged] == [False] * 5 + [True]
-    (call,) = teller.calls
-    assert call.seed == 9 and call.ids.tolist() == [p.record.user for p in batch]
+    ((call, seed),) = teller.calls
+    assert seed == 9 and call.id.tolist() == [p.record.user for p in batch]
     for row, length, prompt in zip(call.tokens, call.length, batch, strict=True):
         np.testing.assert_array_equal(row[:length], prompt.tokens)
         assert not row[length:].any()
+
+
+def test_prompts_of_one_update_share_a_bucket(prompts):
+    batch = sorted((prompts[k] for k in range(7)), key=lambda prompt: len(prompt.tokens))
+    buckets = (len(batch[2].tokens), 160)
+    for one_bucket, widths in ((False, list(buckets)), (True, [160])):
+        teller = Teller(prompts)
+        ended = complete(teller, {}, batch, buckets, samples=1, seed=0, one_bucket=one_bucket)
+        assert sorted(k for k, _ in ended) == list(range(7))
+        assert [call.tokens.shape[1] for call, _ in teller.calls] == widths
 
 
 @pytest.fixture(scope="module")
@@ -120,9 +126,10 @@ def model(prompts) -> tuple[Llama, dict]:
     return model, jax.jit(lambda: init_variables(model, 0))()
 
 
-def ranked(prompts, model, *, seed=5, **how) -> dict[int, Judged]:
-    engine = Engine(model[0], prompts.chat.end, SamplingConfig(40, 1.0, 0.9, **how))
-    pairs = list(rank_users(engine, model[1], list(prompts), prompts.chat, prompts.config, seed=seed))
+def ranked(prompts, model, *, seed=5, slots=0, **how) -> dict[int, ParsedCompletion]:
+    sampling = RolloutConfig(max_tokens=40, temperature=1.0, top_p=0.9, **how)
+    engine = Engine(model[0], prompts.chat.end, sampling, slots=slots)
+    pairs = list(complete_and_parse(engine, model[1], list(prompts), prompts.chat, prompts.config, seed=seed))
     assert sorted(k for k, _ in pairs) == list(range(7))
     return {k: one for k, (one,) in pairs}
 
@@ -146,10 +153,10 @@ def test_constrained_answers_are_valid_where_free_ones_are_not(prompts, model):
     assert all(one.ranking.valid for one in ranked(prompts, model, constrained=True).values())
 
 
-def test_summary_is_over_all_completions(prompts):
+def test_rates_are_over_all_completions(prompts):
     batch = [prompts[0], prompts[1]]
-    rollout = complete(Teller(prompts), {}, batch, prompts.chat, CONFIG, samples=2, seed=0)
-    judged = judged_of(prompts.chat, batch, rollout, 2)
+    ended = complete(Teller(prompts), {}, batch, CONFIG.buckets, samples=2, seed=0)
+    judged = judged_of(prompts.chat, batch, Rollout.of_groups(ended), 2)
     judged[0] = dataclasses.replace(judged[0], prompt=dataclasses.replace(prompts[0], dropped_chains=2))
     rates = {"valid_rate": 1.0, "truncation_rate": 0.25, "statements": 1.0}
-    assert summary(judged) == rates | {"dropped_chains": 0.5, "dropped_likes": 0.0}
+    assert completion_rates(judged) == rates | {"dropped_chains": 0.5, "dropped_likes": 0.0}

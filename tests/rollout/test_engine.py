@@ -9,11 +9,13 @@ import pytest
 import scipy.special
 import scipy.stats
 
+from r2rec_jax.model.architecture import LlamaConfig
 from r2rec_jax.model.completion import CompletionBatch, completion_logprobs
-from r2rec_jax.model.config import LlamaConfig
+from r2rec_jax.model.config import LoRAConfig
 from r2rec_jax.model.llama import Llama, head, init_variables
-from r2rec_jax.model.lora import LoRAConfig
-from r2rec_jax.rollout.engine import Engine, Prompts, SamplingConfig
+from r2rec_jax.rollout.config import RolloutConfig
+from r2rec_jax.rollout.engine import Engine, Prompts
+from r2rec_jax.rollout.slots import Rollout
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import make_mesh
 
@@ -59,7 +61,8 @@ def next_logits(model: Llama, variables: dict, tokens) -> np.ndarray:
 
 def generate(engine, variables, rows=(0, 1, 2), *, samples=2, seed=3):
     rows = np.array(rows)
-    return engine(variables, PROMPT[rows], LENGTH[rows], samples=samples, seed=seed, prompt_ids=IDS[rows])
+    prompts = Prompts(PROMPT[rows], LENGTH[rows], IDS[rows])
+    return Rollout.of_groups(engine(variables, prompts, samples=samples, seed=seed))
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +79,9 @@ def variables(model):
 def test_greedy_is_the_argmax_of_the_full_forward(lora):
     model = make_model(lora=lora)
     variables = make_variables(model)
-    rollout = generate(Engine(model, NEVER, SamplingConfig(7, 0.0, 1.0, chunk=3)), variables)
+    rollout = generate(
+        Engine(model, NEVER, RolloutConfig(max_tokens=7, temperature=0.0, top_p=1.0, chunk=3)), variables
+    )
     rows = np.zeros((6, 13), np.int32)
     places = np.repeat(LENGTH, 2)[:, None] + np.arange(7)
     for row, tokens in enumerate(rollout.tokens):
@@ -92,13 +97,13 @@ def test_adapters_change_what_is_generated():
     model = make_model(lora=LoRAConfig(rank=2, alpha=4.0))
     adapted = make_variables(model)
     bare = {**adapted, "lora": jax.tree.map(jnp.zeros_like, adapted["lora"])}
-    engine = Engine(model, NEVER, SamplingConfig(6, 0.0, 1.0))
+    engine = Engine(model, NEVER, RolloutConfig(max_tokens=6, temperature=0.0, top_p=1.0))
     assert (generate(engine, adapted).tokens != generate(engine, bare).tokens).any()
 
 
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.6, 1.0), (1.7, 0.8)])
 def test_logprobs_are_the_trainers(model, variables, temperature, top_p):
-    engine = Engine(model, 4, SamplingConfig(9, temperature, top_p, chunk=4))
+    engine = Engine(model, 4, RolloutConfig(max_tokens=9, temperature=temperature, top_p=top_p, chunk=4))
     rollout = generate(engine, variables, samples=5)
     mask = np.arange(9) < rollout.length[:, None]
     assert 0 < mask.sum() < mask.size, "this seed should end some responses early"
@@ -110,7 +115,7 @@ def test_logprobs_are_the_trainers(model, variables, temperature, top_p):
 
 def test_a_sample_depends_on_seed_prompt_and_index_alone(model, variables):
     def run(rows, samples, chunk, seed=3):
-        engine = Engine(model, 4, SamplingConfig(10, 1.0, 0.95, chunk))
+        engine = Engine(model, 4, RolloutConfig(max_tokens=10, temperature=1.0, top_p=0.95, chunk=chunk))
         rollout = generate(engine, variables, rows, samples=samples, seed=seed)
         return rollout.tokens.reshape(len(rows), samples, -1)
 
@@ -127,9 +132,9 @@ def test_a_sample_depends_on_seed_prompt_and_index_alone(model, variables):
 def test_two_token_sequences_follow_the_exact_distribution(top_p):
     model, draws, temperature = make_model(vocab=5), 20_000, 3.0
     variables = make_variables(model)
-    engine = Engine(model, NEVER, SamplingConfig(2, temperature, top_p, chunk=2))
-    prompt, length = np.array([[1, 3, 0]], np.int32), np.array([2], np.int32)
-    rollout = engine(variables, prompt, length, samples=draws, seed=0, prompt_ids=np.array([0], np.int32))
+    engine = Engine(model, NEVER, RolloutConfig(max_tokens=2, temperature=temperature, top_p=top_p, chunk=2))
+    prompts = Prompts(np.array([[1, 3, 0]], np.int32), np.array([2], np.int32), np.array([0], np.int32))
+    rollout = Rollout.of_groups(engine(variables, prompts, samples=draws, seed=0))
 
     def truncated_softmax(logits):
         p = scipy.special.softmax(logits / temperature)
@@ -149,11 +154,17 @@ def test_two_token_sequences_follow_the_exact_distribution(top_p):
 
 
 def test_the_end_token_stops_a_row_and_the_rest_is_zero(model, variables):
-    free = generate(Engine(model, NEVER, SamplingConfig(8, 1.0, 1.0)), variables, samples=8)
+    free = generate(
+        Engine(model, NEVER, RolloutConfig(max_tokens=8, temperature=1.0, top_p=1.0)), variables, samples=8
+    )
     assert free.truncated.all()
     assert (free.length == 8).all()
     end = 4
-    stopped = generate(Engine(model, end, SamplingConfig(8, 1.0, 1.0, 3)), variables, samples=8)
+    stopped = generate(
+        Engine(model, end, RolloutConfig(max_tokens=8, temperature=1.0, top_p=1.0, chunk=3)),
+        variables,
+        samples=8,
+    )
     for row in range(24):
         at = np.flatnonzero(free.tokens[row] == end)
         length = at[0] + 1 if len(at) else 8
@@ -166,8 +177,12 @@ def test_the_end_token_stops_a_row_and_the_rest_is_zero(model, variables):
 
 
 def test_decoding_stops_with_the_last_row(model, variables, monkeypatch):
-    greedy = generate(Engine(model, NEVER, SamplingConfig(2, 0.0, 1.0)), variables, rows=(0,))
-    engine = Engine(model, int(greedy.tokens[0, 0]), SamplingConfig(12, 0.0, 1.0, chunk=2))
+    greedy = generate(
+        Engine(model, NEVER, RolloutConfig(max_tokens=2, temperature=0.0, top_p=1.0)), variables, rows=(0,)
+    )
+    engine = Engine(
+        model, int(greedy.tokens[0, 0]), RolloutConfig(max_tokens=12, temperature=0.0, top_p=1.0, chunk=2)
+    )
     chunks, decode = [], engine._decode
     monkeypatch.setattr(engine, "_decode", lambda *a: chunks.append(1) or decode(*a))
     rollout = generate(engine, variables, rows=(0,))
@@ -176,7 +191,7 @@ def test_decoding_stops_with_the_last_row(model, variables, monkeypatch):
 
 
 def test_programs_compile_once_a_shape(model, variables):
-    engine = Engine(model, 4, SamplingConfig(6, 1.0, 0.9, chunk=2, slots=2))
+    engine = Engine(model, 4, RolloutConfig(max_tokens=6, temperature=1.0, top_p=0.9, chunk=2), slots=2)
     for seed in range(3):
         generate(engine, variables, (seed, 0, 1), seed=seed)
     programs = (engine._copy, engine._fill, engine._refill, engine._decode)
@@ -186,7 +201,7 @@ def test_programs_compile_once_a_shape(model, variables):
 
 
 def test_no_cache_is_copied_while_decoding(model, variables):
-    engine = Engine(model, 4, SamplingConfig(9, 1.0, chunk=4))
+    engine = Engine(model, 4, RolloutConfig(max_tokens=9, temperature=1.0, chunk=4))
     weights = engine._copy(variables)
     state = engine._fill(weights, Prompts(PROMPT, LENGTH, IDS), IDS, jax.random.key(0), samples=2)
     program = engine._decode.lower(weights, state).compile().as_text()
@@ -203,17 +218,10 @@ def test_refilled_slots_say_what_fixed_ones_do(model, variables, slots, chunk):
     ids = np.arange(9, dtype=np.int32)
 
     def run(**how):
-        engine, order = Engine(model, 4, SamplingConfig(12, 1.0, **how)), []
-        rollout = engine(
-            variables,
-            prompts,
-            lengths,
-            samples=2,
-            seed=0,
-            prompt_ids=ids,
-            receive=lambda b, group: order.append((b, group)),
-        )
-        return engine, rollout, order
+        slots = how.pop("slots", 0)
+        engine = Engine(model, 4, RolloutConfig(max_tokens=12, temperature=1.0, **how), slots=slots)
+        order = list(engine(variables, Prompts(prompts, lengths, ids), samples=2, seed=0))
+        return engine, Rollout.of_groups(order), order
 
     _, fixed, _ = run()
     engine, refilled, order = run(slots=slots, chunk=chunk)
@@ -235,9 +243,13 @@ def test_refilling_wastes_less_than_waiting_for_the_batch(model, variables):
     ids = np.arange(24, dtype=np.int32)
 
     def utilisation(slots, calls):
-        engine, drawn = Engine(model, 4, SamplingConfig(40, 3.0, chunk=1, slots=slots)), []
+        engine, drawn = (
+            Engine(model, 4, RolloutConfig(max_tokens=40, temperature=3.0, chunk=1), slots=slots),
+            [],
+        )
         for rows in np.split(np.arange(24), calls):
-            engine(variables, prompts[rows], lengths[rows], samples=1, seed=0, prompt_ids=ids[rows])
+            batch = Prompts(prompts[rows], lengths[rows], ids[rows])
+            list(engine(variables, batch, samples=1, seed=0))
             drawn.append(engine.utilisation)
         return np.mean(drawn)
 
@@ -250,10 +262,12 @@ def test_stop_texts_end_a_row_with_the_token_that_completes_one(model, variables
     def text(ids):
         return "".join(letters[k] for k in ids)
 
-    free = generate(Engine(model, NEVER, SamplingConfig(10, 1.0, chunk=3)), variables, samples=6)
+    free = generate(
+        Engine(model, NEVER, RolloutConfig(max_tokens=10, temperature=1.0, chunk=3)), variables, samples=6
+    )
     said = [text(row) for row in free.tokens.tolist()]
     pair, letter = said[0][3:5], said[1][2]
-    sampling = SamplingConfig(10, 1.0, chunk=3, stop=(pair, letter))
+    sampling = RolloutConfig(max_tokens=10, temperature=1.0, chunk=3, stop=(pair, letter))
     stopped = generate(Engine(model, NEVER, sampling, decode_text=text), variables, samples=6)
     for row, whole in enumerate(said):
         ends = [whole.index(stop) + len(stop) for stop in (pair, letter) if stop in whole]
@@ -283,14 +297,16 @@ def forced_gap(model, variables, rollout) -> float:
 def test_what_the_samplers_copy_changes_shows_in_its_logprobs(how, least, most):
     model = make_model(lora=LoRAConfig(rank=2, alpha=4.0))
     variables = make_variables(model)
-    rollout = generate(Engine(model, NEVER, SamplingConfig(8, 1.0, **how)), variables, samples=4)
+    rollout = generate(
+        Engine(model, NEVER, RolloutConfig(max_tokens=8, temperature=1.0, **how)), variables, samples=4
+    )
     assert least <= forced_gap(model, variables, rollout) <= most
 
 
 @pytest.mark.parametrize("how", [{"weights": "int4"}, {"cache": "fp8"}])
 def test_unknown_copies_are_refused(model, how):
     with pytest.raises(UserError, match=next(iter(how.values()))):
-        Engine(model, 4, SamplingConfig(8, 1.0, **how))
+        Engine(model, 4, RolloutConfig(max_tokens=8, temperature=1.0, **how))
 
 
 @pytest.mark.parametrize(
@@ -298,7 +314,6 @@ def test_unknown_copies_are_refused(model, how):
     [
         {"max_tokens": 0},
         {"chunk": 0},
-        {"slots": -1},
         {"temperature": -0.5},
         {"top_k": -1},
         {"top_p": 0.0},
@@ -309,12 +324,12 @@ def test_unknown_copies_are_refused(model, how):
 )
 def test_sampling_out_of_range_is_named(wrong):
     with pytest.raises(UserError, match=f"rollout.{next(iter(wrong))}="):
-        SamplingConfig(**({"max_tokens": 8, "temperature": 1.0} | wrong))
+        RolloutConfig(**{"max_tokens": 8, "temperature": 1.0} | wrong)
 
 
 def test_nothing_can_be_merged_into_an_int8_base(model):
     with pytest.raises(UserError, match="weights=adapter"):
-        Engine(model.clone(int8=True), 4, SamplingConfig(8, 1.0, weights="merged"))
+        Engine(model.clone(int8=True), 4, RolloutConfig(max_tokens=8, temperature=1.0, weights="merged"))
 
 
 @pytest.mark.eight_devices
@@ -326,11 +341,10 @@ def test_a_mesh_says_what_one_device_does(sizes):
     prompts, ids = rng.integers(1, 20, (11, 6)).astype(np.int32), np.arange(11, dtype=np.int32)
     lengths = rng.integers(1, 7, 11).astype(np.int32)
 
-    def run(mesh, **how):
-        sampling = SamplingConfig(8, 1.0, chunk=2, **how)
-        return Engine(model, 4, sampling, mesh)(
-            variables, prompts, lengths, samples=2, seed=0, prompt_ids=ids
-        )
+    def run(mesh, slots=0, **how):
+        sampling = RolloutConfig(max_tokens=8, temperature=1.0, chunk=2, **how)
+        engine = Engine(model, 4, sampling, mesh, slots=slots)
+        return Rollout.of_groups(engine(variables, Prompts(prompts, lengths, ids), samples=2, seed=0))
 
     mesh = make_mesh(**dict(zip(("data", "fsdp", "tensor"), sizes, strict=True)))
     alone = run(None)

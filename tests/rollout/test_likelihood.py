@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r2rec_jax.model.config import LlamaConfig
+from r2rec_jax.model.architecture import LlamaConfig
+from r2rec_jax.model.config import LoRAConfig
 from r2rec_jax.model.llama import Llama, head, init_variables
-from r2rec_jax.model.lora import LoRAConfig
 from r2rec_jax.rollout.likelihood import continuation_logprobs
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import make_mesh

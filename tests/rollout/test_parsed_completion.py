@@ -8,7 +8,7 @@ from r2rec_jax.pipeline.prompt_source import Prompt
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.ranking_prompt import RankingRecord
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
-from r2rec_jax.rollout.parsed_completion import judge
+from r2rec_jax.rollout.parsed_completion import parse_completion
 
 TITLES = ["Amber", "Birch", "Cedar", "Dune"]
 RECORD = RankingRecord(
@@ -30,7 +30,7 @@ TITLES = ConfigDict({"answer": "titles", "places": 3, "reasoning": True})
 
 def read(chat, answer_text, *, answer="titles", places=3, truncated=False, reasoning=REASONING):
     tokens = np.array(chat.completion(reasoning, answer_text), np.int32)
-    return judge(
+    return parse_completion(
         PROMPT, tokens, truncated, chat, ConfigDict(TITLES.to_dict() | {"answer": answer, "places": places})
     )
 
@@ -66,7 +66,7 @@ def test_only_the_reasoning_is_counted(chat):
 
 def test_a_reasoning_cut_off_has_no_answer(chat):
     tokens = np.array(chat.encode("Order: Cedar > Amber > Dune\nIt goes on and"), np.int32)
-    judged = judge(PROMPT, tokens, True, chat, TITLES)
+    judged = parse_completion(PROMPT, tokens, True, chat, TITLES)
     assert judged.answer is None and judged.truncated
     assert judged.truth_rank == 0 and not judged.ranking.valid and judged.ranking.places == []
 
@@ -74,7 +74,7 @@ def test_a_reasoning_cut_off_has_no_answer(chat):
 def test_an_answer_cut_off_is_read_as_far_as_it_goes(chat):
     whole = chat.completion(REASONING, "Order: Cedar > Amber > Dune")
     cut = np.array(whole[: -1 - len(chat.encode(" > Dune"))], np.int32)
-    judged = judge(PROMPT, cut, True, chat, TITLES)
+    judged = parse_completion(PROMPT, cut, True, chat, TITLES)
     assert (
         judged.truncated and judged.lenient_rank == 1 and judged.truth_rank == 0 and not judged.ranking.valid
     )
@@ -82,7 +82,7 @@ def test_an_answer_cut_off_is_read_as_far_as_it_goes(chat):
 
 def test_what_follows_the_end_is_not_read(chat):
     tokens = [*chat.completion(REASONING, "Order: Amber"), *chat.encode("Order: Cedar")]
-    judged = judge(
+    judged = parse_completion(
         PROMPT,
         np.array(tokens),
         False,
@@ -93,7 +93,7 @@ def test_what_follows_the_end_is_not_read(chat):
 
 
 def test_an_empty_completion_is_a_miss(chat):
-    judged = judge(
+    judged = parse_completion(
         PROMPT,
         np.array([chat.end], np.int32),
         False,
@@ -106,5 +106,5 @@ def test_an_empty_completion_is_a_miss(chat):
 def test_without_reasoning_all_that_is_said_is_the_answer(chat):
     tokens = np.array([*chat.encode("\n\nOrder: Amber > Birch > Dune"), chat.end], np.int32)
     config = ConfigDict({"answer": "titles", "places": 3, "reasoning": False})
-    judged = judge(PROMPT, tokens, False, chat, config)
+    judged = parse_completion(PROMPT, tokens, False, chat, config)
     assert judged.reasoning == "" and judged.statements == 0 and judged.ranking.valid

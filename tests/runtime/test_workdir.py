@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.paths import unfinished
-from r2rec_jax.runtime.workdir import claim, require_same_inputs
+from r2rec_jax.runtime.workdir import FORMAT, claim, read_record, require_same_inputs
 
 ROOT = Path(__file__).parents[2]
 # A run with workers, begun as the readers of batches and the payers of rewards are.
@@ -37,8 +37,9 @@ def config(**changes):
 def test_a_new_workdir_holds_the_sorted_config_and_the_same_config_resumes(tmp_path):
     assert claim(tmp_path / "run", config(), overwrite=False) is False
     text = (tmp_path / "run/config.json").read_text()
-    assert json.loads(text) == config(shape=[1, 2]).to_dict()
-    assert list(json.loads(text)) == ["optimizer", "shape", "steps"]
+    assert json.loads(text) == config(shape=[1, 2]).to_dict() | {"format": FORMAT}
+    assert list(json.loads(text)) == ["format", "optimizer", "shape", "steps"]
+    assert read_record(tmp_path / "run") == config(shape=[1, 2]).to_dict()
     (tmp_path / "run/kept").touch()
     assert claim(tmp_path / "run", config(), overwrite=False) is True
     assert (tmp_path / "run/kept").exists()
@@ -52,7 +53,7 @@ def test_a_run_is_made_longer_and_never_shorter(tmp_path):
         claim(tmp_path, config(steps=5, shape=(1,)), overwrite=False, grows="steps")
     assert json.loads((tmp_path / "config.json").read_text())["steps"] == 3
     assert claim(tmp_path, config(steps=5), overwrite=False, grows="steps") is True
-    assert json.loads((tmp_path / "config.json").read_text()) == config(steps=5, shape=[1, 2]).to_dict()
+    assert read_record(tmp_path) == config(steps=5, shape=[1, 2]).to_dict()
     before = (tmp_path / "config.json").read_bytes()
     with pytest.raises(
         UserError, match=r"steps \(5 there, 4 here\); steps can be raised, not lowered; choose"
@@ -126,6 +127,16 @@ def test_a_workdir_below_a_file_or_with_a_damaged_record(tmp_path):
     (tmp_path / "run/config.json").write_text('{"steps"')
     with pytest.raises(UserError, match="is not JSON"):
         claim(tmp_path / "run", config(), overwrite=False)
+
+
+@pytest.mark.parametrize(("found", "named"), [(None, 1), (FORMAT + 1, FORMAT + 1), ("new", "new")])
+def test_the_workdir_of_another_version_is_refused_with_its_format(tmp_path, found, named):
+    record = config().to_dict() | ({"format": found} if found else {})
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=rf"is of config format {named}, and this .* format {FORMAT}: go"):
+        claim(tmp_path, config(), overwrite=False)
+    assert claim(tmp_path, config(), overwrite=True) is False
+    assert claim(tmp_path, config(), overwrite=False) is True
 
 
 @pytest.fixture

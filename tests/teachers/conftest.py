@@ -26,7 +26,7 @@ def config() -> ConfigDict:
     server |= {"completion_price": 2.0, "cost_limit": 0.0}
     annotate = {"tasks": ("rating", "ranking"), "attempts": 3, "hint": True, "max_tokens": 1000}
     annotate |= {"temperature": 0.6, "top_p": 0.9, "openai": server}
-    annotate |= {"local": {"init": "", "batch_size": 3, "chunk": 4}}
+    annotate |= {"local": {"init": "", "batch_size": 3}}
     return ConfigDict(
         {"seed": 0, "data": {"before_target_time": False}, "prompt": prompt, "annotate": annotate}
     )

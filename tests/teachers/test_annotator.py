@@ -10,10 +10,10 @@ from r2rec_jax.prompts.wording import WORDINGS, wording
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.teachers.annotator import annotate
 from r2rec_jax.teachers.journal import Journal
-from r2rec_jax.teachers.question import questions
 from r2rec_jax.teachers.request import Ask, Reply, ask_text
 from r2rec_jax.teachers.template import TemplateTeacher
 from r2rec_jax.teachers.validator import REASONS, Validator, read_trace
+from tests.teachers.asked import questions_of
 
 MOVIES = wording("movies")
 
@@ -22,7 +22,7 @@ GOOD, BAD = "good", "bad"
 
 @pytest.fixture
 def asked(dataset, chat, config):
-    return questions(dataset, chat, config)
+    return questions_of(dataset, chat, config)
 
 
 class Scripted:
@@ -199,25 +199,25 @@ def test_no_trace_at_all_is_an_error_that_names_the_reasons(run, dataset, config
 
 
 def test_a_user_without_chains_has_no_rating_question(dataset, chat, config):
-    with_chains = questions(dataset, chat, config)
+    with_chains = questions_of(dataset, chat, config)
     assert {q.task for q in with_chains} == {"rating", "ranking"}
     for q in with_chains:
         assert (q.chain in q.record.chains) if q.task == "rating" else (q.chain is None)
     config.prompt.chains = 0
-    assert {q.task for q in questions(dataset, chat, config)} == {"ranking"}
+    assert {q.task for q in questions_of(dataset, chat, config)} == {"ranking"}
     config.annotate.tasks = ("poem",)
     with pytest.raises(UserError, match="rating, ranking"):
-        questions(dataset, chat, config)
+        questions_of(dataset, chat, config)
 
 
 def test_a_rating_question_that_fits_no_bucket_is_named(dataset, chat, config):
     config.annotate.tasks = ("rating",)
     config.prompt.update({"wording": "movies", "likes": 0, "chains": 1})
-    text = questions(dataset, chat, config)[0].prompt
+    text = questions_of(dataset, chat, config)[0].prompt
     length = len(chat.prompt(text))
     config.prompt.buckets = (length - 1,)
     with pytest.raises(UserError, match=r"user \d+.* prompt.buckets"):
-        questions(dataset, chat, config)
+        questions_of(dataset, chat, config)
 
 
 @pytest.mark.parametrize("name", WORDINGS)
@@ -225,7 +225,7 @@ def test_a_rating_question_that_fits_no_bucket_is_named(dataset, chat, config):
 def test_the_answer_is_told_once_and_no_plainer_at_a_second_try(dataset, chat, config, name, answer):
     config.prompt.update({"wording": name, "answer": answer})
     words = wording(name)
-    for question in questions(dataset, chat, config)[:10]:
+    for question in questions_of(dataset, chat, config)[:10]:
         first = ask_text(question, dataset.catalog, words, config.prompt)
         assert question.prompt in first
         for reason, said in REASONS.items():
@@ -244,7 +244,7 @@ def test_the_answer_is_told_once_and_no_plainer_at_a_second_try(dataset, chat, c
 
 def test_the_ask_reads_so(dataset, config, chat):
     config.prompt.update({"wording": "movies", "answer": "numbers"})
-    question = next(q for q in questions(dataset, chat, config) if q.task == "rating")
+    question = next(q for q in questions_of(dataset, chat, config) if q.task == "rating")
     text = ask_text(question, dataset.catalog, MOVIES, config.prompt)
     assert text.startswith("You write model solutions from which a student learns to reason. The exercise")
     assert f"<exercise>\n{question.prompt}\n</exercise>\n\nYou alone are told the right answer: " in text
@@ -259,7 +259,7 @@ def test_the_template_teacher_without_reasoning(dataset, chat, config):
     config.prompt.reasoning = False
     words = wording("compact")
     validator = Validator(dataset.catalog, words, chat, config.prompt, 1000)
-    asked = questions(dataset, chat, config)
+    asked = questions_of(dataset, chat, config)
     replies = []
     asks = [Ask(question, "", 1) for question in asked]
     TemplateTeacher(dataset.catalog, words, config.prompt)(

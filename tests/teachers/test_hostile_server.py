@@ -18,11 +18,11 @@ from r2rec_jax.prompts.wording import wording
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.teachers.annotator import annotate
 from r2rec_jax.teachers.journal import Journal
-from r2rec_jax.teachers.question import questions
 from r2rec_jax.teachers.request import Ask
 from r2rec_jax.teachers.server import LARGEST, ServerTeacher
 from r2rec_jax.teachers.template import TemplateTeacher
 from r2rec_jax.teachers.validator import Validator
+from tests.teachers.asked import questions_of
 
 LIMIT_S = 0.6
 
@@ -217,7 +217,7 @@ def test_a_server_of_every_fault_leaves_the_traces_of_a_good_one(
     """Killed, stalled and lied to, run after run, until every question has its trace."""
     monkeypatch.setattr("r2rec_jax.teachers.server.LOST_IN_A_ROW", 4)
     config.annotate.hint = False
-    asked = questions(dataset, chat, config)[:24]
+    asked = questions_of(dataset, chat, config)[:24]
     words = wording(config.prompt.wording)
     template, said = TemplateTeacher(dataset.catalog, words, config.prompt), {}
     asks = [Ask(question, question.prompt, 1) for question in asked]

@@ -3,13 +3,14 @@
 import jax
 import pytest
 
-from r2rec_jax.model.config import LlamaConfig
+from r2rec_jax.model.architecture import LlamaConfig
 from r2rec_jax.model.llama import Llama, init_variables
+from r2rec_jax.rollout.engine import Engine
 from r2rec_jax.rollout.slots import Rollout
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.teachers.local import LocalTeacher
-from r2rec_jax.teachers.question import questions
 from r2rec_jax.teachers.request import Ask
+from tests.teachers.asked import questions_of
 
 
 @pytest.fixture
@@ -24,7 +25,9 @@ def teacher(chat, config):
 
     def teacher(hint=True):
         config.annotate.hint = hint
-        return LocalTeacher(config, chat, model, variables)
+        return LocalTeacher(
+            config.annotate, chat, model, variables, buckets=config.prompt.buckets, seed=config.seed
+        )
 
     return teacher
 
@@ -32,7 +35,7 @@ def teacher(chat, config):
 @pytest.fixture
 def asks(dataset, chat, config):
     config.prompt.buckets = (4096,)
-    return [Ask(question, question.prompt, 1) for question in questions(dataset, chat, config)[:5]]
+    return [Ask(question, question.prompt, 1) for question in questions_of(dataset, chat, config)[:5]]
 
 
 def said(teacher, asks) -> dict:
@@ -70,15 +73,15 @@ def test_with_a_hint_all_is_answer_without_one_the_policy_reasons_first(
         whole = [*chat.encode("One hop.\nTwo hops.\nRating: 4"), chat.end]
     opened = []
 
-    def groups(_, prompts, *, samples, seed):
-        assert (samples, seed) == (1, teacher.config.seed)
+    def groups(_engine, _variables, prompts, *, samples, seed):
+        assert (samples, seed) == (1, teacher.seed)
         opened.extend(row[:n].tolist() for row, n in zip(prompts.tokens, prompts.length, strict=True))
         for b in range(len(prompts.tokens)):
             rollout = Rollout.empty(1, len(whole))
             rollout.tokens[:], rollout.length[:] = whole, len(whole)
             yield b, rollout
 
-    monkeypatch.setattr(teacher.engine, "groups", groups)
+    monkeypatch.setattr(Engine, "__call__", groups)
     replies = said(teacher, asks[:2])
     assert {reply.text for reply in replies.values()} == {"One hop.\nTwo hops.\nRating: 4"}
     closed = [chat.end_think] if hint else []

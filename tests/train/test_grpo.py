@@ -10,16 +10,17 @@ import numpy as np
 import optax
 import pytest
 
+from r2rec_jax.model.architecture import LlamaConfig
 from r2rec_jax.model.completion import CompletionBatch, completion_logprobs
-from r2rec_jax.model.config import LlamaConfig
+from r2rec_jax.model.config import LoRAConfig
 from r2rec_jax.model.llama import Llama, init_variables
-from r2rec_jax.model.lora import LoRAConfig
-from r2rec_jax.train.grpo import GRPOBatch, grpo_step
-from r2rec_jax.train.objective import AGGREGATIONS, GRPOConfig, policy_loss, token_weights
+from r2rec_jax.train.config import AGGREGATIONS, GRPOConfig
+from r2rec_jax.train.grpo import GRPOBatch, grpo_update
+from r2rec_jax.train.objective import policy_loss, token_weights
 from r2rec_jax.train.state import TrainState
 
 MODEL = Llama(LlamaConfig(31, 16, 24, 1, 4, 2, 4, 1e-5, 1000.0, None, 64, False), LoRAConfig(2, 4.0))
-DEFAULT = GRPOConfig(clip_low=0.2, clip_high=0.3, beta=0.04, aggregation="sequence_mean", temperature=1.0)
+DEFAULT = GRPOConfig(clip_low=0.2, clip_high=0.3, beta=0.04, aggregation="sequence_mean")
 B, G, P, R = 2, 3, 5, 6
 LENGTHS = np.array([6, 1, 3, 5, 2, 4])
 MASK = (np.arange(R) < LENGTHS[:, None]).astype(np.float32)
@@ -63,15 +64,15 @@ SGD = optax.sgd(0.1)  # the one optimiser whose step is the gradient
 
 
 @functools.cache
-def compiled(config, parts):
-    return jax.jit(functools.partial(grpo_step, MODEL, SGD, config, parts=parts))
+def compiled(config, temperature, parts):
+    return jax.jit(functools.partial(grpo_update, MODEL, SGD, config, temperature, parts=parts))
 
 
-def take_step(policy, batch, parts=1, **changes):
+def take_step(policy, batch, parts=1, temperature=1.0, **changes):
     base, reference, trainable = policy
     state = TrainState.create(trainable, SGD)
     config = dataclasses.replace(DEFAULT, **changes)
-    return compiled(config, parts)(state, {"base": base, "reference": reference}, batch)
+    return compiled(config, temperature, parts)(state, {"base": base, "reference": reference}, batch)
 
 
 @functools.cache
@@ -159,10 +160,10 @@ def test_the_samplers_gap_is_taken_at_its_temperature(policy):
     hot = logprobs_of(policy, policy[2], batch.completions, 2.0)
     batch = batch.replace(sampler_logprobs=np.asarray(hot))
     _, matching = take_step(policy, batch, beta=0.0, temperature=2.0)
-    assert matching["train/sampler_gap"] == pytest.approx(0, abs=1e-5)
+    assert matching["train/sampler_logprob_gap"] == pytest.approx(0, abs=1e-5)
     _, metrics = take_step(policy, batch)
     gap = np.abs(logprobs_of(policy, policy[2], batch.completions) - hot) * MASK
-    np.testing.assert_allclose(metrics["train/sampler_gap"], gap.sum() / MASK.sum(), rtol=1e-4)
+    np.testing.assert_allclose(metrics["train/sampler_logprob_gap"], gap.sum() / MASK.sum(), rtol=1e-4)
     assert all(value.dtype == jnp.float32 and value.shape == () for value in metrics.values())
 
 
@@ -182,9 +183,9 @@ def test_micro_batches_add_up_to_the_batch(policy, aggregation):
 def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(policy):
     state, metrics = take_step(policy, make_batch(ADVANTAGE * np.nan))
     jax.tree.map(np.testing.assert_array_equal, state.trainable, policy[2])
-    assert metrics["train/skipped"] == 1 and int(state.step) == 0
+    assert metrics["train/skipped_count"] == 1 and int(state.step) == 0
     _, metrics = take_step(policy, make_batch(ADVANTAGE))
-    assert metrics["train/skipped"] == 0
+    assert metrics["train/skipped_count"] == 0
 
 
 def test_the_base_and_the_reference_stay(policy):

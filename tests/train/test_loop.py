@@ -41,7 +41,7 @@ def update(state, batch):
     finite = jnp.isfinite(loss)
     return state.apply_gradients(grads, OPTIMIZER, finite), {
         "train/loss": loss,
-        "train/skipped": 1.0 - finite,
+        "train/skipped_count": 1.0 - finite,
     }
 
 
@@ -97,7 +97,7 @@ def train(config, workdir, at=None, trouble=None, bad=(), quality=None, logs=())
         return found | ({"validation/quality": quality(int(state.step))} if quality else {})
 
     state = loop.run(
-        config,
+        config.train,
         workdir,
         state,
         examples,
@@ -105,6 +105,9 @@ def train(config, workdir, at=None, trouble=None, bad=(), quality=None, logs=())
         phases,
         evaluate,
         logs=(notes, *logs),
+        stage=config.stage,
+        record=config.to_dict(),
+        trace=config.profile.steps,
     )
     return state, advance
 
@@ -270,7 +273,7 @@ def test_a_row_of_skipped_updates_stops_and_leaves_the_batch(tmp_path, log_every
     assert list(batch) == ["values"]
     state = TrainState.create({"w": jnp.zeros(2)}, OPTIMIZER)
     after, metrics = update(state, batch["values"])  # it does it again
-    assert metrics["train/skipped"] == 1 and np.isnan(metrics["train/loss"])
+    assert metrics["train/skipped_count"] == 1 and np.isnan(metrics["train/loss"])
     same(after, state)
     assert [path.name for path in tmp_path.glob("*.npz")] == [path.name]
 
@@ -283,7 +286,7 @@ def test_without_a_checkpoint_the_line_says_so(tmp_path):
 def test_skipped_updates_may_be_endless(tmp_path):
     state, _ = train(make_config(), tmp_path, bad=set(range(3, 100)))
     assert int(state.step) == 2
-    assert sum(row.get("train/skipped", 0) for row in rows(tmp_path)) == STEPS - 2
+    assert sum(row.get("train/skipped_count", 0) for row in rows(tmp_path)) == STEPS - 2
 
 
 def test_an_interruption_does_not_start_the_count_anew(tmp_path):

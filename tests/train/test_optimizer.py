@@ -27,7 +27,7 @@ def make_config(**changes) -> ConfigDict:
 
 
 def make(**changes):
-    return make_optimizer(make_config(**changes), STEPS)
+    return make_optimizer(make_config(**changes).optimizer, STEPS)
 
 
 def rate(step: int) -> float:
@@ -38,13 +38,13 @@ def rate(step: int) -> float:
 
 
 def test_the_schedule_in_closed_form():
-    schedule = learning_rate(make_config(), STEPS)
+    schedule = learning_rate(make_config().optimizer, STEPS)
     np.testing.assert_allclose([schedule(k) for k in range(20)], [rate(k) for k in range(20)], rtol=1e-5)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_the_shortest_runs_have_a_schedule(steps):
-    schedule = learning_rate(make_config(warmup_fraction=0.0), steps)
+    schedule = learning_rate(make_config(warmup_fraction=0.0).optimizer, steps)
     rates = [float(schedule(k)) for k in range(steps)]
     assert all(0 < r <= 0.1 + 1e-7 for r in rates)
 

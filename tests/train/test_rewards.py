@@ -10,22 +10,24 @@ import pytest
 from configs import grpo
 from r2rec_jax.pipeline.prompt_source import Prompt
 from r2rec_jax.prompts.answer_parser import Ranking
-from r2rec_jax.rollout.parsed_completion import Judged
+from r2rec_jax.rollout.parsed_completion import ParsedCompletion
 from r2rec_jax.teachers.facts import FactChecker
-from r2rec_jax.train.rewards import functions, paper, rank_reward, reward, step_reward, supported
+from r2rec_jax.train.rewards import paper, rank_reward, reward, reward_functions, step_reward, supported
 from tests.configs.test_configs import FOLDER
-from tests.configs.test_ranges import parsed
+from tests.configs.test_declared import parsed
 from tests.teachers.test_validator import FILMS, MOVIES, RECORD
 
 REWARD = grpo.get_config().reward
 
 
-def judged(statements: int, truth_rank: int) -> Judged:
-    return Judged(None, "", None, Ranking([], False), 0, truth_rank, statements, False)
+def judged(statements: int, truth_rank: int) -> ParsedCompletion:
+    return ParsedCompletion(None, "", None, Ranking([], False), 0, truth_rank, statements, False)
 
 
 def total(parts: dict[str, float], config, weight: float = 1.0) -> float:
-    said = Judged(Prompt(RECORD, "", np.zeros(0, np.int32), []), "", None, Ranking([], False), 0, 0, 0, False)
+    said = ParsedCompletion(
+        Prompt(RECORD, "", np.zeros(0, np.int32), []), "", None, Ranking([], False), 0, 0, 0, False
+    )
     found, paid = reward([(lambda *_: parts, weight)], said, config)
     assert found == parts
     return paid
@@ -95,10 +97,10 @@ def test_a_function_of_ones_own_has_its_weight_by_flags(monkeypatch):
     file = f"--config={FOLDER}/grpo.py:quickstart"
     for flag, weights in (("()", (1.0, 1.0)), ("(0.5, -2)", (0.5, -2))):
         config = parsed(file, extra, f"--config.reward.extra_weights={flag}")
-        pay = functions(config)
+        pay = reward_functions(config.reward, config.prompt.wording, config.data.folder)
         assert [weight for _, weight in pay] == [1.0, *weights]
         prompt = Prompt(RECORD, "", np.zeros(0, np.int32), [])
-        said = Judged(prompt, "", None, Ranking([], True), 1, 1, 5, False)
+        said = ParsedCompletion(prompt, "", None, Ranking([], True), 1, 1, 5, False)
         parts, paid = reward(pay, said, config.reward)
         assert parts == {"step": 1.0, "rank": 1.0, "brevity": 1.0, "length": 2.0, "calm": 4.0}
         assert paid == pytest.approx(3.0 + 3.0 * weights[0] + 4.0 * weights[1])
@@ -123,8 +125,8 @@ FALSE = ("The viewer gave Heat (1995) [Action] a 1.", "The viewer gave Ran (1985
 def test_facts_are_paid_by_the_share_that_the_prompt_supports(lines, paid):
     facts, prompt = supported(FactChecker(FILMS, MOVIES)), Prompt(RECORD, "", np.zeros(0, np.int32), [])
 
-    def said(valid: bool) -> Judged:
-        return Judged(prompt, "\n".join(lines), None, Ranking([], valid), 0, 0, len(lines), False)
+    def said(valid: bool) -> ParsedCompletion:
+        return ParsedCompletion(prompt, "\n".join(lines), None, Ranking([], valid), 0, 0, len(lines), False)
 
     config = REWARD.copy_and_resolve_references()
     for config.step_needs_valid_answer, valid in ((False, False), (False, True), (True, True)):

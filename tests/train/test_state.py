@@ -97,10 +97,10 @@ def trained(tmp_path):
 
 
 def test_another_adapter_is_told_field_by_field(trained):
-    restore_trainable(trained, zeros(), OPTIMIZER, config=config())
+    restore_trainable(trained, zeros(), OPTIMIZER, sections=config())
     like = {"lora": {"a": jnp.zeros((4, 3)), "b": jnp.zeros(3)}}
     with pytest.raises(UserError) as error:
-        restore_trainable(trained, like, OPTIMIZER, config=config(rank=4, alpha=8.0))
+        restore_trainable(trained, like, OPTIMIZER, sections=config(rank=4, alpha=8.0))
     said = "is of another config: lora.alpha (6.0 there, 8.0 here), lora.rank (3 there, 4 here); use"
     assert said in str(error.value)
 
@@ -111,7 +111,7 @@ def test_an_adapter_of_another_scale_is_not_read_as_if_it_were_ours(trained):
         ({"use_rslora": True}, "true"),
     ):
         with pytest.raises(UserError, match="another scale") as error:
-            restore_trainable(trained, zeros(), OPTIMIZER, config=config(**changes))
+            restore_trainable(trained, zeros(), OPTIMIZER, sections=config(**changes))
         assert told in str(error.value)
 
 

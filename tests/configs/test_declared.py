@@ -1,84 +1,108 @@
-"""Ranges of fields and combinations of them: every default is allowed, everything else is one line."""
+"""Declarations of every config: all fields have one, every default is allowed, anything else is one line."""
 
 import math
+import subprocess
 import sys
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs import combinations, ranges
-from configs.ranges import RANGES, Choice, Each, Number, Row, Text, range_of
+from configs import combinations, declared
+from r2rec_jax.baselines.config import BaselineConfig
 from r2rec_jax.chains.companions import SELECTIONS
 from r2rec_jax.chains.sampler import RECENT
 from r2rec_jax.cli import command
 from r2rec_jax.cli.overrides import flatten
-from r2rec_jax.data.negatives import NEGATIVES
 from r2rec_jax.data.protocol import SPLITS
-from r2rec_jax.model import llama, lora
-from r2rec_jax.model.config import MOST_LAYERS
-from r2rec_jax.prompts.ranking_prompt import ANSWERS
-from r2rec_jax.rank.policy_ranker import MODES
-from r2rec_jax.rollout.weights import WEIGHTS
+from r2rec_jax.model import cache
+from r2rec_jax.model.architecture import MOST_LAYERS
+from r2rec_jax.rollout.decoder_weights import WEIGHTS
 from r2rec_jax.runtime.errors import UserError
-from r2rec_jax.train import objective
+from r2rec_jax.runtime.fields import About, Section
+from r2rec_jax.runtime.ranges import Choice, Each, Number, Row, Text
 from r2rec_jax.train.state import WHICH
-from tests.configs.test_configs import BUILDS, FOLDER, PLAIN, build
+from tests.configs.test_configs import BUILDS, FOLDER, PLAIN, PRESETS, build
 from tests.fuzz.config import fresh_flags
 
+ALL = [*BUILDS, *((name, None) for name in PLAIN)]
 
-@pytest.mark.parametrize(("name", "preset"), [*BUILDS, *((name, None) for name in PLAIN)])
-def test_every_number_of_every_config_has_a_range_that_its_default_keeps(name, preset):
+
+def of(name: str, preset: str | None = None) -> dict[str, About]:
+    return declared.abouts(build(name, preset))
+
+
+@pytest.mark.parametrize(("name", "preset"), ALL)
+def test_every_field_of_every_config_is_declared_and_holds_its_own_range(name, preset):
     config = build(name, preset)
-    fields = flatten(config)
+    fields, abouts = flatten(config), declared.abouts(config)
+    # A mapping of texts by names of the user's.
+    assert {field for field in fields if not field.startswith("trained.")} == abouts.keys()
     for field, value in fields.items():
         members = value if isinstance(value, tuple) else (value,)
         if any(isinstance(one, int | float | tuple) and not isinstance(one, bool) for one in members):
-            assert range_of(field), f"{field} = {value} has no range"
-    ranges.check(fields)
+            assert abouts[field].range, f"{field} = {value} has no range"
+    declared.check_ranges(config)
     combinations.check(config)
 
 
-def test_every_range_is_that_of_a_field():
-    found = {field for name, preset in BUILDS for field in flatten(build(name, preset))}
-    found |= {field for name in PLAIN for field in flatten(build(name))}
-    # Sections whose members are named by their users.
-    for key in RANGES:
-        assert any(field == key or field.endswith(f".{key}") for field in found), key
+def sections(kind: type[Section]) -> set[type[Section]]:
+    """A declaration and all within it, their variants included."""
+    found = {kind}
+    for one in (*kind.__subclasses__(), *(about.section for about in kind.abouts().values()), kind.OTHERS):
+        found |= sections(one) if one else set()
+    return found
+
+
+@pytest.mark.parametrize("kind", sorted(sections(declared.Run), key=lambda kind: kind.__name__))
+def test_every_declaration_explains_itself(kind):
+    for name, about in kind.abouts().items():
+        assert about.section or (about.help[0].isupper() or about.help.startswith("int8")), name
+        assert about.section or about.help.endswith("."), name
+        assert "\n" not in about.help
+
+
+def test_every_declared_field_is_that_of_some_config():
+    held = {id(about) for name, preset in ALL for about in of(name, preset).values()}
+    for kind in sections(declared.Run) - {BaselineConfig}:
+        if not kind.__subclasses__():
+            for name, about in kind.abouts().items():
+                assert about.section or name == "trained" or id(about) in held, f"{kind.__name__}.{name}"
 
 
 @pytest.mark.parametrize(
     ("field", "code"),
     [
-        ("lora.targets", lora.LINEAR_LAYERS),
-        ("model.remat", llama.REMAT),
         ("restore", WHICH),
-        ("prompt.answer", ANSWERS),
         ("prompt.chain_selection", (*SELECTIONS, RECENT)),
-        ("systems.sft.mode", MODES),
         ("rollout.weights", WEIGHTS),
-        ("grpo.aggregation", objective.AGGREGATIONS),
-        ("grpo.ratio", objective.RATIOS),
-        ("grpo.kl", objective.KLS),
-        ("data.negatives", NEGATIVES),
+        ("rollout.cache", cache.KINDS),
     ],
 )
 def test_choices_are_those_of_the_code(field, code):
-    allowed = range_of(field)
-    assert set((allowed.of if isinstance(allowed, Each) else allowed).names) == set(code)
+    assert set(of("grpo")[field].range.names) == set(code)
 
 
 def test_other_bounds_are_those_of_the_code():
-    assert range_of("model.architecture.num_hidden_layers").high == MOST_LAYERS
-    assert all(range_of(f"data.sizes.{group}") for group in SPLITS)
+    assert of("pretrain_tiny")["model.architecture.num_hidden_layers"].range.high == MOST_LAYERS
+    assert {f"data.sizes.{group}" for group in SPLITS} <= of("grpo").keys()
 
 
-def test_the_longest_end_counts():
-    assert range_of("sft.train.steps") is RANGES["train.steps"]
-    assert range_of("baselines.ease.l2") is RANGES["ease.l2"]
-    assert range_of("baselines.ngcf.l2") is RANGES["l2"]
-    assert range_of("systems.no chains.prompt.chains") is RANGES["chains"]
-    assert range_of("model.folder") is None
+def test_the_section_decides_what_a_name_may_be():
+    found = of("reproduce", "ml1m_mini")
+    assert found["baselines.ease.l2"].range.above and not found["baselines.ngcf.l2"].range.above
+    assert found["studies.two_chains.chains"] is found["prompt.chains"]
+    assert found["variants.r2rec, no interaction chain.prompt.chains"] is found["prompt.chains"]
+    assert found["grpo.train.batch_size"] is not found["sft.train.batch_size"]
+    assert found["model.folder"].range is None
+
+
+def test_config_files_import_no_jax():
+    """--help and flags wait for them."""
+    modules = ", ".join(f"configs.{name}" for name in (*PRESETS, *PLAIN))
+    code = f"import sys, {modules}; print(sorted({{'jax', 'numpy', 'flax'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=FOLDER.parent, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
 def outside(allowed):
@@ -111,15 +135,15 @@ def outside(allowed):
 
 
 FIELDS = [
-    (f"{FOLDER}/{name}.py" + (f":{preset}" if preset else ""), field)
+    (f"{FOLDER}/{name}.py" + (f":{preset}" if preset else ""), field, about.range)
     for name, preset in (
         ("grpo", "quickstart"),
         ("eval", "compared"),
         ("baselines", None),
         ("pretrain_tiny", None),
     )
-    for field in flatten(build(name, preset))
-    if range_of(field) and " " not in field
+    for field, about in of(name, preset).items()
+    if about.range and " " not in field
 ]
 
 
@@ -136,17 +160,13 @@ def parsed(*arguments: str, **options):
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.sampled_from(FIELDS).flatmap(lambda one: st.tuples(st.just(one), outside(range_of(one[1])))))
+@given(st.sampled_from(FIELDS).flatmap(lambda one: st.tuples(st.just(one), outside(one[2]))))
 def test_a_value_out_of_its_range_is_one_line_with_field_value_and_range(case):
-    (config, field), value = case
+    (config, field, allowed), value = case
     with pytest.raises(UserError) as caught:
         parsed(f"--config={config}", f"--config.{field}={value}")
     line = str(caught.value)
-    assert (
-        "\n" not in line
-        and line.startswith(f"--config.{field}={value!r}: use ")
-        and str(range_of(field)) in line
-    )
+    assert "\n" not in line and line.startswith(f"--config.{field}={value!r}: use ") and str(allowed) in line
 
 
 @pytest.mark.parametrize(

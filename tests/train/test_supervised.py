@@ -8,12 +8,12 @@ import numpy as np
 import optax
 import pytest
 
+from r2rec_jax.model.architecture import LlamaConfig
 from r2rec_jax.model.completion import CompletionBatch
-from r2rec_jax.model.config import LlamaConfig
+from r2rec_jax.model.config import LoRAConfig
 from r2rec_jax.model.llama import Llama, head, init_variables
-from r2rec_jax.model.lora import LoRAConfig
-from r2rec_jax.train.sft import cross_entropy, sft_step
 from r2rec_jax.train.state import TrainState
+from r2rec_jax.train.supervised import cross_entropy, supervised_update
 
 CONFIG = LlamaConfig(31, 16, 24, 2, 4, 2, 4, 1e-5, 1000.0, None, 64, False)
 MODEL = Llama(CONFIG, LoRAConfig(rank=2, alpha=4.0))
@@ -61,7 +61,7 @@ def adapter_run():
     frozen = {"params": variables["params"]}
     before = jax.tree.map(np.array, frozen)
     states, metrics = [TrainState.create({"lora": variables["lora"]}, optimizer)], []
-    step = jax.jit(functools.partial(sft_step, MODEL, optimizer))
+    step = jax.jit(functools.partial(supervised_update, MODEL, optimizer))
     for _ in range(6):
         state, measured = step(states[-1], frozen, make_batch())
         states.append(state)
@@ -95,9 +95,9 @@ def test_only_the_adapter_changes(adapter_run):
 def test_metrics(adapter_run):
     *_, states, metrics = adapter_run
     assert [int(state.step) for state in states] == list(range(7))
-    assert set(metrics[0]) == {"train/loss", "train/tokens", "train/grad_norm", "train/skipped"}
+    assert set(metrics[0]) == {"train/loss", "train/token_count", "train/grad_norm", "train/skipped_count"}
     assert all(value.dtype == jnp.float32 and value.shape == () for value in metrics[0].values())
-    assert metrics[0]["train/tokens"] == make_batch().response_mask.sum()
+    assert metrics[0]["train/token_count"] == make_batch().response_mask.sum()
 
 
 def test_parts_of_unequal_token_counts_add_up_to_the_whole(adapter_run):
@@ -113,7 +113,7 @@ def test_parts_of_unequal_token_counts_add_up_to_the_whole(adapter_run):
     grad = jax.jit(jax.value_and_grad(pair, has_aux=True))
     pieces = jax.device_get([grad(states[0].trainable, part) for part in parts])
     (total, tokens), gradient = jax.tree.map(lambda *leaves: sum(leaves), *pieces)
-    assert tokens == metrics[0]["train/tokens"]
+    assert tokens == metrics[0]["train/token_count"]
     np.testing.assert_allclose(total / tokens, metrics[0]["train/loss"], rtol=1e-5)
     gradient = jax.tree.map(lambda leaf: leaf / tokens, gradient)
     norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(gradient)))
@@ -140,7 +140,7 @@ def test_dropout_is_a_function_of_seed_and_step():
     rng = np.random.default_rng(0)
     lora = jax.tree.map(lambda leaf: rng.normal(0, 0.3, leaf.shape).astype(np.float32), variables["lora"])
     optimizer = optax.sgd(1.0)
-    step = jax.jit(functools.partial(sft_step, model, optimizer))
+    step = jax.jit(functools.partial(supervised_update, model, optimizer))
 
     def run(seed, done):
         state = TrainState.create({"lora": lora}, optimizer).replace(step=jnp.int32(done))

@@ -17,7 +17,7 @@ from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.ranking_prompt import RankingRecord
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
 from r2rec_jax.runtime.errors import UserError
-from r2rec_jax.train.scoring import Scorer, means
+from r2rec_jax.train.reward_runner import RewardRunner, reward_means
 
 ROOT = Path(__file__).parents[2]
 TITLES = ["Amber", "Birch", "Cedar", "Dune"]
@@ -93,7 +93,11 @@ def make(folder, tmp_path, monkeypatch):
     (tmp_path / "own_rewards.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path)
 
-    return lambda *extra, **settings: Scorer(config_of(folder, *extra, **settings), Chat(folder))
+    return lambda *extra, **settings: runner(config_of(folder, *extra, **settings))
+
+
+def runner(config: ConfigDict) -> RewardRunner:
+    return RewardRunner(Chat(config.model.folder), config.prompt, config.reward, config.data.folder)
 
 
 def config_of(folder, *extra, workers=1, timeout_s=20.0, **settings) -> ConfigDict:
@@ -106,8 +110,8 @@ def config_of(folder, *extra, workers=1, timeout_s=20.0, **settings) -> ConfigDi
 
 
 def begin(scorer, reasoning=REASONING, answer="Order: Birch > Amber", prompt=PROMPT):
-    chat = scorer._payer._chat
-    return scorer.begin(prompt, np.array(chat.completion(reasoning, answer), np.int32), False)
+    chat = scorer._scorer._chat
+    return scorer.submit(prompt, np.array(chat.completion(reasoning, answer), np.int32), False)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
@@ -116,8 +120,12 @@ def test_completions_are_paid_in_order_wherever_it_is_done(make, workers):
     with make("brevity", workers=workers) as scorer:
         scored = scorer.collect([begin(scorer, answer=answer) for answer in answers])
     for one, answer, rank in zip(scored, answers, (1, 2, 0, 0), strict=True):
-        assert (one.judged.answer, one.judged.reasoning, one.judged.truth_rank) == (answer, REASONING, rank)
-        assert one.judged.prompt is PROMPT
+        assert (one.completion.answer, one.completion.reasoning, one.completion.truth_rank) == (
+            answer,
+            REASONING,
+            rank,
+        )
+        assert one.completion.prompt is PROMPT
         expected = {"step": 1.0, "rank": 1 / math.log2(1 + rank) if rank else 0.0}
         expected |= {"brevity": len(answer) / 100, "user": 7.0}
         assert one.parts == pytest.approx(expected)
@@ -141,7 +149,7 @@ def test_a_function_has_its_weight_wherever_it_is_done(make, workers):
 def test_what_was_judged_elsewhere_is_paid_as_well(make):
     with make("brevity") as scorer:
         (one,) = scorer.collect([begin(scorer)])
-        assert scorer.pay([one.judged]) == [one]
+        assert scorer.score([one.completion]) == [one]
 
 
 @pytest.mark.parametrize("how", ["hang", "sleep"])
@@ -153,7 +161,7 @@ def test_what_hangs_is_killed_and_replaced(make, how):
         took = time.monotonic() - start
     assert [one.fault for one in scored] == ["", "no result within 0.5 s", ""]
     assert math.isnan(scored[1].reward) and scored[1].parts == {}
-    assert scored[1].judged.reasoning == how  # what the completion says is known all the same
+    assert scored[1].completion.reasoning == how  # what the completion says is known all the same
     assert 0.5 <= took < 30
     before, after = (int(scored[k].parts["pid"]) for k in (0, 2))
     assert before != after
@@ -187,8 +195,8 @@ def test_what_fails_costs_its_completion_only(make, caplog, workers, how):
         scored = scorer.collect([begin(scorer, reasoning) for reasoning in ("a", how, "b", "c")])
     assert [one.fault for one in scored] == ["", fault, "", ""]
     assert [one.parts.get("trouble") for one in scored] == [1, None, 1, 1]
-    found = means(scored)
-    assert found["failed"] == 1 and found["trouble"] == 1
+    found = reward_means(scored)
+    assert found["failed_count"] == 1 and found["trouble"] == 1
     assert found["reward"] == pytest.approx(np.mean([scored[k].reward for k in (0, 2, 3)]))
     assert f"1 of 4 rewards failed, e.g. {fault}" in caplog.text
 
@@ -202,8 +210,8 @@ def test_what_an_exception_says_stays_one_line_of_text(make):
 
 def test_all_may_fail(make):
     with make("trouble", workers=0) as scorer:
-        found = means(scorer.collect([begin(scorer, "raise")] * 2))
-    assert math.isnan(found.pop("reward")) and found == {"failed": 2}
+        found = reward_means(scorer.collect([begin(scorer, "raise")] * 2))
+    assert math.isnan(found.pop("reward")) and found == {"failed_count": 2}
 
 
 def test_workers_are_other_processes_without_devices(make):
@@ -228,12 +236,12 @@ def test_leaving_does_not_wait_for_what_is_left(make):
 
 RUN = """
 import sys, time
-from tests.train.test_scoring import PROMPT, begin, config_of
+from tests.train.test_reward_runner import PROMPT, begin, config_of
 from r2rec_jax.prompts.chat import Chat
-from r2rec_jax.train.scoring import Scorer
+from r2rec_jax.train.reward_runner import RewardRunner
 
 folder = sys.argv[1]
-with Scorer(config_of(folder, "process", "trouble", timeout_s=1.0), Chat(folder)) as scorer:
+with runner(config_of(folder, "process", "trouble", timeout_s=1.0)) as scorer:
     (one,) = scorer.collect([begin(scorer)])
     begin(scorer, sys.argv[2])
     time.sleep(0.3)
@@ -274,6 +282,6 @@ def test_a_function_that_is_not_there_is_named_before_anything_runs(folder, tmp_
     (tmp_path / "own_rewards.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path)
     config = grpo.get_config()
-    config.reward.extra = (name,)
+    config.model.folder, config.reward.extra = str(folder), (name,)
     with pytest.raises(UserError, match=f"reward.extra '{name}'"):
-        Scorer(config, Chat(folder))
+        runner(config)

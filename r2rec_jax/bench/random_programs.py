@@ -7,17 +7,17 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from r2rec_jax.bench.models import LORA, run_config
+from r2rec_jax.model.architecture import LlamaConfig
 from r2rec_jax.model.attention import choose_attention
-from r2rec_jax.model.config import LlamaConfig
 from r2rec_jax.model.llama import Llama, abstract_variables
-from r2rec_jax.train.grpo import grpo_step
-from r2rec_jax.train.objective import GRPOConfig
+from r2rec_jax.runtime.mesh import make_mesh, replicated
+from r2rec_jax.train import grpo, supervised
+from r2rec_jax.train.config import GRPOConfig
 from r2rec_jax.train.optimizer import make_optimizer
-from r2rec_jax.train.sft import sft_step
 from r2rec_jax.train.state import TrainState
 
 NEVER = -1  # an end token that is never drawn
-SETTINGS = GRPOConfig(clip_low=0.2, clip_high=0.2, beta=0.04, aggregation="sequence_mean", temperature=1.0)
+SETTINGS = GRPOConfig()  # clips at 0.2, KL of weight 0.04, mean of sequences
 
 
 class Programs:
@@ -30,7 +30,7 @@ class Programs:
         self.attention = choose_attention("auto", config.head_dim, jnp.dtype(dtype))
         self.model = Llama(config, LORA, jnp.dtype(dtype), remat, attention=self.attention)
         base, adapter = random_variables(self.model, "params"), random_variables(self.model, "lora")
-        optimizer = make_optimizer(run_config(Path()), 1)
+        optimizer = make_optimizer(run_config(Path()).optimizer, 1)
         reference = jax.tree.map(lambda x: x.copy(), adapter)
         self.state = TrainState.create({"lora": adapter}, optimizer)
         self.frozen = {
@@ -38,13 +38,14 @@ class Programs:
             "grpo": {"base": {"params": base}, "reference": {"lora": reference}},
         }
 
-        def sft(state, frozen, batch):
-            return sft_step(self.model, optimizer, state, frozen, batch)
-
-        def grpo(state, frozen, batch):
-            return grpo_step(self.model, optimizer, SETTINGS, state, frozen, batch)
-
-        self.steps = {"sft": jax.jit(sft, donate_argnums=0), "grpo": jax.jit(grpo, donate_argnums=0)}
+        mesh = make_mesh(data=1)
+        self.state, self.frozen = jax.device_put((self.state, self.frozen), replicated(mesh))
+        self.steps = {
+            "sft": supervised.compile_update(self.model, optimizer, self.state, self.frozen["sft"], mesh),
+            "grpo": grpo.compile_update(
+                self.model, optimizer, SETTINGS, 1.0, self.state, self.frozen["grpo"], mesh
+            ),
+        }
 
     @property
     def variables(self) -> dict:

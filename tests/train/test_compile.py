@@ -9,17 +9,17 @@ import numpy as np
 import optax
 import pytest
 
+from r2rec_jax.model.architecture import LlamaConfig
 from r2rec_jax.model.completion import CompletionBatch
-from r2rec_jax.model.config import LlamaConfig
+from r2rec_jax.model.config import LoRAConfig
 from r2rec_jax.model.llama import Llama, abstract_variables, init_variables
-from r2rec_jax.model.lora import LoRAConfig
 from r2rec_jax.performance.hlo_collectives import collectives
 from r2rec_jax.runtime.mesh import make_mesh, shardings, to_devices
-from r2rec_jax.train.grpo import GRPOBatch, grpo_step
-from r2rec_jax.train.jit import jit_step, place_state
-from r2rec_jax.train.objective import GRPOConfig
-from r2rec_jax.train.sft import sft_step
+from r2rec_jax.train.compile import jit_step, place_state
+from r2rec_jax.train.config import GRPOConfig
+from r2rec_jax.train.grpo import GRPOBatch, grpo_update
 from r2rec_jax.train.state import TrainState
+from r2rec_jax.train.supervised import supervised_update
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,7 +39,7 @@ LAYERS, D, F, HA, KA, V, RANK = 3, 40, 48, 32, 16, 64, 2
 CONFIG = LlamaConfig(V, D, F, LAYERS, 8, 4, 4, 1e-5, 1000.0, None, 64, False)
 MODEL = Llama(CONFIG, LoRAConfig(RANK, 4.0), remat="block")
 B, G, P, R = 8, 2, 7, 5
-SETTINGS = GRPOConfig(0.2, 0.2, 0.1, "token_mean", 0.9)
+SETTINGS = GRPOConfig(beta=0.1, aggregation="token_mean")
 # So the state's change is the gradient.
 OPTIMIZER = optax.sgd(1.0)
 
@@ -75,13 +75,13 @@ def make_step(stage: str, mesh):
     if stage == "sft":
 
         def step(state, frozen, batch):
-            return sft_step(MODEL, OPTIMIZER, state, frozen, batch)
+            return supervised_update(MODEL, OPTIMIZER, state, frozen, batch)
     else:
         reference = jax.tree.map(lambda x: 0.5 * x, state.trainable)
         frozen = {"base": frozen, "reference": reference}
 
         def step(state, frozen, batch):
-            return grpo_step(MODEL, OPTIMIZER, SETTINGS, state, frozen, batch)
+            return grpo_update(MODEL, OPTIMIZER, SETTINGS, 0.9, state, frozen, batch)
 
     return jit_step(step, state, frozen, mesh), state, frozen, to_devices(make_batch(stage), mesh)
 
@@ -105,7 +105,7 @@ def test_a_fresh_state_that_is_placed_compiles_once():
 
     def step(state, frozen, batch):
         traced.append(batch)
-        return sft_step(MODEL, OPTIMIZER, state, frozen, batch)
+        return supervised_update(MODEL, OPTIMIZER, state, frozen, batch)
 
     compiled = jit_step(step, state, frozen, mesh)
     for _ in range(2):

@@ -7,7 +7,7 @@ import pytest
 
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import make_mesh
-from r2rec_jax.train.accumulate import check_parts, mapped, summed
+from r2rec_jax.train.micro_batches import check_parts, mapped, summed
 
 B, G = 12, 3
 BATCH = {

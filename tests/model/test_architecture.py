@@ -8,7 +8,7 @@ import re
 import pytest
 import transformers
 
-from r2rec_jax.model.config import LlamaConfig, RopeScaling, load_config, parse_config, to_hf
+from r2rec_jax.model.architecture import LlamaConfig, RopeScaling, load_config, parse_config, to_hf
 from r2rec_jax.runtime.errors import UserError
 
 # The fields of DeepSeek-R1-Distill-Llama-8B that matter.

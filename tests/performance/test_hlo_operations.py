@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from r2rec_jax.performance.hlo import operations, summary
+from r2rec_jax.performance.hlo_operations import operations, summary
 
 # What XLA writes for a GPU: a product as a library call with its workspace, a fusion that reads a slice and
 # another that updates in place, attention by cuDNN.
