@@ -108,7 +108,7 @@ def test_every_suite_is_a_function_and_no_module_is_left_out():
     ]
     assert all([*inspect.signature(one).parameters] == ["peers", "quick"] for one in functions)
     files = {path.stem for path in (ROOT / "r2rec_jax" / "bench").glob("*.py")}
-    helpers = {"__init__", "device", "models", "programs", "result", "table"}
+    helpers = {"__init__", "device", "models", "random_programs", "result", "table"}
     assert files - helpers == {module for module, _ in bench.SUITES.values()}
 
 
