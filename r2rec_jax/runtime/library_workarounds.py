@@ -12,8 +12,8 @@ jax 0.11.2, with its XLA
 - model/lora.py `Linear`: on CPU the gradient of a 3-D LoRA product takes a slow path, so rows are flat.
 - model/cache.py `write`: a KV cache that is read before it is written is copied whole, every token.
 - runtime/mesh.py `by_rows`: a loop over chunks of split rows runs over all devices' chunks on each device.
-- train/compile.py `place_state`: from a device's array, with one device a process, `device_put` makes arrays that
-  cannot be saved, so they go by the host.
+- train/compile.py `place_state`: from a device's array, with one device a process, `device_put` makes arrays
+  that cannot be saved, so they go by the host.
 - runtime/distributed.py `Vote`: JAX's notice of preemption takes SIGTERM alone, and keeps it from others.
 - cli/signals.py `was_asked`: a KeyboardInterrupt within tracing comes out as another error.
 
