@@ -4,24 +4,27 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from r2rec_jax.baselines import ease, item_knn, popularity, random_order, trainer
+from r2rec_jax.baselines.config import BaselineConfig
 from r2rec_jax.baselines.edges import seen_rows
 from r2rec_jax.baselines.next_item import NextItem
 from r2rec_jax.baselines.propagation import Propagation
 from r2rec_jax.baselines.sequences import users_with_two
 from r2rec_jax.data.prepared import Dataset
+from r2rec_jax.runtime.config import MeshConfig
 from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.fields import values
 
 CLOSED_FORM = ("random_order", "popularity", "item_knn", "ease")
 SEQUENTIAL, GRAPH = ("sasrec", "gru4rec", "caser"), ("graphsage", "ngcf", "lightgcn")
 NEURAL = (*SEQUENTIAL, *GRAPH)
+WHOLE_MESH = MeshConfig()
 
 
-def check(dataset: Dataset, name: str, config: ConfigDict) -> None:
+def check(dataset: Dataset, name: str, config: BaselineConfig) -> None:
     """Raises UserError for a system, by its name and section, that could not be fitted to these data."""
-    module = config.get("module", "")
+    module = values(config).get("module", "")
     if module not in (*CLOSED_FORM, *NEURAL):
         raise UserError(f"{name}.module={module!r}: use one of {', '.join((*CLOSED_FORM, *NEURAL))}")
     if module == "ease":
@@ -34,13 +37,23 @@ def check(dataset: Dataset, name: str, config: ConfigDict) -> None:
         seen_rows(dataset, liked=config.liked)
 
 
-def score(dataset: Dataset, users: np.ndarray, config: ConfigDict, workdir: Path) -> np.ndarray:
+def score(
+    dataset: Dataset,
+    users: np.ndarray,
+    config: BaselineConfig,
+    workdir: Path,
+    *,
+    seed: int = 0,
+    mesh: MeshConfig = WHOLE_MESH,
+    trace: str = "",
+) -> np.ndarray:
     """Fits one system and scores the candidates of `users`.
 
     Args:
         users: int[n], users of any split.
         config: the system's section: `module` names what it is, the rest are its settings.
         workdir: a neural system is trained there, going on from what is there; it leaves ITEMS there.
+        seed, mesh, trace: of that training; trace as `profile.steps`.
 
     Returns:
         float64[n, C], higher is better.
@@ -55,14 +68,16 @@ def score(dataset: Dataset, users: np.ndarray, config: ConfigDict, workdir: Path
         case "ease":
             return _closed_form(ease.fit_score, dataset, users, config)
         case "sasrec" | "gru4rec" | "caser":
-            return trainer.fit_score(NextItem(dataset, config, config.seed), dataset, users, config, workdir)
+            system = NextItem(dataset, config, seed)
         case "graphsage" | "ngcf" | "lightgcn":
-            return trainer.fit_score(
-                Propagation(dataset, config, config.seed), dataset, users, config, workdir
-            )
-    raise UserError(f"baselines: module {config.module!r} is unknown; configs/baselines.py has them all")
+            system = Propagation(dataset, config, seed)
+        case unknown:
+            raise UserError(f"baselines: module {unknown!r} is unknown; configs/baselines.py has them all")
+    return trainer.fit_score(system, dataset, users, config, workdir, seed=seed, mesh=mesh, trace=trace)
 
 
-def _closed_form(fit_score: Callable, dataset: Dataset, users: np.ndarray, config: ConfigDict) -> np.ndarray:
-    settings = {name: value for name, value in config.items() if name != "module"}
+def _closed_form(
+    fit_score: Callable, dataset: Dataset, users: np.ndarray, config: BaselineConfig
+) -> np.ndarray:
+    settings = {name: value for name, value in values(config).items() if name != "module"}
     return fit_score(dataset, users, **settings)

@@ -8,12 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from ml_collections import ConfigDict
 
+from r2rec_jax.baselines.config import NeuralConfig
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.metrics.ranking_metrics import ranks_from_scores, summarise
 from r2rec_jax.pipeline.batches import Batches
+from r2rec_jax.runtime.config import MeshConfig
 from r2rec_jax.runtime.errors import UserError
+from r2rec_jax.runtime.fields import to_config_dict, values
 from r2rec_jax.runtime.mesh import make_mesh, to_devices
 from r2rec_jax.runtime.paths import write_atomic
 from r2rec_jax.runtime.profiler import Phases
@@ -25,7 +27,17 @@ from r2rec_jax.train.state import TrainState, restore_trainable
 ITEMS = "items.npy"  # float32[n_items, D], the trained item embeddings
 
 
-def fit_score(system, dataset: Dataset, users: np.ndarray, config: ConfigDict, workdir: Path) -> np.ndarray:
+def fit_score(
+    system,
+    dataset: Dataset,
+    users: np.ndarray,
+    config: NeuralConfig,
+    workdir: Path,
+    *,
+    seed: int,
+    mesh: MeshConfig,
+    trace: str = "",
+) -> np.ndarray:
     """Trains `system` (a NextItem or a Propagation) in `workdir` and scores the candidates of `users`.
 
     Every `config.train.evaluate_every` steps the users of the split who are not in group "evaluation" are
@@ -33,7 +45,8 @@ def fit_score(system, dataset: Dataset, users: np.ndarray, config: ConfigDict, w
     earlier run has left. Writes ITEMS.
 
     Args:
-        config: a system's section of configs/baselines.py.
+        config: the system's section. seed: of its parameters and dropout. trace: the steps to trace, see
+            `profile.steps`.
 
     Returns:
         float64[len(users), C].
@@ -41,7 +54,8 @@ def fit_score(system, dataset: Dataset, users: np.ndarray, config: ConfigDict, w
     Raises:
         UserError: the split has no users but those evaluated.
     """
-    params = _fit(system, dataset, held_out(dataset), config, workdir)
+    fit = _fit(system, dataset, held_out(dataset), config, workdir, seed, mesh, trace)
+    params = fit["params"]
     table = io.BytesIO()
     np.save(table, np.asarray(params["item_embedding"], np.float32), allow_pickle=False)
     write_atomic(workdir / ITEMS, table.getvalue())
@@ -57,17 +71,26 @@ def held_out(dataset: Dataset) -> np.ndarray:
     return users
 
 
-def _fit(system, dataset: Dataset, users: np.ndarray, config: ConfigDict, workdir: Path) -> dict:
-    """The parameters of the step that ranks `users` best."""
+def _fit(
+    system,
+    dataset: Dataset,
+    users: np.ndarray,
+    config: NeuralConfig,
+    workdir: Path,
+    seed: int,
+    axes: MeshConfig,
+    trace: str,
+) -> dict:
+    """The trainable tree of the step that ranks `users` best."""
     candidates, truth = dataset.split.candidates[users], dataset.split.truth[users]
-    mesh = make_mesh(**config.mesh)
+    mesh = make_mesh(**values(axes))
     optimizer = make_optimizer(config.optimizer, config.train.steps)
-    params = jax.jit(system.init)(jax.random.key(config.seed))
+    params = jax.jit(system.init)(jax.random.key(seed))
     state = place_state(TrainState.create({"params": params}, optimizer), mesh)
     frozen = place_state(system.frozen, mesh)
 
     def update(state, frozen, batch):
-        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
 
         def loss(trainable):
             return system.loss(trainable["params"], frozen, batch, key)
@@ -99,8 +122,8 @@ def _fit(system, dataset: Dataset, users: np.ndarray, config: ConfigDict, workdi
         advance,
         phases,
         evaluate,
-        stage=config.stage,
-        record=config.to_dict(),
-        trace=config.profile.steps,
+        stage=workdir.name,
+        record=to_config_dict(config).to_dict(),
+        trace=trace,
     )
-    return restore_trainable(workdir, state.trainable, optimizer, "best")["params"]
+    return restore_trainable(workdir, state.trainable, optimizer, "best")

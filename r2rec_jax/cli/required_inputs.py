@@ -153,11 +153,10 @@ def _made_from(command: str, config: ConfigDict) -> dict[str, object]:
     }
 
 
-def check_items(config: ConfigDict, dataset: Dataset) -> None:
-    """Raises UserError when `model.item_table` is that of another data set."""
-    items, rows = dataset.interactions.n_items, len(read_items(config.model.item_table))
+def check_items(item_table: str, dataset: Dataset, folder: str) -> None:
+    """Raises UserError when the table is that of another data set than the one in `folder`."""
+    items, rows = dataset.interactions.n_items, len(read_items(item_table))
     if rows != items:
         raise UserError(
-            f"model.item_table {config.model.item_table} has {rows} items and the data {items}: train a "
-            f"SASRec on {config.data.folder}"
+            f"model.item_table {item_table} has {rows} items and the data {items}: train a SASRec on {folder}"
         )

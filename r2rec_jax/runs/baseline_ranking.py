@@ -9,6 +9,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from r2rec_jax.baselines import suite
+from r2rec_jax.baselines.config import BaselineConfig
 from r2rec_jax.cli.required_inputs import require
 from r2rec_jax.data import prepared
 from r2rec_jax.data.prepared import Dataset
@@ -43,7 +44,8 @@ def rank(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, dict]:
     lines, results, ranks = UserLines(workdir, dataset), {}, {}
     for name in config.systems:
         if any((name, 0, int(user)) not in lines for user in users):
-            _rank(dataset, users, section(config, name), workdir / name, lines)
+            how = {"seed": config.seed, "mesh": config.mesh, "trace": config.profile.steps}
+            _rank(dataset, users, config[name], workdir / name, lines, **how)
         ranks[name] = lines.ranks(name, users)
         wall_s = sum(line["wall_s"] for line in lines.of(name, 0, users))
         results[name] = measure(dataset, users, ranks[name], config.seed) | {"wall_s": round(wall_s, 1)}
@@ -56,23 +58,17 @@ def rank(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, dict]:
     return results
 
 
-def _rank(dataset: Dataset, users: np.ndarray, config: ConfigDict, folder: Path, lines: UserLines) -> None:
-    """Adds the lines of one system; each has its share of the seconds that this took."""
+def _rank(
+    dataset: Dataset, users: np.ndarray, config: BaselineConfig, folder: Path, lines: UserLines, **how
+) -> None:
+    """Adds the lines of one system; each has its share of the seconds that this took.
+
+    how: see `suite.score`.
+    """
     start = time.monotonic()
-    scores = suite.score(dataset, users, config, folder)
+    scores = suite.score(dataset, users, config, folder, **how)
     ranks = ranks_from_scores(scores, dataset.split.candidates[users], dataset.split.truth[users])
     wall_s = (time.monotonic() - start) / len(users)
     for user, rank in zip(users, ranks, strict=True):
         if (folder.name, 0, int(user)) not in lines:
             lines.append(folder.name, 0, user, rank, wall_s=wall_s)
-
-
-def section(config: ConfigDict, name: str) -> ConfigDict:
-    """The system's section; a neural one with what the training loop asks of a config."""
-    section = config[name].copy_and_resolve_references()
-    if "train" in section:
-        with section.unlocked():
-            section.update(
-                {"stage": name, "seed": config.seed, "mesh": config.mesh, "profile": config.profile}
-            )
-    return section

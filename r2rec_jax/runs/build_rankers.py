@@ -97,7 +97,7 @@ def make_policies(
 
     @functools.cache
     def hybrid() -> Policy:
-        check_items(config, dataset)
+        check_items(config.model.item_table, dataset, config.data.folder)
         return with_items(plain(), config.model.item_table, mesh, config.seed)
 
     def adapted(name: str) -> tuple[Llama, dict]:

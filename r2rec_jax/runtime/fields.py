@@ -117,9 +117,13 @@ class Section:
         return read(cls, config, where)
 
 
-def to_config_dict(section: Section) -> ConfigDict:
-    """The section as a config holds it. A section that is None is left out; another None is a placeholder of
-    the field's type."""
+def to_config_dict(section: Section | ConfigDict) -> ConfigDict:
+    """The section as a config holds it; a ConfigDict is returned as it is.
+
+    A section that is None is left out; another None is a placeholder of the field's type.
+    """
+    if isinstance(section, ConfigDict):
+        return section
     config = ConfigDict()
     for declared in dataclasses.fields(section):
         about, value = declared.metadata["about"], getattr(section, declared.name)

@@ -45,9 +45,8 @@ def run(
     Metrics are read one step late, so that the host does not wait for the device. On SIGINT and SIGTERM the
     loop finishes the step, writes a checkpoint and raises KeyboardInterrupt; the same command resumes there,
     or at the checkpoint before if that one is damaged. In a distributed run a signal to one process stops
-    all, a step later. SIGUSR1 traces the next steps into `workdir`/trace-STEP. The checkpoint of the best evaluation
-    (`c.best_metric`) is kept, and `c.patience` evaluations without a better one end
-    the run.
+    all, a step later. SIGUSR1 traces the next steps into `workdir`/trace-STEP. The checkpoint of the best
+    evaluation (`c.best_metric`) is kept, and `c.patience` evaluations without a better one end the run.
 
     Args:
       c: the `train` section. stage: its name in the progress bar. record: the whole config, kept in every
@@ -79,30 +78,6 @@ def run(
             batches.start_prefetch()
         for log in (writer, *logs):
             log.truncate_after(-1 if done is None else done)
-        # Of the step before: (step, metrics, the update's batch, when it began, when it ended if it has).
-        late, ended = None, 0.0
-
-        def read(every: bool = False) -> None:
-            """Reads the metrics of the step before; writes them if `every` or at multiples of `log_every`."""
-            nonlocal late, ended
-            if late is None:
-                return
-            (step, metrics, batch, began, end), late = late, None
-            metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
-            # On the device a step begins when the one before has ended.
-            began, ended = max(began, ended), end or time.perf_counter()
-            metrics["time/step_s"] = ended - began
-            if "train/token_count" in metrics:
-                metrics["train/tokens_per_s"] = metrics["train/token_count"] / metrics["time/step_s"]
-            if "train/seconds_at_peak" in metrics:
-                metrics["train/mfu"] = metrics.pop("train/seconds_at_peak") / metrics["time/step_s"]
-            metrics |= peak_memory()
-            if every or step % c.log_every == 0:
-                writer.write(step, metrics)
-                _show(progress, metrics)
-            stopping.update(metrics)
-            if stopping.broken:
-                _give_up(workdir, checkpoints, step, batch, c.stop_after_skipped)
 
         def evaluate_and_write(step: int) -> bool:
             """Evaluates and writes the metrics; returns True when they are the best so far."""
@@ -127,6 +102,13 @@ def run(
             mininterval=1.0,
             disable=not is_first(),
         ) as progress:
+            late = _LateMetrics(c, writer, stopping, progress)
+
+            def read(every: bool = False) -> None:
+                late.read(every)
+                if stopping.broken:
+                    _give_up(workdir, checkpoints, late, c.stop_after_skipped)
+
             for step in range(first, last + 1):
                 tracing(step, state)
                 began = time.perf_counter()
@@ -136,7 +118,7 @@ def run(
                     state, metrics, batch = advance(state, batch, step)
                 end = time.perf_counter() if ready(metrics) else None
                 read()
-                late = step, metrics | phases.drain(), batch, began, end
+                late.put(step, metrics | phases.drain(), batch, began, end)
                 progress.update()
                 planned = step % c.checkpoint_every == 0 or step == c.steps
                 if evaluate and (step % c.evaluate_every == 0 or step == c.steps):
@@ -163,12 +145,50 @@ def run(
     return state
 
 
+class _LateMetrics:
+    """The metrics of the newest step, which are read and written when the next step has been dispatched.
+
+    Attributes: `step` and its `batch`, the last that `read` has read.
+    """
+
+    def __init__(self, c: TrainConfig, writer: MetricWriter, stopping: EarlyStopping, progress: tqdm):
+        self._c, self._writer, self._stopping, self._progress = c, writer, stopping, progress
+        self._waiting: tuple | None = None
+        self._ended = 0.0
+        self.step, self.batch = 0, None
+
+    def put(self, step: int, metrics: dict, batch, began: float, end: float | None) -> None:
+        """`began`: when the host began the step. `end`: when the device ended it, None if it has not."""
+        self._waiting = step, metrics, batch, began, end
+
+    def read(self, every: bool = False) -> None:
+        """Waits for the metrics; writes them if `every` or at multiples of `log_every`."""
+        if self._waiting is None:
+            return
+        (self.step, metrics, self.batch, began, end), self._waiting = self._waiting, None
+        metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        # On the device a step begins when the one before has ended.
+        began, self._ended = max(began, self._ended), end or time.perf_counter()
+        metrics["time/step_s"] = self._ended - began
+        if "train/token_count" in metrics:
+            metrics["train/tokens_per_s"] = metrics["train/token_count"] / metrics["time/step_s"]
+        if "train/seconds_at_peak" in metrics:
+            metrics["train/mfu"] = metrics.pop("train/seconds_at_peak") / metrics["time/step_s"]
+        metrics |= peak_memory()
+        if every or self.step % self._c.log_every == 0:
+            self._writer.write(self.step, metrics)
+            _show(self._progress, metrics)
+        self._stopping.update(metrics)
+
+
 def ready(metrics: dict) -> bool:
     """Whether the device has computed them all."""
     return all(value.is_ready() for value in metrics.values() if isinstance(value, jax.Array))
 
 
-def _give_up(workdir: Path, checkpoints: Checkpointer, step: int, batch, skipped: int) -> NoReturn:
+def _give_up(workdir: Path, checkpoints: Checkpointer, late: _LateMetrics, skipped: int) -> NoReturn:
+    """Saves the batch of the last update that was not finite, and raises UserError."""
+    step, batch = late.step, late.batch
     share = f"-{jax.process_index()}" if jax.process_count() > 1 else ""
     path = workdir / f"skipped-{step}{share}.npz"
     save_batch(path, batch)

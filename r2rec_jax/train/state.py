@@ -41,7 +41,7 @@ class TrainState:
     def apply_gradients(
         self, grads: dict, optimizer: optax.GradientTransformation, finite: bool | jax.Array = True
     ) -> "TrainState":
-        """The state after an update; where `finite` is false, the unchanged state, since a NaN would persist."""
+        """The state after an update; the unchanged state where `finite` is false, as a NaN would persist."""
         updates, opt_state = optimizer.update(grads, self.opt_state, self.trainable)
         updated = TrainState(self.step + 1, optax.apply_updates(self.trainable, updates), opt_state)
         return jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, self)

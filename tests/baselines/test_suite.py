@@ -17,7 +17,6 @@ from r2rec_jax.data.movielens import read_ml1m
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.data.protocol import split
 from r2rec_jax.metrics.ranking_metrics import ranks_from_scores, summarise
-from r2rec_jax.runs.baseline_ranking import section
 from r2rec_jax.runtime.errors import UserError
 
 CLOSED_FORM = ("random_order", "popularity", "item_knn", "ease")
@@ -28,7 +27,7 @@ GRAPH = ("graphsage", "ngcf", "lightgcn")
 def small(name: str, steps: int, **fields) -> ConfigDict:
     """The system's section with a small batch, 16 wide."""
     config = get_config()
-    c = section(config, name)
+    c = config[name]
     c.width = 16
     c.train.update({"batch_size": 64, "steps": steps, "evaluate_every": steps // 2, "log_every": 1})
     c.train.update({"checkpoint_every": steps})

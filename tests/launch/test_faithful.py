@@ -12,7 +12,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import data as data_config
-from configs import faithfulness as faithful_config
+from configs import faithful as faithful_config
 from configs.base import system
 from r2rec_jax.prompts.answer_parser import ORDER
 from r2rec_jax.runs import faithfulness, preparation
