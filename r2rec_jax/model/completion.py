@@ -34,7 +34,7 @@ class CompletionBatch:
 def prefill(model: Llama, variables: dict, prompt_BP, prompt_length_B, rngs=None) -> tuple[Prefix, jax.Array]:
     """Keys and values of every prompt token but the last, and that last token, int32 [B].
 
-    The last prompt token opens each completion's own row, where it predicts the first response token.
+    The last prompt token is the first input of each completion's row, where it predicts the first token.
     """
     last_B = jnp.take_along_axis(prompt_BP, prompt_length_B[:, None] - 1, axis=1)[:, 0]
     with jax.named_scope("prefill"):
@@ -52,7 +52,7 @@ def completion_logprobs(
 
     Exact, gradients included: those of the prompt's tokens flow back through its keys and values. Where
     the response's mask is 0 both are 0, and the output head is not computed.
-    `dropout_key` turns the adapters' dropout on; a prompt's group shares what its prompt left out.
+    `dropout_key` turns on the adapters' dropout; a group shares the dropout mask of its prompt.
     """
     N, R = batch.response.shape
     G = N // batch.prompt.shape[0]

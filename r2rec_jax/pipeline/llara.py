@@ -8,7 +8,7 @@ from r2rec_jax.pipeline.prompt_source import RankingPrompts, closed_answer, fit
 from r2rec_jax.prompts.answer_parser import ORDER
 
 
-class HybridExamples:
+class LLaRAExamples:
     """Row k of a run of `rows`: {'prompt', 'response', 'mask'}; the answer names the truth, all of it learnt.
 
     Users come in an order drawn anew each epoch. A prompt tells items by title alone or by title and token;

@@ -60,7 +60,7 @@ def ask(
     )
 
 
-def liking_examples(
+def tallrec_examples(
     dataset: Dataset,
     users: np.ndarray,
     words: Wording,

@@ -5,11 +5,11 @@ from typing import Protocol
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from r2rec_jax.pipeline.batches import pad
 from r2rec_jax.pipeline.prompt_source import Prompt, RankingPrompts
 from r2rec_jax.prompts.chat import Chat
+from r2rec_jax.prompts.config import PromptConfig
 from r2rec_jax.rollout.constrain import Rankings, check_budget, rankings
 from r2rec_jax.rollout.engine import Engine, Prompts
 from r2rec_jax.rollout.parsed_completion import ParsedCompletion, parse_completion
@@ -63,12 +63,12 @@ def complete_and_parse(
     variables: dict,
     prompts: list[Prompt],
     chat: Chat,
-    config: ConfigDict,
+    config: PromptConfig,
     *,
     seed: int,
     samples: int = 1,
 ) -> Iterator[tuple[int, list[ParsedCompletion]]]:
-    """(k, the parsed completions of prompt k), as soon as they end; `config` is the `prompt` section.
+    """(k, the parsed completions of prompt k), as soon as they end.
 
     Raises UserError where the model's log-probabilities are not numbers.
     """
@@ -81,7 +81,7 @@ def complete_and_parse(
 
 
 def allowed_rankings(
-    engine: Engine, prompts: list[Prompt], chat: Chat, config: ConfigDict
+    engine: Engine, prompts: list[Prompt], chat: Chat, config: PromptConfig
 ) -> Rankings | None:
     """The answers that each prompt allows, for an engine whose answers are constrained, else None."""
     if not engine.sampling.constrained:
@@ -91,7 +91,7 @@ def allowed_rankings(
 
 
 def check_numbers(logprobs: np.ndarray, prompt: Prompt) -> None:
-    """Raises UserError for log-probabilities that are not numbers: whoever ranks by them ranks by chance."""
+    """Raises UserError for log-probabilities that are not numbers."""
     if np.isnan(logprobs).any():
         raise UserError(
             f"user {prompt.record.user}: the model's log-probabilities are not numbers, so its weights or "

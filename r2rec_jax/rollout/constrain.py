@@ -1,8 +1,8 @@
-"""Decoding an answer so that it is a valid ranking: names of distinct candidates, the places asked for.
+"""Constrained decoding: an answer is a valid ranking of distinct candidates with the required places.
 
-From the end of the reasoning on, a row may only continue some ranking that is still possible. The rows'
-automata run on the device: an answer is a sequence of segments, each ` name >` of one candidate (the
-first after `Order:`, the last before the end token), spelt in tokens beforehand.
+After the end of the reasoning, a row may only continue a ranking that is still allowed. The rows' automata
+run on the device. An answer is a sequence of segments, each ` name >` of one candidate (the first after
+`Order:`, the last before the end token), whose tokens are computed beforehand.
 """
 
 import itertools
@@ -22,10 +22,10 @@ OPENING, JOINER = f"\n\n{ORDER}", " >"
 
 @flax.struct.dataclass
 class Rankings:
-    """The rankings possible for B prompts, all of the same number of places, and where their rows are.
+    """The rankings that the answers of B prompts may give, all with the same number of places.
 
     segment: int32 [B, 3, C, M], the tokens of each candidate as first, middle and last place.
-    length: int32 [B, 3, C]. budget: int32 [B], the most tokens of an answer, `end_think` included.
+    length: int32 [B, 3, C]. budget: int32 [B], the most tokens that an answer can have, `end_think` included.
     places, end_think: int32 [B]. reasons: bool [B], false where the prompt has closed the reasoning.
     """
 
@@ -39,8 +39,8 @@ class Rankings:
 
 @flax.struct.dataclass
 class Progress:
-    """Where N rows are. place: int32 [N], -1 while reasoning. offset: int32 [N], tokens said of the place's
-    segment. matching: bool [N, C], candidates whose segment begins so. used: bool [N, C]."""
+    """The automata of N rows. place: int32 [N], -1 while reasoning. offset: int32 [N], tokens so far of the
+    place's segment. matching: bool [N, C], candidates whose segment begins with them. used: bool [N, C]."""
 
     place: jax.Array
     offset: jax.Array
@@ -51,7 +51,7 @@ class Progress:
 def rankings(
     chat: Chat, titles: list[list[str]], *, answer: str, places: int, reasoning: bool = True
 ) -> Rankings:
-    """Of prompts whose candidates are called `titles`; `answer` is what names them, "numbers" or "titles"."""
+    """The rankings of prompts whose candidates have these `titles`; `answer` is "numbers" or "titles"."""
     joiner, opening = chat.encode(JOINER), chat.encode(OPENING)
     segments, lengths, budgets = [], [], []
     for shown in titles:
@@ -86,40 +86,40 @@ def spelt(chat: Chat, titles: list[str], answer: str) -> list[list[int]]:
     return [chat.encode(f" {name}") for name in names]
 
 
-def check_budget(possible: Rankings, max_tokens: int) -> None:
-    """Raises UserError when an answer may need more tokens than a response has."""
-    if (longest := int(np.max(possible.budget))) > max_tokens:
+def check_budget(allowed: Rankings, max_tokens: int) -> None:
+    """Raises UserError when an answer may need more tokens than a completion has."""
+    if (longest := int(np.max(allowed.budget))) > max_tokens:
         raise UserError(
             f"an answer may need {longest} tokens and rollout.max_tokens is {max_tokens}: raise it, or ask "
             "for fewer prompt.places"
         )
 
 
-def begin(possible: Rankings, rows: int) -> Progress:
+def begin(allowed: Rankings, rows: int) -> Progress:
     """N = `rows` rows before their first token."""
-    B, _, C, _ = possible.segment.shape
+    B, _, C, _ = allowed.segment.shape
     return Progress(
-        place=jnp.where(jnp.repeat(possible.reasons, rows // B), -1, 0),
+        place=jnp.where(jnp.repeat(allowed.reasons, rows // B), -1, 0),
         offset=jnp.zeros(rows, jnp.int32),
         matching=jnp.ones((rows, C), bool),
         used=jnp.zeros((rows, C), bool),
     )
 
 
-def choices(possible: Rankings, progress: Progress, drawn_N, max_tokens: int):
-    """(token int32 [N, C], open bool [N, C], constrained bool [N]): what rows may say next.
+def choices(allowed: Rankings, progress: Progress, drawn_N, max_tokens: int):
+    """(token int32 [N, C], open bool [N, C], constrained bool [N]): the tokens that may come next.
 
-    Where `constrained`, a row's next token is one of those `open`, each listed once. `drawn_N`: tokens drawn
-    so far, of at most `max_tokens`: a row that must close its reasoning to have room for an answer does.
+    Where `constrained`, a row's next token is one of those `open`, each listed once. `drawn_N`: tokens
+    sampled so far, at most `max_tokens`. A row closes its reasoning when only the room for an answer is left.
     """
-    tokens_NCM, _ = _segments(possible, progress)
+    tokens_NCM, _ = _segments(allowed, progress)
     token_NC = jnp.take_along_axis(tokens_NCM, progress.offset[:, None, None], axis=2)[:, :, 0]
     open_NC = progress.matching & ~progress.used
-    # Of candidates that go on alike, the first speaks for all.
+    # Of candidates that continue with the same token, the first stands for all.
     alike_NCC = (token_NC[:, :, None] == token_NC[:, None, :]) & open_NC[:, None, :]
     open_NC &= jnp.argmax(alike_NCC, axis=2) == jnp.arange(open_NC.shape[1])
-    samples = len(drawn_N) // len(possible.budget)
-    of_rows = jnp.repeat(possible.budget, samples), jnp.repeat(possible.end_think, samples)
+    samples = len(drawn_N) // len(allowed.budget)
+    of_rows = jnp.repeat(allowed.budget, samples), jnp.repeat(allowed.end_think, samples)
     reasoning_N = progress.place < 0
     must_close_N = reasoning_N & (max_tokens - drawn_N <= of_rows[0])
     first_C = jnp.arange(open_NC.shape[1]) == 0
@@ -128,15 +128,15 @@ def choices(possible: Rankings, progress: Progress, drawn_N, max_tokens: int):
     return token_NC, open_NC, (~reasoning_N | must_close_N) & open_NC.any(axis=1)
 
 
-def advance(possible: Rankings, progress: Progress, token_N) -> Progress:
+def advance(allowed: Rankings, progress: Progress, token_N) -> Progress:
     """The rows after these tokens."""
-    tokens_NCM, length_NC = _segments(possible, progress)
+    tokens_NCM, length_NC = _segments(allowed, progress)
     token_NC = jnp.take_along_axis(tokens_NCM, progress.offset[:, None, None], axis=2)[:, :, 0]
     matching_NC = progress.matching & ~progress.used & (token_NC == token_N[:, None])
     complete_NC = matching_NC & (progress.offset[:, None] + 1 == length_NC)
     done_N, reasoning_N = complete_NC.any(axis=1), progress.place < 0
-    samples = len(token_N) // len(possible.end_think)
-    opens_N = reasoning_N & (token_N == jnp.repeat(possible.end_think, samples))
+    samples = len(token_N) // len(allowed.end_think)
+    opens_N = reasoning_N & (token_N == jnp.repeat(allowed.end_think, samples))
     return Progress(
         place=jnp.where(opens_N, 0, progress.place + (done_N & ~reasoning_N)),
         offset=jnp.where(done_N | reasoning_N, 0, progress.offset + 1),
@@ -145,11 +145,11 @@ def advance(possible: Rankings, progress: Progress, token_N) -> Progress:
     )
 
 
-def _segments(possible: Rankings, progress: Progress):
+def _segments(allowed: Rankings, progress: Progress):
     """(tokens [N, C, M], length [N, C]) of the segments of each row's place."""
-    samples = len(progress.place) // len(possible.places)
-    last_N = jnp.repeat(possible.places, samples) - 1
+    samples = len(progress.place) // len(allowed.places)
+    last_N = jnp.repeat(allowed.places, samples) - 1
     middle_N = jnp.where(progress.place >= last_N, 2, 1)
     kind_N = jnp.where(progress.place <= 0, 0, middle_N)
     prompt_N = jnp.arange(len(kind_N)) // samples
-    return possible.segment[prompt_N, kind_N], possible.length[prompt_N, kind_N]
+    return allowed.segment[prompt_N, kind_N], allowed.length[prompt_N, kind_N]

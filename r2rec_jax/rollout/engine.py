@@ -1,5 +1,7 @@
-"""Batched generation: a prompt is prefilled once, its G samples decode from its keys, and when the last of
-them has ended, the next prompt in the queue takes their slot.
+"""Batched generation: a prompt is prefilled once, and its G completions decode over its keys and values.
+
+Each prompt occupies a slot. When the last of its completions has ended, the next prompt in the queue is
+prefilled into the slot.
 """
 
 import functools
@@ -26,23 +28,26 @@ from r2rec_jax.runtime.mesh import to_devices, working_on
 
 @flax.struct.dataclass
 class Prompts:
-    """Of a call. tokens: int32 [B, P], right-padded. length: int32 [B], at least 1. id: int32 [B]; a response
-    is a function of seed, its prompt's id and its index within the group, whatever else is decoded with it.
-    possible: what answers may be; None leaves them free."""
+    """The prompts of a call.
+
+    tokens: int32 [B, P], right-padded. length: int32 [B], at least 1. id: int32 [B]; a completion is a
+    function of the seed, its prompt's id and its index within the group, whatever else decodes with it.
+    allowed: the rankings that answers may give; None leaves them free.
+    """
 
     tokens: jax.Array
     length: jax.Array
     id: jax.Array
-    possible: Rankings | None = None
+    allowed: Rankings | None = None
 
 
 @flax.struct.dataclass
 class State:
-    """What decoding carries from token to token: S slots of G rows each, N = S * G.
+    """The carry of decoding: S slots of G rows each, N = S * G.
 
-    prompt: keys and values of the slots' prompts. own: those of the rows' responses; its length, int32 [N],
-    is also the number of tokens drawn. token: int32 [N], the newest, not yet in the cache. keys: PRNG key of
-    each row. alive: bool [N], rows that go on. possible, progress: see constrain.py.
+    prompt: keys and values of the slots' prompts. own: those of the rows' completions; its length, int32 [N],
+    is also the number of tokens sampled. token: int32 [N], the newest, not yet in the cache. keys: PRNG key
+    of each row. alive: bool [N], rows that have not ended. allowed, progress: see constrain.py.
     """
 
     prompt: Prefix
@@ -50,14 +55,14 @@ class State:
     token: jax.Array
     keys: jax.Array
     alive: jax.Array
-    possible: Rankings | None
+    allowed: Rankings | None
     progress: Progress | None
 
 
 class Engine:
-    """Generates with one model and one way of sampling; every batch shape compiles once.
+    """Samples completions with one model and one `rollout` section; each batch shape compiles once.
 
-    utilisation: of the last call, tokens drawn by those that its rows had time for.
+    utilisation: of the last call, sampled tokens over the token steps that all rows were decoded for.
     """
 
     def __init__(
@@ -70,8 +75,8 @@ class Engine:
         slots: int = 0,
     ):
         """`sampling` is the `rollout` section. `slots` prompts decode at once, 0: all of a call. On a `mesh`
-        they are split over `data` and `fsdp`; the processes of several call the engine alike, and all get
-        every response. `decode_text` is needed for `sampling.stop`."""
+        they are split over `data` and `fsdp`; every process of a distributed run makes the same calls and
+        gets every completion. `decode_text` is needed for `sampling.stop`."""
         self.end_token, self.sampling, self.mesh, self.decode_text = end_token, sampling, mesh, decode_text
         self.slots = slots
         cache.check(sampling.cache)
@@ -98,14 +103,16 @@ class Engine:
     def __call__(
         self, variables: dict, prompts: Prompts, *, samples: int, seed: int
     ) -> Iterator[tuple[int, Rollout]]:
-        """Samples G = `samples` responses to each prompt: yields (index of a prompt, its G rows, on the host)
-        as soon as the last of them has ended; the device goes on with the others meanwhile.
+        """Samples G = `samples` completions of each prompt.
+
+        Yields (index of a prompt, its G rows, on the host) as soon as the last of them has ended, while the
+        device continues with the others.
 
         `variables` are the model's, adapters included when it has them.
         """
         c, B = self.sampling, len(prompts.tokens)
-        if prompts.possible is not None:
-            constrain.check_budget(prompts.possible, c.max_tokens)
+        if prompts.allowed is not None:
+            constrain.check_budget(prompts.allowed, c.max_tokens)
         devices = 1 if self.mesh is None else self.mesh.shape["data"] * self.mesh.shape["fsdp"]
         S = -(-(self.slots or B) // devices) * devices
         # Several at a time: one prompt makes a poor batch, many keep the other slots waiting.
@@ -114,7 +121,7 @@ class Engine:
         weights, key = self._copy(variables), jax.random.key(seed)
 
         def take(count: int):
-            """The next `count` prompts of the queue and their slots; where it ends, slot S, which is none."""
+            """The next `count` prompts of the queue and their slots; past its end slot S, which is none."""
             pairs = slots.fill(count)
             pairs += [(S, 0)] * (count - len(pairs))
             chosen = np.array([prompt for _, prompt in pairs])
@@ -142,41 +149,41 @@ class Engine:
         return tree if self.mesh is None else to_devices(tree, self.mesh)
 
     def _fill_impl(self, weights, prompts: Prompts, slot_W, key, samples: int) -> State:
-        """W slots, their prompts prefilled; where slot_W says W or more, the slot has none and rests."""
+        """Prefills the prompts of W slots; a slot whose entry in slot_W is W or more stays empty."""
         prefix, last_W = prefill(self.decoder, weights, prompts.tokens, prompts.length)
         prompt = cache.of_prompts(prefix, self.sampling.cache)
         W = len(slot_W)
         fold_in = jax.random.fold_in
         of_prompt_W = jax.vmap(fold_in, (None, 0))(key, prompts.id)
         keys_WG = jax.vmap(jax.vmap(fold_in, (None, 0)), (0, None))(of_prompt_W, jnp.arange(samples))
-        possible = prompts.possible
+        allowed = prompts.allowed
         return State(
             prompt=prompt,
             own=cache.empty(prompt, W * samples, self.sampling.max_tokens),
             token=jnp.repeat(last_W, samples),
             keys=keys_WG.reshape(W * samples),
             alive=jnp.repeat(slot_W < W, samples),
-            possible=possible,
-            progress=None if possible is None else constrain.begin(possible, W * samples),
+            allowed=allowed,
+            progress=None if allowed is None else constrain.begin(allowed, W * samples),
         )
 
     def _refill_impl(self, weights, prompts: Prompts, slot_W, key, state: State, samples: int) -> State:
-        """`state` with the prompts in slots slot_W; where there is no such slot, they are dropped."""
+        """Prefills prompts into the slots slot_W of `state`; one whose slot does not exist is dropped."""
         new = self._fill_impl(weights, prompts, jnp.zeros_like(slot_W), key, samples)
 
         def put(old, new):
-            """Into the slots, whether an array has an entry for each slot or for each row."""
+            """Writes into the slots, of an array with one entry a slot or one a row."""
             W = len(slot_W)
             by_slot = old.reshape(-1, len(new) // W, *old.shape[1:])
             placed = by_slot.at[slot_W].set(new.reshape(W, -1, *new.shape[1:]), mode="drop")
             return placed.reshape(old.shape)
 
-        # What rows said before stays in their caches: a length of 0 hides it.
+        # Earlier tokens stay in the caches: a length of 0 hides them.
         own = state.own.replace(length=put(state.own.length, new.own.length))
         return jax.tree.map(put, state.replace(own=None), new.replace(own=None)).replace(own=own)
 
     def _decode_impl(self, weights, state: State):
-        """A chunk of tokens: (state, (tokens, logprobs, forced), [C, N] each)."""
+        """Decodes a chunk of C tokens: (state, (tokens, logprobs, forced), [C, N] each)."""
         projection = head(weights["params"]).astype(self.decoder.dtype)
 
         def one_token(changing, _):
@@ -189,7 +196,7 @@ class Engine:
         return state.replace(**changing), drawn
 
     def _next(self, weights, projection_DV, state: State):
-        """(what changes in the state, (token, logprob, forced), [N] each)."""
+        """Samples one token a row: (changed fields of the state, (token, logprob, forced), [N] each)."""
         c = self.sampling
         samples = len(state.token) // len(state.prompt.length)
         with jax.named_scope("decode"):
@@ -209,22 +216,22 @@ class Engine:
                 min_p=c.min_p,
             )
             forced, progress = jnp.zeros(len(keys), bool), state.progress
-            if state.possible is None:
+            if state.allowed is None:
                 token = draw(logits_NV)
             else:
                 # Reasoning ends in an answer, not in the end token.
                 is_end_V = jnp.arange(logits_NV.shape[1]) == self.end_token
                 token = draw(jnp.where(is_end_V, -jnp.inf, logits_NV))
                 choice_NC, open_NC, constrained = constrain.choices(
-                    state.possible, progress, state.own.length, c.max_tokens
+                    state.allowed, progress, state.own.length, c.max_tokens
                 )
-                # Only the tokens that may be said are looked at: the vocabulary needs no mask.
+                # Only the logits of allowed tokens are read: the vocabulary needs no mask.
                 among_NC = jnp.take_along_axis(logits_NV, jnp.maximum(choice_NC, 0), axis=1)
                 picked = draw(jnp.where(open_NC, among_NC, -jnp.inf))[:, None]
                 token = jnp.where(constrained, jnp.take_along_axis(choice_NC, picked, axis=1)[:, 0], token)
                 forced = constrained & (open_NC.sum(axis=1) == 1)
-                progress = constrain.advance(state.possible, progress, token)
-            said = jnp.where(state.alive, logprob(logits_NV, token, c.temperature), 0.0)
+                progress = constrain.advance(state.allowed, progress, token)
+            token_logprob = jnp.where(state.alive, logprob(logits_NV, token, c.temperature), 0.0)
         own = cache.advance(state.own, layers, state.alive)
         changing = {
             "own": own,
@@ -232,4 +239,4 @@ class Engine:
             "alive": state.alive & (token != self.end_token) & (own.length < c.max_tokens),
             "progress": progress,
         }
-        return changing, (changing["token"], said, forced)
+        return changing, (changing["token"], token_logprob, forced)

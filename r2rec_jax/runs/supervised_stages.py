@@ -17,10 +17,10 @@ from r2rec_jax.model.huggingface import save_params
 from r2rec_jax.model.policy import Policy, load_policy, with_items
 from r2rec_jax.pipeline.batches import batches, check_fit, collate, lengths_of
 from r2rec_jax.pipeline.histories import Histories
-from r2rec_jax.pipeline.llara import HybridExamples
+from r2rec_jax.pipeline.llara import LLaRAExamples
 from r2rec_jax.pipeline.packed_rows import Documents, PretrainRows
 from r2rec_jax.pipeline.prompt_source import RankingPrompts
-from r2rec_jax.pipeline.tallrec import liking_examples
+from r2rec_jax.pipeline.tallrec import tallrec_examples
 from r2rec_jax.pipeline.traces import Traces
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.corpus import Corpus
@@ -141,7 +141,7 @@ def tallrec(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Driv
     dataset = prepared.load(config.data.folder)
     words, c = wording_of(config.prompt.wording, dataset), config.prompt
     users, questions = dataset.split.users["sft"], config.train.questions
-    examples = liking_examples(dataset, users, words, chat, c, questions=questions, seed=config.seed)
+    examples = tallrec_examples(dataset, users, words, chat, c, questions=questions, seed=config.seed)
     check_fit(examples, c.buckets, config.train.response_buckets, "question")
     check_size(config, len(examples), f"questions to the SFT users of {config.data.folder}")
     train_adapter(config, workdir, overwrite, drive, examples)
@@ -156,7 +156,7 @@ def llara(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive)
     users, c = dataset.split.users["sft"], config.train
     prompts = RankingPrompts(dataset, users, chat, config.prompt, config.seed)
     check_size(config, len(users), f"SFT users of {config.data.folder}")
-    examples = HybridExamples(prompts, c.steps * c.batch_size)
+    examples = LLaRAExamples(prompts, c.steps * c.batch_size)
     # Each user once: another time the prompt is another, and shorter or as long; the response is the same.
     once = (examples[k] for k in range(min(len(users), len(examples))))
     check_fit(once, config.prompt.buckets, c.response_buckets, "example")

@@ -1,4 +1,9 @@
-"""One writer at a time: a lock that the kernel keeps for a process, and gives back however that ends."""
+"""One writer at a time: a lock that the kernel keeps for a process, and gives back however that ends.
+
+The library filelock (tried: 4.3.1) locks as well, but does not say who holds a lock, leaves its file behind,
+fails on a file system without locks (ENOLCK) and, where flock is missing, marks by a file instead, which a
+killed process leaves.
+"""
 
 import contextlib
 import errno

@@ -12,7 +12,7 @@ from r2rec_jax.train.state import TrainState
 
 
 def state_shardings(state: TrainState, mesh: Mesh):
-    """Where each leaf lives; what no rule placed (step counters) is replicated."""
+    """The sharding of each leaf; leaves without a rule (step counters) are replicated."""
     everywhere = replicated(mesh)
     return jax.tree.map(
         lambda x: x.sharding if isinstance(x.sharding, type(everywhere)) else everywhere, state
@@ -20,7 +20,7 @@ def state_shardings(state: TrainState, mesh: Mesh):
 
 
 def place_state(state: TrainState, mesh: Mesh) -> TrainState:
-    """The state where a step returns it: a first one that lies elsewhere would compile the step twice."""
+    """The state with the shardings that a step returns; other shardings would compile the step twice."""
     # What lies elsewhere goes by the host: from a device, jax 0.11.2 makes arrays that cannot be saved where
     # each process of several has one device.
     return jax.tree.map(

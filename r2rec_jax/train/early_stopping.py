@@ -1,4 +1,4 @@
-"""What a run counts to know its best step and when to stop."""
+"""The best step so far, and when a run stops before its last step."""
 
 import io
 import math
@@ -6,20 +6,20 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.paths import write_atomic
+from r2rec_jax.train.config import LoopConfig
 
 
-class Watch:
-    """Updates skipped in a row, the best evaluation, and evaluations since; `config` is the `train` section.
+class EarlyStopping:
+    """Counts skipped updates in a row, the best evaluation, and evaluations since then.
 
     Attributes:
       best_step: of the highest `config.best_metric`, the earliest of equals; None before there is one.
     """
 
-    def __init__(self, config: ConfigDict):
+    def __init__(self, config: LoopConfig):
         """Raises UserError for settings that contradict each other."""
         if config.patience and not config.best_metric:
             raise UserError("train.patience needs train.best_metric: name the metric that should improve")
@@ -42,11 +42,11 @@ class Watch:
         self.best_step, self._waited = state["best_step"], state["waited"]
 
     def update(self, metrics: dict[str, float]) -> None:
-        """Takes note of a step's metrics."""
+        """Records a step's metrics."""
         self._skipped = self._skipped + 1 if metrics.get("train/skipped_count") else 0
 
     def evaluation(self, step: int, metrics: dict[str, float]) -> bool:
-        """Takes note of an evaluation; True when it is the best so far.
+        """Records an evaluation; returns True when it is the best so far.
 
         Raises:
           UserError: the evaluation has no such metric.

@@ -1,4 +1,4 @@
-"""The loop that drives any stage: batches in, steps out, metrics one step late, resumable anywhere."""
+"""The training loop of every stage: resumable at any step, metrics read one step late."""
 
 import contextlib
 import signal
@@ -10,7 +10,6 @@ from typing import NoReturn
 import grain
 import jax
 from absl import logging
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from r2rec_jax.runtime.checkpoint import Checkpointer
@@ -18,7 +17,8 @@ from r2rec_jax.runtime.distributed import Vote, is_first
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.metric_writer import MetricWriter, StepLog
 from r2rec_jax.runtime.profiler import Phases, peak_memory, trace_window
-from r2rec_jax.train.early_stopping import Watch, save_batch
+from r2rec_jax.train.config import TrainConfig
+from r2rec_jax.train.early_stopping import EarlyStopping, save_batch
 from r2rec_jax.train.state import CHECKPOINTS, TrainState
 
 # (state, batch, step) -> (state, metrics, what the update was given): a step, or a rollout and its update.
@@ -27,7 +27,7 @@ Drive = Callable[..., TrainState]  # `run`, or what takes its place with the sam
 
 
 def run(
-    c: ConfigDict,
+    c: TrainConfig,
     workdir: Path,
     state: TrainState,
     batches: grain.DatasetIterator,
@@ -40,28 +40,27 @@ def run(
     record: dict,
     trace: str = "",
 ) -> TrainState:
-    """Trains for `c.steps` steps in all, going on from the newest checkpoint in `workdir`.
+    """Trains for `c.steps` steps in all, resuming from the newest checkpoint in `workdir`.
 
-    Metrics are read one step late, so that the device is never waited for. SIGINT and SIGTERM finish
-    the step, write a checkpoint and leave by a KeyboardInterrupt; the same command goes on from there, or
-    from the checkpoint before if that one is damaged. Of several processes one that is told to stops all, a
-    step later. SIGUSR1 traces the next steps into `workdir`/trace-STEP. The checkpoint of the best evaluation
-    (`c.best_metric`) is kept, and `c.patience` evaluations without a better one end
-    the run.
+    Metrics are read one step late, so that the host does not wait for the device. On SIGINT and SIGTERM the
+    loop finishes the step, writes a checkpoint and raises KeyboardInterrupt; the same command resumes there,
+    or at the checkpoint before if that one is damaged. In a distributed run a signal to one process stops
+    all, a step later. SIGUSR1 traces the next steps into `workdir`/trace-STEP. The checkpoint of the best
+    evaluation (`c.best_metric`) is kept, and `c.patience` evaluations without a better one end the run.
 
     Args:
       c: the `train` section. stage: its name in the progress bar. record: the whole config, kept in every
         checkpoint. trace: the steps to trace, see `trace_window`.
-      batches: closed at the end, however that comes.
+      batches: closed when the loop ends or raises.
       evaluate: called before the first step, every `c.evaluate_every` steps and at the end.
-      logs: what `advance` writes besides; like the metrics they lose the steps that will be done again.
+      logs: further files that `advance` writes; on resuming they lose the lines of steps that run again.
 
     Raises:
       UserError: `c.stop_after_skipped` updates in a row were not finite, or a checkpoint cannot be
         read or written.
-      KeyboardInterrupt: told to stop, in the last step too; what there is to save is saved.
+      KeyboardInterrupt: after SIGINT or SIGTERM, with everything saved.
     """
-    writer, watch = MetricWriter(workdir), Watch(c)
+    writer, stopping = MetricWriter(workdir), EarlyStopping(c)
     with (
         Checkpointer(workdir / CHECKPOINTS) as checkpoints,
         contextlib.closing(batches),
@@ -72,52 +71,28 @@ def run(
         if found := checkpoints.resume(state):
             done, state, data = found
             batches.set_state(data["batches"])
-            watch.resume(data["watch"])
-            checkpoints.clear_old(watch.best_step)
+            stopping.resume(data["watch"])
+            checkpoints.clear_old(stopping.best_step)
             logging.info("resuming %s at step %d", workdir, done)
-        if (done or 0) < c.steps and not watch.gave_up:
+        if (done or 0) < c.steps and not stopping.gave_up:
             batches.start_prefetch()
         for log in (writer, *logs):
             log.truncate_after(-1 if done is None else done)
-        # Of the step before: (step, metrics, the update's batch, when it began, when it ended if it has).
-        late, ended = None, 0.0
 
-        def read(every: bool = False) -> None:
-            """Reads what is late and writes it, if `every` or if it is its turn."""
-            nonlocal late, ended
-            if late is None:
-                return
-            (step, metrics, batch, began, end), late = late, None
-            metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
-            # Steps follow each other on the device: one begins when the one before has ended.
-            began, ended = max(began, ended), end or time.perf_counter()
-            metrics["time/step_s"] = ended - began
-            if "train/token_count" in metrics:
-                metrics["train/tokens_per_s"] = metrics["train/token_count"] / metrics["time/step_s"]
-            if "train/seconds_at_peak" in metrics:
-                metrics["train/mfu"] = metrics.pop("train/seconds_at_peak") / metrics["time/step_s"]
-            metrics |= peak_memory()
-            if every or step % c.log_every == 0:
-                writer.write(step, metrics)
-                _show(progress, metrics)
-            watch.update(metrics)
-            if watch.broken:
-                _give_up(workdir, checkpoints, step, batch, c.stop_after_skipped)
-
-        def judge(step: int) -> bool:
-            """Writes an evaluation; True when it is the best so far."""
+        def evaluate_and_write(step: int) -> bool:
+            """Evaluates and writes the metrics; returns True when they are the best so far."""
             values = evaluate(state)
             writer.write(step, values)
-            return watch.evaluation(step, values)
+            return stopping.evaluation(step, values)
 
         def save(step: int) -> None:
-            data = {"batches": batches.get_state(), "config": record, "watch": watch.state()}
-            checkpoints.save(step, state, data, best=watch.best_step)
+            data = {"batches": batches.get_state(), "config": record, "watch": stopping.state()}
+            checkpoints.save(step, state, data, best=stopping.best_step)
 
-        if evaluate and done is None and judge(0):
+        if evaluate and done is None and evaluate_and_write(0):
             save(0)
         first, last, stop = (done or 0) + 1, c.steps, False
-        if watch.gave_up:
+        if stopping.gave_up:
             last = done
         with tqdm(
             total=c.steps,
@@ -127,6 +102,13 @@ def run(
             mininterval=1.0,
             disable=not is_first(),
         ) as progress:
+            late = _LateMetrics(c, writer, stopping, progress)
+
+            def read(every: bool = False) -> None:
+                late.read(every)
+                if stopping.broken:
+                    _give_up(workdir, checkpoints, late, c.stop_after_skipped)
+
             for step in range(first, last + 1):
                 tracing(step, state)
                 began = time.perf_counter()
@@ -136,31 +118,67 @@ def run(
                     state, metrics, batch = advance(state, batch, step)
                 end = time.perf_counter() if ready(metrics) else None
                 read()
-                late = step, metrics | phases.drain(), batch, began, end
+                late.put(step, metrics | phases.drain(), batch, began, end)
                 progress.update()
                 planned = step % c.checkpoint_every == 0 or step == c.steps
                 if evaluate and (step % c.evaluate_every == 0 or step == c.steps):
                     read(every=True)
-                    planned |= judge(step) or watch.gave_up
+                    planned |= evaluate_and_write(step) or stopping.gave_up
                 stop = stopped()
                 if planned or stop:
                     # An interruption adds no line that the uninterrupted run would not have.
                     read(every=planned)
                     save(step)
-                if watch.gave_up:
+                if stopping.gave_up:
                     logging.info(
                         "no better %s since step %d: stopped after step %d",
                         c.best_metric,
-                        watch.best_step,
+                        stopping.best_step,
                         step,
                     )
-                if watch.gave_up or stop:
+                if stopping.gave_up or stop:
                     break
-        if stop or stopped():  # also a finished run: what comes after it is not to begin
+        if stop or stopped():  # also in a finished run: the next stage must not begin
             checkpoints.wait()
             logging.warning("stopped after step %d", checkpoints.latest_step() or 0)
             raise KeyboardInterrupt
     return state
+
+
+class _LateMetrics:
+    """The metrics of the newest step, which are read and written when the next step has been dispatched.
+
+    Attributes: `step` and its `batch`, the last that `read` has read.
+    """
+
+    def __init__(self, c: TrainConfig, writer: MetricWriter, stopping: EarlyStopping, progress: tqdm):
+        self._c, self._writer, self._stopping, self._progress = c, writer, stopping, progress
+        self._waiting: tuple | None = None
+        self._ended = 0.0
+        self.step, self.batch = 0, None
+
+    def put(self, step: int, metrics: dict, batch, began: float, end: float | None) -> None:
+        """`began`: when the host began the step. `end`: when the device ended it, None if it has not."""
+        self._waiting = step, metrics, batch, began, end
+
+    def read(self, every: bool = False) -> None:
+        """Waits for the metrics; writes them if `every` or at multiples of `log_every`."""
+        if self._waiting is None:
+            return
+        (self.step, metrics, self.batch, began, end), self._waiting = self._waiting, None
+        metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        # On the device a step begins when the one before has ended.
+        began, self._ended = max(began, self._ended), end or time.perf_counter()
+        metrics["time/step_s"] = self._ended - began
+        if "train/token_count" in metrics:
+            metrics["train/tokens_per_s"] = metrics["train/token_count"] / metrics["time/step_s"]
+        if "train/seconds_at_peak" in metrics:
+            metrics["train/mfu"] = metrics.pop("train/seconds_at_peak") / metrics["time/step_s"]
+        metrics |= peak_memory()
+        if every or self.step % self._c.log_every == 0:
+            self._writer.write(self.step, metrics)
+            _show(self._progress, metrics)
+        self._stopping.update(metrics)
 
 
 def ready(metrics: dict) -> bool:
@@ -168,7 +186,9 @@ def ready(metrics: dict) -> bool:
     return all(value.is_ready() for value in metrics.values() if isinstance(value, jax.Array))
 
 
-def _give_up(workdir: Path, checkpoints: Checkpointer, step: int, batch, skipped: int) -> NoReturn:
+def _give_up(workdir: Path, checkpoints: Checkpointer, late: _LateMetrics, skipped: int) -> NoReturn:
+    """Saves the batch of the last update that was not finite, and raises UserError."""
+    step, batch = late.step, late.batch
     share = f"-{jax.process_index()}" if jax.process_count() > 1 else ""
     path = workdir / f"skipped-{step}{share}.npz"
     save_batch(path, batch)

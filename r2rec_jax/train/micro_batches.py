@@ -1,4 +1,4 @@
-"""A batch taken in parts, for what does not fit the memory whole."""
+"""Micro-batches: a batch computed in parts, where it does not fit into memory at once."""
 
 from collections.abc import Callable
 

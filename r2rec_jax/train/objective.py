@@ -18,8 +18,8 @@ LOG_RATIO_LIMIT = 20.0  # e^20 is finite in float32 with room for sums
 def group_advantages(reward_BG: np.ndarray, scale_by_std: bool) -> tuple[np.ndarray, float]:
     """(reward - group mean) / group std, float32 [B, G], and the fraction of groups with equal rewards.
 
-    Such a group says nothing about its members: its advantages are 0, not noise over a tiny std. A reward
-    of nan is not known: it is not in the mean, and its advantage is 0.
+    Advantages of a group with equal rewards are 0, not noise over a tiny std. A reward of nan is unknown: it
+    is left out of the mean, and its advantage is 0.
     """
     reward_BG = np.asarray(reward_BG, np.float64)  # squares of large rewards would overflow float32
     known = ~np.isnan(reward_BG)
@@ -36,7 +36,7 @@ def token_weights(mask_NR, aggregation: str):
     """Weights, float32 [N, R], under which the sum over tokens is the loss.
 
     sequence_mean: each completion counts the same (the paper's). token_mean: each token does.
-    dr_grpo: a constant divisor, so that length is neither rewarded nor punished (Liu et al. 2025).
+    dr_grpo: a constant divisor, so that length has no weight of its own (Liu et al. 2025).
     They are those of the whole batch: sums over its parts add up to its loss.
     """
     N, R = mask_NR.shape

@@ -1,10 +1,11 @@
 """AdamW with warm-up, cosine decay and gradient clipping."""
 
 import optax
-from ml_collections import ConfigDict
+
+from r2rec_jax.train.config import OptimizerConfig
 
 
-def learning_rate(c: ConfigDict, steps: int) -> optax.Schedule:
+def learning_rate(c: OptimizerConfig, steps: int) -> optax.Schedule:
     """The rate of update 0, 1, .. of a run of `steps` updates.
 
     It rises linearly over the first `warmup_fraction` of the run, reaches its peak with the last of
@@ -21,7 +22,7 @@ def learning_rate(c: ConfigDict, steps: int) -> optax.Schedule:
     return lambda count: rise_and_fall(count + 1)
 
 
-def make_optimizer(c: ConfigDict, steps: int) -> optax.GradientTransformation:
+def make_optimizer(c: OptimizerConfig, steps: int) -> optax.GradientTransformation:
     """Builds the optimiser of an `optimizer` section for a run of `steps` updates."""
     return optax.chain(
         optax.clip_by_global_norm(c.clip_norm),

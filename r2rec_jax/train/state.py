@@ -1,4 +1,4 @@
-"""What a training step changes, and where it is kept."""
+"""The training state, and reading it from the checkpoints of another run."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,8 +17,8 @@ from r2rec_jax.runtime.errors import UserError
 
 CHECKPOINTS = "checkpoints"  # in a training run's workdir
 WHICH = ("latest", "best")
-SECTIONS = ("model", "lora")  # of a config: what the trained leaves depend on
-SCALE = ("alpha", "use_rslora")  # of `lora`: what no leaf shows
+SECTIONS = ("model", "lora")  # sections of a config that the trained leaves depend on
+SCALE = ("alpha", "use_rslora")  # fields of `lora` that no leaf shows
 
 
 @flax.struct.dataclass
@@ -41,7 +41,7 @@ class TrainState:
     def apply_gradients(
         self, grads: dict, optimizer: optax.GradientTransformation, finite: bool | jax.Array = True
     ) -> "TrainState":
-        """The state after an update; where `finite` is false, the same state: a NaN would stay for ever."""
+        """The state after an update; the unchanged state where `finite` is false, as a NaN would persist."""
         updates, opt_state = optimizer.update(grads, self.opt_state, self.trainable)
         updated = TrainState(self.step + 1, optax.apply_updates(self.trainable, updates), opt_state)
         return jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, self)
@@ -56,7 +56,7 @@ def restore_trainable(
 ) -> dict:
     """The `trainable` of a training run, placed as `like` is.
 
-    `optimizer` only tells what else the checkpoint holds; its settings need not be the run's own. `which`
+    `optimizer` gives the structure of the checkpoint; its settings may differ from the run's. `which`
     is "latest", or "best": that of the run's best evaluation, the latest of a run that had none. `sections`
     are the reader's `model` and `lora`, which have to be those of the run.
 

@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from r2rec_jax.pipeline.llara import HybridExamples
+from r2rec_jax.pipeline.llara import LLaRAExamples
 from r2rec_jax.pipeline.prompt_source import RankingPrompts
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
@@ -29,8 +29,8 @@ def source(dataset, chat, seed=0, **changes) -> RankingPrompts:
 
 
 @pytest.fixture(scope="module")
-def examples(dataset, folder) -> HybridExamples:
-    return HybridExamples(source(dataset, Chat(folder, first_item=FIRST)), ROWS)
+def examples(dataset, folder) -> LLaRAExamples:
+    return LLaRAExamples(source(dataset, Chat(folder, first_item=FIRST)), ROWS)
 
 
 def test_every_title_is_followed_by_its_own_token(dataset, folder, examples):

@@ -7,7 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from r2rec_jax.data.rating_scale import NONE, Scale
-from r2rec_jax.pipeline.tallrec import ask, liking_examples
+from r2rec_jax.pipeline.tallrec import ask, tallrec_examples
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
 from r2rec_jax.prompts.wording import wording
@@ -26,7 +26,7 @@ def chat(tmp_path_factory) -> Chat:
 
 
 def examples(dataset, chat, users, questions=3, seed=0) -> list[dict]:
-    return liking_examples(dataset, users, COMPACT, chat, CONFIG, questions=questions, seed=seed)
+    return tallrec_examples(dataset, users, COMPACT, chat, CONFIG, questions=questions, seed=seed)
 
 
 def test_every_question_agrees_with_the_log_and_shows_only_what_was_before(dataset, chat):

@@ -58,7 +58,7 @@ class Teller:
         self.sampling = RolloutConfig(max_tokens=120, temperature=1.0)
 
     def __call__(self, _, prompts, *, samples, seed):
-        assert prompts.possible is None
+        assert prompts.allowed is None
         self.calls.append((prompts, seed))
         rows = []
         for user in prompts.id:

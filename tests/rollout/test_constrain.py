@@ -43,16 +43,16 @@ def model(chat) -> tuple[Llama, dict]:
     return model, jax.tree.map(lambda x: 4 * x, init_variables(model, 0))
 
 
-def ask(chat, model, how, *, samples, possible, temperature=1.0, tokens=48):
+def ask(chat, model, how, *, samples, allowed, temperature=1.0, tokens=48):
     engine = Engine(
         model[0],
         chat.end,
         RolloutConfig(max_tokens=tokens, temperature=temperature, chunk=8, constrained=True),
     )
     prompt = [*chat.prompt("Which?"), *([] if how.get("reasoning", True) else [chat.end_think])]
-    B = len(possible.budget)
+    B = len(allowed.budget)
     tokens_BP, ids_B = np.tile(np.array(prompt, np.int32), (B, 1)), np.arange(B, dtype=np.int32)
-    prompts = Prompts(tokens_BP, np.full(B, len(prompt), np.int32), ids_B, possible)
+    prompts = Prompts(tokens_BP, np.full(B, len(prompt), np.int32), ids_B, allowed)
     return prompt, Rollout.of_groups(engine(model[1], prompts, samples=samples, seed=0))
 
 
@@ -62,8 +62,8 @@ def ask(chat, model, how, *, samples, possible, temperature=1.0, tokens=48):
 def test_every_answer_is_a_valid_ranking(chat, model, places, answer, reasoning):
     shown = [TITLES, TITLES[::-1]]
     how = {"answer": answer, "places": places, "reasoning": reasoning}
-    possible = rankings(chat, shown, **how)
-    _, rollout = ask(chat, model, how, samples=12, possible=possible, tokens=90)
+    allowed = rankings(chat, shown, **how)
+    _, rollout = ask(chat, model, how, samples=12, allowed=allowed, tokens=90)
     assert not rollout.truncated.any()
     seen = set()
     for row, tokens in enumerate(rollout.tokens.tolist()):
@@ -77,24 +77,24 @@ def test_every_answer_is_a_valid_ranking(chat, model, places, answer, reasoning)
 
 def test_a_reasoning_that_never_ends_is_closed_in_time(chat, model):
     how = {"answer": "numbers", "places": 6}
-    possible = rankings(chat, [TITLES], **how)
-    budget = int(possible.budget[0])
+    allowed = rankings(chat, [TITLES], **how)
+    budget = int(allowed.budget[0])
     assert budget == len(chat.completion("", "Order: 1 > 2 > 3 > 4 > 5 > 6")) - len(chat.encode("\n"))
-    _, rollout = ask(chat, model, how, samples=8, possible=possible, tokens=budget + 5)
+    _, rollout = ask(chat, model, how, samples=8, allowed=allowed, tokens=budget + 5)
     closed = (rollout.tokens == chat.end_think).argmax(axis=1)
     assert closed.max() == 5
     np.testing.assert_array_equal(rollout.forced[np.arange(8), closed], closed == 5)
     with pytest.raises(UserError, match=f"may need {budget} tokens"):
-        ask(chat, model, how, samples=1, possible=possible, tokens=budget - 1)
+        ask(chat, model, how, samples=1, allowed=allowed, tokens=budget - 1)
 
 
 def test_rankings_follow_the_models_probabilities_renormalised(chat, model):
     """Against every path through a hand-made tree of the answers, scored by full forwards."""
     titles, how = TITLES[:3], {"answer": "titles", "places": 2, "reasoning": False}
     draws, temperature = 4000, 3.0
-    possible = rankings(chat, [titles], **how)
+    allowed = rankings(chat, [titles], **how)
     prompt, rollout = ask(
-        chat, model, how, samples=draws, possible=possible, temperature=temperature, tokens=40
+        chat, model, how, samples=draws, allowed=allowed, temperature=temperature, tokens=40
     )
     answers = {
         pair: [

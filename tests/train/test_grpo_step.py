@@ -60,7 +60,7 @@ REWARDS = np.array([3.0, 1 + 2 / np.log2(3), 0.0, 1.0, 1.0, 1.0])
 
 def engine_of(chat, truncated=(0,) * 6):
     def engine(_, prompts, *, samples, seed):
-        assert prompts.possible is None
+        assert prompts.allowed is None
         assert (samples, seed, prompts.id.tolist()) == (3, 17, [5, 9])
         assert prompts.tokens.shape == (2, 16) and prompts.length.tolist() == [4, 11]
         rows = [chat.completion(*answer) for answer in ANSWERS]
