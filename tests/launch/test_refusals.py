@@ -121,7 +121,7 @@ def test_unknown_choices_are_refused(road, tmp_path):
     refused(training.main, config, tmp_path / "run", "'mean'", "sequence_mean")
     config.grpo.aggregation = "token_mean"
     config.rollout.chunk = 0
-    refused(training.main, config, tmp_path / "run", "rollout.chunk=0", "1 or more")
+    refused(training.main, config, tmp_path / "run", "rollout.chunk=0", "a whole number from 1 to")
     config.stage = "dpo"
     refused(training.main, config, tmp_path / "run", "'dpo'", "pretrain, sft, grpo, tallrec, llara")
     config = road.data.copy_and_resolve_references()
