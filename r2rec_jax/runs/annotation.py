@@ -19,7 +19,7 @@ from r2rec_jax.teachers.config import TEACHERS
 from r2rec_jax.teachers.journal import Journal
 from r2rec_jax.teachers.local import LocalTeacher
 from r2rec_jax.teachers.question import questions
-from r2rec_jax.teachers.request import ask_text
+from r2rec_jax.teachers.request import request_text
 from r2rec_jax.teachers.server import ServerTeacher
 from r2rec_jax.teachers.template import TemplateTeacher
 from r2rec_jax.teachers.validator import Validator
@@ -68,7 +68,7 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     def text_of(question, refused):
         if not c.hint or c.teacher == "template":
             return question.prompt
-        return ask_text(question, dataset.catalog, words, config.prompt, refused)
+        return request_text(question, dataset.catalog, words, config.prompt, refused)
 
     counts = annotate(asked, teacher, text_of, validator, journal, c.attempts, **of_server)
     logging.info(
