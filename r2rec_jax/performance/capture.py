@@ -55,7 +55,7 @@ class Program:
 
 @contextlib.contextmanager
 def compilations() -> Iterator[list[tuple[str, float]]]:
-    """Yields a list that gets (function, seconds) for each program that XLA compiles or loads from its cache."""
+    """Yields a list to which each compilation, or load from the cache, appends (function, seconds)."""
     compiled: list[tuple[str, float]] = []
 
     def note(event: str, seconds: float, **about) -> None:

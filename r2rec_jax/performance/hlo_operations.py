@@ -42,7 +42,7 @@ class Operation:
 
 
 def operations(text: str) -> dict[str, Operation]:
-    """The operations that a device runs separately (fusions count as one), by name; `text` is the HLO text."""
+    """The operations that a device runs separately, by name; a fusion is one. `text` is the HLO text."""
     program = HloProgram(text)
     fused = {match for line in text.splitlines() if " fusion(" in line for match in _CALLS.findall(line)}
     result = {}

@@ -83,7 +83,7 @@ def test_nothing_is_paid_for_twice(rank, fake):  # noqa: F811
 
 def test_a_bad_answer_stands_and_a_lost_one_is_asked_again(rank, fake):  # noqa: F811
     fake.script = [said("Order: Big >", reason="length"), said(None), said(SAID, reason="error")]
-    with pytest.raises(UserError, match=r"1 of 4 requests .* brought nothing \(bad_reply\): run the same"):
+    with pytest.raises(UserError, match=r"1 of 4 requests .* got no reply \(bad_reply\): run the same"):
         rank()
     assert len(fake.requests) == 4
     found = rank()
