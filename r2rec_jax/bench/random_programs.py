@@ -24,7 +24,7 @@ class Programs:
     """Jitted SFT and GRPO steps that share one train state.
 
     The base has dtype `dtype`, adapter and optimizer state are float32.
-    steps: "sft" and "grpo", jitted (state, frozen, batch) -> (state, metrics). frozen: their second arguments.
+    steps: "sft", "grpo": jitted (state, frozen, batch) -> (state, metrics). frozen: their second arguments.
     """
 
     def __init__(self, config: LlamaConfig, dtype: str, remat: str):

@@ -3,7 +3,7 @@
 Both sides load the same random float32 base and the same adapter on all seven linear layers. They train on
 one batch without padding, with loss on responses (torch: labels of -100 on prompts). The fastest variant of
 torch, which may be bfloat16, is compared with the faster of our two activation dtypes. Its eager float32
-variant is compared with our float32. Loss and gradient norm of the first step must be equal before the timing.
+variant is compared with our float32. Loss and gradient norm of the first step must agree before timing.
 """
 
 import json
