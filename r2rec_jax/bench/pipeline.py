@@ -118,7 +118,7 @@ def sft_feed(setting: Setting, folder: Path) -> Feed:
     words, c = wording_of(config.prompt.wording, dataset), config.annotate
     teacher = TemplateTeacher(dataset.catalog, words, config.prompt)
     validator = Validator(dataset.catalog, words, chat, config.prompt, c.max_tokens)
-    asked = questions(
+    questions_of_users = questions(
         dataset,
         chat,
         config.prompt,
@@ -126,7 +126,14 @@ def sft_feed(setting: Setting, folder: Path) -> Feed:
         seed=config.seed,
         before_target_time=config.data.before_target_time,
     )
-    annotate(asked, teacher, lambda question, _: question.prompt, validator, Journal(folder), c.attempts)
+    annotate(
+        questions_of_users,
+        teacher,
+        lambda question, _: question.prompt,
+        validator,
+        Journal(folder),
+        c.attempts,
+    )
     traces = Traces(folder / TRACES, chat)
     widths = tuple(config.prompt.buckets), tuple(config.train.response_buckets)
     return Feed(traces, config, lambda rows: collate(rows, *widths), lengths_of(traces.examples))

@@ -161,8 +161,8 @@ def _proposer(log: Interactions, cutoff: np.ndarray, negatives: str) -> Callable
         if not before[-1]:
             return np.empty(0, np.int64)
         number = rng.integers(before[-1], size=n)
-        who = np.searchsorted(before, number, side="right") - 1
-        return log.item[begin[who] + number - before[who]]
+        owner = np.searchsorted(before, number, side="right") - 1
+        return log.item[begin[owner] + number - before[owner]]
 
     if negatives == "popularity":
         return by_popularity

@@ -74,9 +74,9 @@ def _audit_log(dataset: Dataset) -> None:
 def _audit_truths(dataset: Dataset) -> None:
     log, split = dataset.interactions, dataset.split
     begin, end = log.offsets[:-1], log.offsets[1:]
-    cutoff, everybody = split.cutoff, np.arange(log.n_users)
+    cutoff, all_users = split.cutoff, np.arange(log.n_users)
     inside = (begin <= cutoff) & np.where(split.truth >= 0, cutoff < end, cutoff == end)
-    _require(dataset, everybody, inside, "the cutoff lies outside the user's rows")
+    _require(dataset, all_users, inside, "the cutoff lies outside the user's rows")
     held_out = np.flatnonzero(split.truth >= 0)
     at_cutoff = log.item[cutoff[held_out]] == split.truth[held_out]
     _require(dataset, held_out, at_cutoff, "the held-out item is not the item at the cutoff")
@@ -88,13 +88,13 @@ def _audit_truths(dataset: Dataset) -> None:
 def _audit_groups(dataset: Dataset) -> None:
     split = dataset.split
     members = np.concatenate(list(split.users.values()))
-    everybody = np.arange(len(split.truth))
-    times_used = np.bincount(members, minlength=len(everybody))
-    _require(dataset, everybody, times_used <= 1, "the user is in more than one group")
+    all_users = np.arange(len(split.truth))
+    times_used = np.bincount(members, minlength=len(all_users))
+    _require(dataset, all_users, times_used <= 1, "the user is in more than one group")
     _require(dataset, members, split.truth[members] >= 0, "the user has no held-out item")
-    drawn = np.zeros(len(everybody), bool)
+    drawn = np.zeros(len(all_users), bool)
     drawn[compact(split.candidates).users] = True
-    _require(dataset, everybody, drawn == (times_used == 1), "candidates and groups disagree")
+    _require(dataset, all_users, drawn == (times_used == 1), "candidates and groups disagree")
 
 
 def _audit_candidates(dataset: Dataset) -> None:

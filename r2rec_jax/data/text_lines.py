@@ -59,11 +59,11 @@ def distinct(path: Path, ids: list[int]) -> np.ndarray:
     return np.array(ids, np.int64)
 
 
-def positions(path: Path, raw_ids: np.ndarray, known: np.ndarray, what: str, listed_in: str) -> np.ndarray:
-    """Indices of `raw_ids` in `known`: int64[N]. Raises UserError for an id that is not in `known`."""
-    order = np.argsort(known)
-    place = order[np.minimum(np.searchsorted(known, raw_ids, sorter=order), len(known) - 1)]
-    unknown = np.flatnonzero(known[place] != raw_ids)
+def positions(path: Path, raw_ids: np.ndarray, listed: np.ndarray, what: str, listed_in: str) -> np.ndarray:
+    """Indices of `raw_ids` in `listed`: int64[N]. Raises UserError for an id that is not in `listed`."""
+    order = np.argsort(listed)
+    place = order[np.minimum(np.searchsorted(listed, raw_ids, sorter=order), len(listed) - 1)]
+    unknown = np.flatnonzero(listed[place] != raw_ids)
     if len(unknown):
         row = int(unknown[0])
         raise UserError(
