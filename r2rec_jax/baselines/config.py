@@ -1,6 +1,6 @@
-"""Config sections of the baselines, one class a module.
+"""Config sections of the baselines, one class per module.
 
-Defaults are those of the papers for MovieLens-1M where they state them.
+Defaults are the values of the papers for MovieLens-1M, if stated there.
 """
 
 from ml_collections import ConfigDict
@@ -21,7 +21,7 @@ def training(steps: int, **fields) -> TrainConfig:
 
 
 def graph_training(steps: int) -> TrainConfig:
-    """A graph model's step propagates along all edges, so its steps are few and large."""
+    """Few steps with large batches, because each step of a graph model propagates along all edges."""
     return training(steps, batch_size=65_536, log_every=10, evaluate_every=50, checkpoint_every=50)
 
 

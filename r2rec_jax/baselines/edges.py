@@ -1,4 +1,4 @@
-"""The user-item graph, and pairs drawn from it, for the models that learn by propagating along it."""
+"""The user-item graph and its training pairs, for the models that propagate embeddings along it."""
 
 import flax.struct
 import jax
@@ -11,7 +11,7 @@ from r2rec_jax.runtime.errors import UserError
 
 @flax.struct.dataclass
 class Edges:
-    """Who rated what before the cutoffs: E edges, sorted by user.
+    """The E edges (ratings before the cutoffs) of the user-item graph, sorted by user.
 
     user, item: int32 [E]. weight: float32 [E], 1 / sqrt(degree of the user * degree of the item).
     """
@@ -33,9 +33,9 @@ class Edges:
 
 
 def edges(dataset: Dataset, *, liked: bool) -> Edges:
-    """The edges of ratings before the cutoffs: all of them, or only those that are likes.
+    """The edges of all ratings before the cutoffs, or only of likes if `liked`.
 
-    Raises UserError when there are none.
+    Raises UserError if there are none.
     """
     log, seen = dataset.interactions, seen_rows(dataset, liked=liked)
     user, item = np.asarray(log.user)[seen], np.asarray(log.item)[seen]
@@ -47,45 +47,45 @@ def edges(dataset: Dataset, *, liked: bool) -> Edges:
 
 
 def seen_rows(dataset: Dataset, *, liked: bool) -> np.ndarray:
-    """bool [N] of the log's rows before the cutoffs, or those of them that are likes.
+    """Marks the log's rows before the cutoffs, or only the likes among them if `liked`: bool [N].
 
-    Raises UserError when there are none.
+    Raises UserError if there are none.
     """
     log, split = dataset.interactions, dataset.split
     seen = np.arange(len(log.item)) < np.asarray(split.cutoff)[log.user]
     if liked:
         seen &= np.asarray(log.rating) > split.like_above
     if not seen.any():
-        raise UserError("baselines: nothing was rated before the cutoffs; give more data")
+        raise UserError("baselines: there are no ratings before the cutoffs; use more data")
     return seen
 
 
 class PairBatches:
     """Batch k of training pairs: {'user' [N], 'positive' [N], 'negative' [N]}, int32.
 
-    An epoch goes once through all edges. A negative is uniform among the items that the user has no edge
-    to. Batch k depends on (seed, k) alone.
+    An epoch uses each edge once. A negative is drawn uniformly from the items without an edge to the user.
+    Batch k depends on (seed, k) only.
     """
 
     def __init__(self, graph: Edges, *, batch_size: int, seed: int):
         self.user, self.item = np.asarray(graph.user), np.asarray(graph.item)
         self.n_items, self.seed = graph.n_items, seed
         self.batch_size = min(batch_size, len(self.user))
-        self.known = np.sort(self._key(self.user, self.item))
+        self.edge_keys = np.sort(self._key(self.user, self.item))
         if np.bincount(self.user).max() >= self.n_items:
             raise UserError("baselines: a user has rated every item, so there are no negatives to draw")
         self.per_epoch = len(self.user) // self.batch_size
-        self._made: tuple[int, np.ndarray | None] = (-1, None)
+        self._cached: tuple[int, np.ndarray | None] = (-1, None)
 
     def __len__(self) -> int:
         return 1 << 40
 
     def __getitem__(self, k: int) -> dict[str, np.ndarray]:
         epoch, place = divmod(int(k), self.per_epoch)
-        made, order = self._made
-        if made != epoch:
+        cached, order = self._cached
+        if cached != epoch:
             order = np.random.default_rng([self.seed, epoch]).permutation(len(self.user))
-            self._made = epoch, order
+            self._cached = epoch, order
         chosen = order[place * self.batch_size : (place + 1) * self.batch_size]
         user = self.user[chosen]
         rng = np.random.default_rng([self.seed, 1, int(k)])
@@ -99,5 +99,5 @@ class PairBatches:
 
     def _is_edge(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
         key = self._key(user, item)
-        place = np.searchsorted(self.known, key)
-        return self.known[np.minimum(place, len(self.known) - 1)] == key
+        place = np.searchsorted(self.edge_keys, key)
+        return self.edge_keys[np.minimum(place, len(self.edge_keys) - 1)] == key

@@ -8,10 +8,10 @@ from r2rec_jax.baselines.edges import Edges
 
 
 class GraphSAGE(nn.Module):
-    """Layers of relu(W [self, mean of neighbours]), the last without relu.
+    """Layers of relu(W [self, mean of neighbours]), the last one without relu.
 
-    All neighbours are taken, not a sample: the graph is at hand whole. Nodes have learnt embeddings for
-    features, and users and items, two kinds of nodes, have weights of their own.
+    All neighbours are used instead of a sample, since the whole graph fits in memory. Node features are
+    learned embeddings. Users and items have separate weights.
     """
 
     width: int

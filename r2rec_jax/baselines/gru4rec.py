@@ -5,7 +5,7 @@ import jax
 
 
 class GRU4Rec(nn.Module):
-    """One layer of gated recurrent units between item embeddings, which are also those of the output."""
+    """One layer of gated recurrent units. The input item embeddings are also the output embeddings."""
 
     n_items: int
     width: int
@@ -14,7 +14,7 @@ class GRU4Rec(nn.Module):
 
     @nn.compact
     def __call__(self, user_N, items_NT, training: bool = False) -> jax.Array:
-        """Hidden states float32 [N, T, D]; position t knows items 0..t. Users have no parameters here."""
+        """Hidden states float32 [N, T, D]. Position t depends on items 0..t. `user_N` is unused."""
         del user_N
         table = self.param("item_embedding", nn.initializers.normal(0.02), (self.n_items, self.width))
         x_NTD = nn.Dropout(self.dropout, deterministic=not training)(table[items_NT] * self.width**0.5)

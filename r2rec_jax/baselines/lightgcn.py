@@ -1,4 +1,4 @@
-"""LightGCN (He et al. 2020, arXiv 2002.02126): embeddings smoothed along the graph, and nothing else."""
+"""LightGCN (He et al. 2020, arXiv 2002.02126): linear propagation of embeddings along the graph."""
 
 import flax.linen as nn
 import jax
@@ -7,7 +7,7 @@ from r2rec_jax.baselines.edges import Edges
 
 
 class LightGCN(nn.Module):
-    """The mean of the embeddings and of what `layers` symmetrically normalised propagations make of them."""
+    """The mean of the embeddings and of their results after 1..`layers` normalised propagations."""
 
     width: int
     layers: int

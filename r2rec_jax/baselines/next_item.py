@@ -1,4 +1,4 @@
-"""Training and scoring of the models that predict the next item of a history."""
+"""Training loss and scoring of the models that predict the next item of a history."""
 
 import flax.linen as nn
 import jax
@@ -18,10 +18,10 @@ _USERS_AT_ONCE = 512
 
 
 class NextItem:
-    """A Flax module (`make_module`), its windows and its loss, as `trainer.fit_score` wants them.
+    """A Flax module (`make_module`) with its batches and loss, for `trainer.fit_score`.
 
-    The module gives hidden states of every position; an item's score is their product with its row of
-    the module's parameter `item_embedding`.
+    The module returns hidden states of every position. An item's score is their product with the item's row
+    of the module's parameter `item_embedding`.
     """
 
     def __init__(self, dataset: Dataset, config: SequenceConfig, seed: int):
@@ -40,8 +40,11 @@ class NextItem:
         return self.module.init(key, *ones)["params"]
 
     def loss(self, params: dict, frozen: dict, batch: dict, key: jax.Array) -> jax.Array:
-        """Mean over the targets. softmax: cross-entropy over the whole catalogue. bce: binary, of the target
-        and of one item drawn uniformly, as SASRec's authors train."""
+        """Mean loss of the targets.
+
+        softmax: cross-entropy over the whole catalogue. bce: binary cross-entropy of the target and of one
+        uniformly drawn item, as in the SASRec paper.
+        """
         del frozen
         draw, drop = jax.random.split(key)
         hidden = self.module.apply(
@@ -50,22 +53,22 @@ class NextItem:
         hidden_MD = hidden.reshape(-1, hidden.shape[-1])
         target_M, mask_M = batch["target"].reshape(-1), batch["mask"].reshape(-1)
         table = params["item_embedding"]
-        right_M = jnp.sum(hidden_MD * table[target_M], axis=-1)
+        positive_M = jnp.sum(hidden_MD * table[target_M], axis=-1)
         if self.config.loss == "softmax":
-            loss_M = jax.nn.logsumexp(hidden_MD @ table.T, axis=-1) - right_M
+            loss_M = jax.nn.logsumexp(hidden_MD @ table.T, axis=-1) - positive_M
         else:
-            wrong_M = jnp.sum(
+            negative_M = jnp.sum(
                 hidden_MD * table[jax.random.randint(draw, target_M.shape, 0, len(table))], axis=-1
             )
-            loss_M = jax.nn.softplus(-right_M) + jax.nn.softplus(wrong_M)
+            loss_M = jax.nn.softplus(-positive_M) + jax.nn.softplus(negative_M)
         return jnp.sum(loss_M * mask_M) / jnp.maximum(jnp.sum(mask_M), 1)
 
     def scores(self, params: dict, users: np.ndarray) -> np.ndarray:
-        """float64[len(users), C] of the users' candidates."""
+        """Scores of the users' candidates, float64[len(users), C]."""
         candidates = candidates_of(self.dataset, users)
         out, table = np.empty(candidates.shape), np.asarray(params["item_embedding"])
         for start in range(0, len(users), _USERS_AT_ONCE):
-            # Rows of one shape: the last block repeats its first user.
+            # The last block repeats its first user, so that all blocks have the same shape.
             block = np.arange(start, start + _USERS_AT_ONCE)
             block = np.where(block < len(users), block, start)
             items, length = recent_items(self.dataset, users[block], self.config.length)
@@ -81,7 +84,7 @@ class NextItem:
 
 
 def make_module(dataset: Dataset, c: SequenceConfig) -> nn.Module:
-    """The module of `c.module` with its sizes from the section `c`."""
+    """Makes the module `c.module` with sizes from the config section `c`."""
     log = dataset.interactions
     match c.module:
         case "sasrec":

@@ -8,9 +8,10 @@ from r2rec_jax.baselines.edges import Edges
 
 
 class NGCF(nn.Module):
-    """Layers of leaky_relu((self + neighbours) W1 + (neighbours * self) W2), all of them concatenated.
+    """Layers of leaky_relu((self + neighbours) W1 + (neighbours * self) W2), whose outputs are concatenated.
 
-    Messages are normalised symmetrically; a layer's output is dropped out, then normalised to length 1.
+    Messages are normalised symmetrically. Dropout is applied to a layer's output, which is then normalised to
+    length 1.
     """
 
     width: int

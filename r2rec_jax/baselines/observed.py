@@ -1,4 +1,4 @@
-"""What a baseline may see: the interactions before the cutoffs, as sparse binary matrices."""
+"""The interactions before the cutoffs, which baselines train on, as sparse binary matrices."""
 
 import numpy as np
 from scipy import sparse
@@ -10,8 +10,8 @@ from r2rec_jax.runtime.errors import UserError
 def observed_matrix(dataset: Dataset) -> sparse.csr_array:
     """float32[n_users, n_items], 1 where the user rated the item before the user's cutoff.
 
-    Users without a truth keep all their rows. Every rating value counts: that somebody
-    chose to rate an item says more about taste than the stars given.
+    All rows of users without a held-out item are included. Ratings of any value count, since the choice of
+    rated items is more informative than the rating values.
     """
     log = dataset.interactions
     seen = np.arange(len(log.item)) < dataset.split.cutoff[log.user]
@@ -23,10 +23,10 @@ def observed_matrix(dataset: Dataset) -> sparse.csr_array:
 def profile_matrix(
     dataset: Dataset, users: np.ndarray, profile: str, observed: sparse.csr_array
 ) -> sparse.csr_array:
-    """float32[len(users), n_items]: what stands for each asked user when candidates are scored.
+    """The items that represent each user when candidates are scored, float32[len(users), n_items].
 
     Args:
-        profile: "all", every item rated before the truth, or "recent_likes", the last five liked.
+        profile: "all" items rated before the held-out item, or "recent_likes", the last five likes.
     """
     if profile == "all":
         return observed[users]
@@ -40,9 +40,11 @@ def profile_matrix(
 
 
 def candidates_of(dataset: Dataset, users: np.ndarray) -> np.ndarray:
-    """int32[len(users), C]; an error if a user belongs to no split and so has no candidates."""
+    """The users' candidates, int32[len(users), C]. Raises UserError if a user is in no group of the split."""
     candidates = np.asarray(dataset.split.candidates[users])
-    if (candidates < 0).any():  # -1 would quietly score the catalogue's last item
+    if (candidates < 0).any():  # -1 would silently index the catalogue's last item
         user = users[int(np.argmax((candidates < 0).any(axis=1)))]
-        raise UserError(f"baselines: user {user} has no candidates; ask for users of a split")
+        raise UserError(
+            f"baselines: user {user} has no candidates; choose users from the groups of the split"
+        )
     return candidates

@@ -1,4 +1,4 @@
-"""Popularity: how many users rated the item before their cutoffs."""
+"""Popularity: the number of users who rated an item before their cutoffs."""
 
 import numpy as np
 
@@ -7,6 +7,6 @@ from r2rec_jax.data.prepared import Dataset
 
 
 def fit_score(dataset: Dataset, users: np.ndarray) -> np.ndarray:
-    """float64[len(users), C] counts."""
+    """Counts, float64[len(users), C]."""
     counts = np.asarray(observed_matrix(dataset).sum(axis=0), dtype=np.float64)
     return counts[candidates_of(dataset, users)]

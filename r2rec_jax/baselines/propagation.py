@@ -1,4 +1,4 @@
-"""Training and scoring of the models that propagate embeddings along the user-item graph."""
+"""Training loss and scoring of the models that propagate embeddings along the user-item graph."""
 
 import flax.linen as nn
 import jax
@@ -16,9 +16,9 @@ from r2rec_jax.runtime.errors import UserError
 
 
 class Propagation:
-    """A Flax module (`make_module`), pairs to compare and their loss, as `trainer.fit_score` wants them.
+    """A Flax module (`make_module`) with its training pairs and loss, for `trainer.fit_score`.
 
-    The module gives embeddings of all users and items; a score is a product of two.
+    The module returns embeddings of all users and items. A score is the product of a user's and an item's.
     """
 
     def __init__(self, dataset: Dataset, config: GraphConfig, seed: int):
@@ -33,9 +33,11 @@ class Propagation:
         return self.module.init(key, self.frozen)["params"]
 
     def loss(self, params: dict, frozen, batch: dict, key: jax.Array) -> jax.Array:
-        """Bayesian personalised ranking (Rendle et al. 2009): a positive should score above its negative.
-        Plus `config.l2` times half the squared embeddings of the pair and its user, as NGCF's and LightGCN's
-        authors have it."""
+        """Bayesian personalised ranking loss (Rendle et al. 2009) with L2 regularisation.
+
+        The L2 term is `config.l2` / 2 times the squared embeddings of the user, the positive and the
+        negative, as in the authors' code of NGCF and LightGCN.
+        """
         users, items = self.module.apply({"params": params}, frozen, training=True, rngs={"dropout": key})
         user, positive, negative = batch["user"], batch["positive"], batch["negative"]
         gap_N = jnp.sum(users[user] * (items[positive] - items[negative]), axis=-1)
@@ -44,14 +46,14 @@ class Propagation:
         return jnp.mean(jax.nn.softplus(-gap_N)) + self.config.l2 * squares / (2 * len(user))
 
     def scores(self, params: dict, users: np.ndarray) -> np.ndarray:
-        """float64[len(users), C] of the users' candidates."""
+        """Scores of the users' candidates, float64[len(users), C]."""
         candidates = candidates_of(self.dataset, users)
         user_UD, item_ID = (np.asarray(x, np.float64) for x in self._embed(params, self.frozen))
         return np.einsum("nd,ncd->nc", user_UD[users], item_ID[candidates])
 
 
 def make_module(c: GraphConfig) -> nn.Module:
-    """The module of `c.module` with its sizes from the section `c`."""
+    """Makes the module `c.module` with sizes from the config section `c`."""
     match c.module:
         case "graphsage":
             return GraphSAGE(c.width, c.layers, c.dropout)

@@ -5,10 +5,10 @@ import jax
 
 
 class SASRec(nn.Module):
-    """Blocks of causal attention and a two-layer feed-forward, each with dropout and a residual.
+    """Blocks of causal attention and a two-layer feed-forward network, each with dropout and a residual.
 
-    As in the paper layers see normalised inputs, positions are learnt, and an item has one embedding
-    for what was rated and what comes next.
+    As in the paper, the inputs of layers are normalised, positions are learned, and input and output share
+    the item embeddings.
     """
 
     n_items: int
@@ -20,7 +20,7 @@ class SASRec(nn.Module):
 
     @nn.compact
     def __call__(self, user_N, items_NT, training: bool = False) -> jax.Array:
-        """Hidden states float32 [N, T, D]; position t knows items 0..t. Users have no parameters here."""
+        """Hidden states float32 [N, T, D]. Position t depends on items 0..t. `user_N` is unused."""
         del user_N
         init = nn.initializers.normal(0.02)
         table = self.param("item_embedding", init, (self.n_items, self.width))
@@ -33,8 +33,8 @@ class SASRec(nn.Module):
             attention = nn.MultiHeadDotProductAttention(
                 self.heads, dropout_rate=self.dropout, deterministic=not training
             )
-            seen = nn.LayerNorm()(x_NTD)
-            x_NTD = x_NTD + attention(seen, seen, mask=causal)
+            normed = nn.LayerNorm()(x_NTD)
+            x_NTD = x_NTD + attention(normed, normed, mask=causal)
             inner = jax.nn.relu(nn.Dense(self.width)(nn.LayerNorm()(x_NTD)))
             inner = nn.Dropout(self.dropout, deterministic=not training)(inner)
             inner = nn.Dense(self.width)(inner)

@@ -1,4 +1,4 @@
-"""Every baseline by its section of configs/baselines.py."""
+"""Checks and runs any baseline by its section of configs/baselines.py."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +23,7 @@ WHOLE_MESH = MeshConfig()
 
 
 def check(dataset: Dataset, name: str, config: BaselineConfig) -> None:
-    """Raises UserError for a system, by its name and section, that could not be fitted to these data."""
+    """Raises UserError if the system with this name and config section cannot be fitted to the data."""
     module = values(config).get("module", "")
     if module not in (*CLOSED_FORM, *NEURAL):
         raise UserError(f"{name}.module={module!r}: use one of {', '.join((*CLOSED_FORM, *NEURAL))}")
@@ -50,10 +50,11 @@ def score(
     """Fits one system and scores the candidates of `users`.
 
     Args:
-        users: int[n], users of any split.
-        config: the system's section: `module` names what it is, the rest are its settings.
-        workdir: a neural system is trained there, going on from what is there; it leaves ITEMS there.
-        seed, mesh, trace: of that training; trace as `profile.steps`.
+        users: int[n], users of any group of the split.
+        config: the system's section: `module` and its settings.
+        workdir: folder for the training of a neural system, which resumes from checkpoints there. It also
+            receives the item embeddings `trainer.ITEMS`.
+        seed, mesh, trace: settings of the training; trace as `profile.steps`.
 
     Returns:
         float64[n, C], higher is better.
@@ -72,7 +73,9 @@ def score(
         case "graphsage" | "ngcf" | "lightgcn":
             system = Propagation(dataset, config, seed)
         case unknown:
-            raise UserError(f"baselines: module {unknown!r} is unknown; configs/baselines.py has them all")
+            raise UserError(
+                f"baselines: module {unknown!r} is unknown; configs/baselines.py lists all modules"
+            )
     return trainer.fit_score(system, dataset, users, config, workdir, seed=seed, mesh=mesh, trace=trace)
 
 

@@ -1,4 +1,4 @@
-"""The one trainer of the neural baselines: the loop of train/, and the best step on held-out users."""
+"""Trains the neural baselines with the loop of train/, and selects the best step on held-out users."""
 
 import io
 from pathlib import Path
@@ -40,19 +40,19 @@ def fit_score(
 ) -> np.ndarray:
     """Trains `system` (a NextItem or a Propagation) in `workdir` and scores the candidates of `users`.
 
-    Every `config.train.evaluate_every` steps the users of the split who are not in group "evaluation" are
-    ranked; the parameters of the step with the best `config.train.best_metric` count. Goes on from what an
-    earlier run has left. Writes ITEMS.
+    Every `config.train.evaluate_every` steps, `system` ranks for all users of the split outside the group
+    "evaluation". The parameters of the step with the best `config.train.best_metric` are used. Training
+    resumes from checkpoints in `workdir`. Writes ITEMS.
 
     Args:
-        config: the system's section. seed: of its parameters and dropout. trace: the steps to trace, see
+        config: the system's section. seed: seed of parameters and dropout. trace: the steps to trace, see
             `profile.steps`.
 
     Returns:
         float64[len(users), C].
 
     Raises:
-        UserError: the split has no users but those evaluated.
+        UserError: the split has no users outside the group "evaluation".
     """
     fit = _fit(system, dataset, held_out(dataset), config, workdir, seed, mesh, trace)
     params = fit["params"]
@@ -63,11 +63,13 @@ def fit_score(
 
 
 def held_out(dataset: Dataset) -> np.ndarray:
-    """The users of the split who are not evaluated. Raises UserError where there are none."""
+    """The users of the split outside the group "evaluation". Raises UserError if there are none."""
     groups = dataset.split.users
     users = np.concatenate([group for name, group in groups.items() if name != "evaluation"])
     if not len(users):
-        raise UserError("baselines: early stopping needs users who are not evaluated; prepare with some")
+        raise UserError(
+            "baselines: early stopping needs users who are not evaluated; increase another data.sizes"
+        )
     return users
 
 
@@ -81,7 +83,7 @@ def _fit(
     axes: MeshConfig,
     trace: str,
 ) -> dict:
-    """The trainable tree of the step that ranks `users` best."""
+    """Trains, and returns the trainable tree of the step that ranks `users` best."""
     candidates, truth = dataset.split.candidates[users], dataset.split.truth[users]
     mesh = make_mesh(**values(axes))
     optimizer = make_optimizer(config.optimizer, config.train.steps)

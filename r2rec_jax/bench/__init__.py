@@ -1,1 +1,1 @@
-"""Suites that measure this code beside its peers; torch lives in their processes only."""
+"""Benchmark suites that compare this code with peers. torch runs only in the processes of the peers."""

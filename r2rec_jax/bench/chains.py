@@ -1,9 +1,9 @@
-"""Chains on a large sparse graph: proposals of companions four ways, and building the graph.
+"""Chain sampling on a large sparse graph: four implementations of proposals, and building the graph.
 
-The graph is random with power laws on both sides (seeded), so it has no circles of friends: nearly all
-proposals are rejected, as they would be for most people in a shop. A chain step is a hop along an edge.
-A proposal makes four round the loop, or two when it meets the user itself. All ways make the same
-proposals, from users with two items or more.
+The graph is random with power-law degrees on both sides (seeded). It has no communities, so nearly all
+proposals are rejected, as for most users of a shop. A chain step is a hop along an edge. A proposal makes
+four hops around the loop, or two if the drawn edge leads back to the user. All implementations make the same
+proposals, from users with at least two items.
 """
 
 import os
@@ -19,16 +19,16 @@ from r2rec_jax.chains.proposals import propose_companions
 
 Columns = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 FULL, QUICK = (29_000_000, 10_000_000, 4_000_000), (200_000, 70_000, 28_000)
-GOAL_NS = 25.0  # 40M steps a second
+GOAL_NS = 25.0  # nanoseconds per step: 40M steps/s
 MOST_BYTES = 12.0
 
 
-def run(peers: str | None, quick: bool) -> list[Row]:  # noqa: ARG001 - all peers are at hand
+def run(peers: str | None, quick: bool) -> list[Row]:  # noqa: ARG001 - all peers run in this process
     return measure(*(QUICK if quick else FULL), repeats=3 if quick else 7)
 
 
 def measure(edges: int, users: int, items: int, repeats: int) -> list[Row]:
-    """The suite on a graph of that size."""
+    """Runs the suite on a graph of this size."""
     columns = power_law_log(edges, users, items, seed=0)
     build, scipy_build = _build_seconds(columns, users, items, repeats)
     graph = compress(*columns, users, items)
@@ -45,7 +45,7 @@ def measure(edges: int, users: int, items: int, repeats: int) -> list[Row]:
         return lambda count: propose_companions(graph, starts[:count], 0, threads=threads)
 
     def nanoseconds(threads: int, propose: Callable, count: int) -> tuple[list[float], list[float]]:
-        """A step of ours, and of the peer, which makes `count` proposals in the time ours makes all."""
+        """Nanoseconds per step of ours with all proposals, and of the peer with the first `count`."""
         peers_starts, our_call = starts[:count], ours(threads)
         seconds = paired_seconds(
             lambda: our_call(len(starts)), lambda: propose(peers_starts, 0), repeats=repeats
@@ -73,8 +73,11 @@ def measure(edges: int, users: int, items: int, repeats: int) -> list[Row]:
 
 
 def power_law_log(edges: int, users: int, items: int, seed: int) -> Columns:
-    """user, item, rating, time [edges] of a random log: distinct edges ascending by user, a user's in
-    no order. A user's chance falls with its rank to the power 1/2, an item's to 2/3."""
+    """Columns user, item, rating, time [edges] of a random log with distinct edges, sorted by user.
+
+    The edges of a user are in random order. The probability of the user with rank r is proportional to
+    r^(-1/2), that of an item to r^(-2/3).
+    """
     rng = np.random.default_rng(seed)
     pair = np.empty(0, np.int64)
     while len(pair) < edges:
@@ -85,7 +88,7 @@ def power_law_log(edges: int, users: int, items: int, seed: int) -> Columns:
         )
         pair = np.unique(np.append(pair, rank[0] * items + rank[1]))
     pair = np.sort(rng.choice(pair, edges, replace=False, shuffle=False))
-    # Popular people and items get numbers anywhere; the stable sort leaves items by rank.
+    # Random numbers for users and items, independent of popularity.
     user = rng.permutation(users)[pair // items].astype(np.int32)
     order = np.argsort(user, kind="stable")
     item = rng.permutation(items)[pair[order] % items].astype(np.int32)
@@ -103,7 +106,7 @@ def _build_seconds(columns: Columns, users: int, items: int, repeats: int):
 
 
 def _hops(graph: Graph, starts: np.ndarray) -> float:
-    """The mean number of hops of a proposal: 2 where the drawn edge is the user's own, else 4."""
+    """The mean number of hops of a proposal: 2 if the drawn edge is the user's own, else 4."""
     items = [graph.items_of(user) for user in starts]
     own = [0.0] * len(starts)
     for k, row_items in enumerate(items):

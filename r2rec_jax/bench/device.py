@@ -1,8 +1,8 @@
-"""A model's own programs on the device at hand, with random weights: training, decoding, evaluation.
+"""Training, decoding and evaluation programs of a model with random weights on the current device.
 
-The peer of a row is what was set as its target: for Llama-3-8B on one H200 or A100; `limit` is how far beyond
-it the card's arithmetic or bandwidth would go. Other devices and models have rows without a peer. Tokens are
-random, no row ends early, rewards are drawn. Torch is no peer here.
+The `peer` of a row is a target value for Llama-3-8B on one H200 or A100. `limit` is the ratio that the card's
+arithmetic or bandwidth would allow. Rows of other devices and models have no peer. Tokens and rewards are
+random, and no row ends early. There is no comparison with torch.
 """
 
 import dataclasses
@@ -32,14 +32,18 @@ from r2rec_jax.train.grpo import GRPOBatch
 from r2rec_jax.train.objective import group_advantages
 
 REPEATS, CHUNK = 5, 32
-EPOCH = 500  # prompts of one
+EPOCH = 500  # prompts of an epoch
 
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """sft: rows, tokens of prompts and of completions. head: tokens. evaluate, also for decoding: prompts,
-    their tokens, tokens to decode. shared: prompts, samples of each, their tokens. grpo: likewise, and tokens
-    to decode."""
+    """Sizes of the benchmarks.
+
+    sft: rows, tokens of a prompt, tokens of a completion. head: tokens.
+    evaluate (also for decoding): prompts, tokens of a prompt, tokens to decode.
+    shared: prompts, samples per prompt, tokens of a prompt.
+    grpo: prompts, samples per prompt, tokens of a prompt, tokens to decode.
+    """
 
     config: LlamaConfig
     dtype: str
@@ -73,7 +77,7 @@ SIZES = {
         grpo=(2, 2, 12, 8),
     ),
 }
-# (target, limit) of the 8B on one card; the limit is what its data sheet's arithmetic or bandwidth allows.
+# (target, limit) of the 8B on one card. The limit follows from the FLOP/s or bandwidth of its data sheet.
 TARGETS = {
     "NVIDIA H200": {
         "sft": (14_000, 29_800),
@@ -88,14 +92,15 @@ TARGETS = {
 
 
 def run(platform: str, name: str) -> list[Row]:
-    """The table of SIZES[name]; what was chosen automatically is logged.
+    """Measures the rows of SIZES[name]. Automatic choices are logged.
 
-    Raises UserError for an unknown name, or when JAX's device is not of `platform`, "cpu" or "gpu".
+    Raises:
+      UserError: an unknown name, or JAX's backend is not `platform`, "cpu" or "gpu".
     """
     if name not in SIZES:
         raise UserError(f"--model={name} is unknown: use one of {', '.join(SIZES)}")
     if jax.default_backend() != platform:
-        raise UserError(f"--device={platform}: what JAX finds here is a {jax.default_backend()}")
+        raise UserError(f"--device={platform}: JAX runs on a {jax.default_backend()} here")
     s, kind = SIZES[name], jax.local_devices()[0].device_kind
     targets = TARGETS.get(kind, {}) if name == "llama3_8b" else {}
     programs = Programs(s.config, s.dtype, s.remat)
@@ -136,7 +141,7 @@ def _head(s: Sizes, against: Callable) -> list[Row]:
 
 
 def head_gradient():
-    """jit of (hidden, head, tokens) -> log-probabilities' sum and its gradient by hidden."""
+    """jit of (hidden, head, tokens) -> sum of log-probabilities and its gradient with respect to hidden."""
 
     def total(hidden_MD, head_DV, tokens_M):
         return token_logprobs(hidden_MD, head_DV, tokens_M, jnp.ones(len(tokens_M)))[0].sum()
@@ -149,14 +154,14 @@ def _sft(s: Sizes, programs: Programs, against: Callable) -> list[Row]:
     batch = completions(s.config, B, 1, P, R)
     seconds = _seconds(functools.partial(programs.train, "sft", batch))
     title = f"SFT LoRA step, {B} rows of {P} + {R} tokens"
-    return [against("sft", title, [B * (P + R) / one for one in seconds], "tokens/s")]
+    return [against("sft", title, [B * (P + R) / second for second in seconds], "tokens/s")]
 
 
 def _decode(name: str, s: Sizes, programs: Programs, against: Callable) -> list[Row]:
     users, P, R = s.evaluate
     engine = _engine(programs, R)
     seconds, traffic = _chunks(engine, programs, users, 1, P)
-    bandwidth = [traffic / one / 1e9 for one in seconds]
+    bandwidth = [traffic / second / 1e9 for second in seconds]
     copied = [copy_bandwidth() / 1e9]
     rate = users / statistics.median(seconds)
     title = f"decode, {users} rows, context {P}, {rate:,.0f} tokens/s, against a copy"
@@ -176,7 +181,7 @@ def _decode(name: str, s: Sizes, programs: Programs, against: Callable) -> list[
     together, _ = _chunks(engine, programs, B, G, P)
     title = f"decode a token, {B} prompts of {P} x {G} samples"
     rows.append(row(f"{title}, against each its own", together, apart, "s", 1.6 if full else None))
-    return [*rows, against("shared rate", title, [B * G / one for one in together], "tokens/s")]
+    return [*rows, against("shared rate", title, [B * G / second for second in together], "tokens/s")]
 
 
 def _grpo(s: Sizes, programs: Programs, against: Callable) -> list[Row]:
@@ -190,13 +195,13 @@ def _grpo(s: Sizes, programs: Programs, against: Callable) -> list[Row]:
         advantage_BG, _ = group_advantages(rng.normal(size=(B, G)), scale_by_std=True)
         programs.train("grpo", GRPOBatch(batch, advantage_BG.reshape(-1), rollout.logprobs))
 
-    minutes = [one * EPOCH / B / 60 for one in _seconds(step, repeats=1)]
+    minutes = [second * EPOCH / B / 60 for second in _seconds(step, repeats=1)]
     title = f"GRPO epoch, {EPOCH} prompts of {P} x {G} x {R} tokens, from a step of {B} prompts"
     return [against("epoch", title, minutes, "min")]
 
 
 def completions(config: LlamaConfig, B: int, G: int, P: int, R: int) -> CompletionBatch:
-    """Random full rows."""
+    """A batch of random tokens without padding."""
     prompt_BP, response_NR = random_tokens(config, B, P), random_tokens(config, B * G, R, seed=1)
     return CompletionBatch(prompt_BP, np.full(B, P, np.int32), response_NR, np.ones((B * G, R), np.float32))
 
@@ -216,15 +221,17 @@ def _generate(engine: Engine, programs: Programs, B: int, G: int, P: int) -> Rol
 
 
 def _chunks(engine: Engine, programs: Programs, B: int, G: int, P: int) -> tuple[list[float], float]:
-    """Seconds a token of chunks decoded one after another, and the bytes that a token has to read: the
-    weights, the prompts' keys and values once, and half of the room for the rows' own."""
+    """Seconds per token of consecutively decoded chunks, and the bytes that each token must read.
+
+    The bytes are those of the weights, of the prompts' keys and values, and half of the rows' own cache.
+    """
     ids_B = np.arange(B, dtype=np.int32)
     prompts = Prompts(random_tokens(programs.model.config, B, P), np.full(B, P, np.int32), ids_B)
     weights = engine._copy(programs.variables)
     state = engine._fill(weights, prompts, ids_B, jax.random.key(0), samples=G)
     read = dict(weights["params"])
     if "lm_head" in read:
-        del read["embed_tokens"]  # of which only the tokens' rows are read
+        del read["embed_tokens"]  # only the rows of the current tokens are read
     caches = [sum(x.nbytes for x in jax.tree.leaves((past.k, past.v))) for past in (state.prompt, state.own)]
     traffic = sum(x.nbytes for x in jax.tree.leaves(read)) + caches[0] + caches[1] / 2
     seconds = []
@@ -233,7 +240,7 @@ def _chunks(engine: Engine, programs: Programs, B: int, G: int, P: int) -> tuple
         state, drawn = engine._decode(weights, state)
         jax.block_until_ready((state, drawn))
         seconds.append((time.perf_counter() - start) / CHUNK)
-    return seconds[1:], traffic  # the first one compiled
+    return seconds[1:], traffic  # without the first, which includes compilation
 
 
 def _seconds(call: Callable, repeats: int = REPEATS) -> list[float]:

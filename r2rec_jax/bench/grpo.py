@@ -1,14 +1,15 @@
-"""A whole GRPO step beside TRL's, and its update with shared prompts beside the same without.
+"""A complete GRPO step compared with TRL, and the update with shared prompts compared with copied prompts.
 
-The step: 8 samples for each of 2 prompts from the adapter, random rewards, the update with the KL from
-the frozen adapter. Both sides load one random base in float32 and one adapter, sample at temperature 1,
-and no row ends early. Ours decodes with the adapter merged and takes the faster of two activation types;
-TRL generates with transformers and is compared in its fastest variant, bfloat16 among them. What both
-compute as the log-probabilities of the same rows must be equal.
+The step samples 8 completions for each of 2 prompts with the adapter, draws random rewards, and updates with
+the KL to the frozen adapter. Both sides load the same random base in float32 and the same adapter, sample at
+temperature 1, and no row ends early. Ours decodes with the merged adapter and uses the faster of two
+activation dtypes. TRL generates with transformers and runs in its fastest variant, which may be bfloat16. The
+log-probabilities of both sides for the same rows must be equal.
 
-The update: `grpo_update` with one prompt for its group, and with a copy of it for each completion, a group of
-its own. By tokens alone the ratio is G (P + R) / (P + G R); attention, where each completion meets the prompt
-in any case, lowers it. The model is wide and shallow, which comes nearest to the 8B's share of attention.
+The update runs once with one prompt for its group, and once with a copy of the prompt for each completion,
+which is then its own group. By the number of tokens the ratio is G (P + R) / (P + G R). Attention lowers it,
+because each completion attends to the prompt in both cases. The model is wide and shallow, so that its share
+of attention is close to that of the 8B.
 """
 
 import tempfile
@@ -45,7 +46,7 @@ SCRIPT = "grpo_trl.py"
 VARIANTS = [f"eager,{cache},{dtype}" for cache in ("dynamic", "static") for dtype in ("float32", "autocast")]
 VARIANTS += ["compiled,dynamic,float32", "compiled,dynamic,autocast"]
 NEVER = -1  # an end token that is never drawn
-SETTINGS = GRPOConfig()  # clips at 0.2, KL of weight 0.04, mean of sequences
+SETTINGS = GRPOConfig()  # clip 0.2, KL weight 0.04, mean over sequences
 
 
 def run(peers: str | None, quick: bool) -> list[Row]:
@@ -68,7 +69,7 @@ class Trainer:
         model, optimizer = self.policy.model, make_optimizer(config.optimizer, 1)
         reference = self.policy.trainable
         self.frozen = {"base": self.policy.frozen, "reference": reference}
-        # A copy: the state is donated to every step, the reference must outlive them all.
+        # A copy, because every step donates the state, but the reference must persist.
         self.state = TrainState.create(jax.tree.map(lambda x: x.copy(), reference), optimizer)
         self.state = place_state(self.state, self.mesh)
         self._update = compile_update(model, optimizer, SETTINGS, 1.0, self.state, self.frozen, self.mesh)
@@ -88,12 +89,12 @@ def _steps(peers: str | None, folder: Path, B: int, G: int, P: int, R: int, repe
         taken, _ = paired_seconds(step, lambda: None, repeats)
         return [row(name, taken, None, "s", target)]
     completions = batch.completions
-    # One turn of warm-up, then two steps for each that is timed.
+    # One warm-up step, then two steps per measurement.
     most = 1 + 2 * repeats
     np.savez(folder / "grpo.npz", prompts=completions.prompt, rows=completions.response, steps=most)
     best = fastest(peers, SCRIPT, folder, VARIANTS)
     with serving(peers, SCRIPT, folder, best) as peer:
-        # TRL scores these rows before its trainer turns autocast on: float32 in every variant.
+        # TRL scores these rows before its trainer enables autocast, so in float32 in every variant.
         tolerance = 1e-3 if ours == "float32" else 1e-2
         theirs = peer.hello["mean_logprob"]
         require_equal("mean log-probability", batch.sampler_logprobs.mean(), theirs, tolerance)
@@ -104,7 +105,7 @@ def _steps(peers: str | None, folder: Path, B: int, G: int, P: int, R: int, repe
 def make_step(
     folder: Path, B: int, G: int, P: int, R: int, dtype: str = "float32"
 ) -> Callable[[], GRPOBatch]:
-    """A function that samples from the policy, pays at random and updates it; returns its experience."""
+    """Returns a function that samples, draws random rewards, updates the policy, and returns the batch."""
     trainer = Trainer(folder, dtype=dtype)
     model = trainer.policy.model
     engine = Engine(
@@ -131,7 +132,7 @@ def make_step(
 
 
 def _updates(folder: Path, P: int, R: int, G: int, repeats: int) -> list[Row]:
-    """One group of `G`, its prompt once and `G` times; remat as on the 8B, where both must fit."""
+    """One group of `G` completions with its prompt once and `G` times. Uses remat, as for the 8B."""
     sides = [Trainer(folder, remat="block") for _ in range(2)]
     config = sides[0].policy.model.config
     prompt_1P, response_NR = random_tokens(config, 1, P), random_tokens(config, G, R, seed=1)

@@ -1,9 +1,9 @@
-"""Loading a sharded checkpoint: time and peak memory beside transformers' from_pretrained.
+"""Loading a sharded checkpoint: time and peak memory compared with transformers' from_pretrained.
 
-Both load bfloat16 files that the page cache holds, in a fresh process each time, and touch every page of
-what they loaded. Peak memory is VmHWM: what the process held at most, mapped files included. As bfloat16
-transformers maps the files and copies nothing, where this code lays every matrix out anew, [in, out] and
-stacked over layers; as float32 both have to convert.
+Both load bfloat16 files from the page cache, each time in a fresh process, and touch every page of the loaded
+weights. Peak memory is VmHWM, the maximum resident size including mapped files. As bfloat16, transformers
+maps the files without a copy, but this code changes the layout of every matrix to [in, out], stacked over
+layers. As float32, both convert.
 """
 
 import json
@@ -50,23 +50,23 @@ def _rows(config: LlamaConfig, dtype: str, ours: list[dict], theirs: list[dict])
     weights = count * jnp.dtype(dtype).itemsize / 1e6
 
     def compare(what: str, unit: str, value) -> Row:
-        peer = [value(one) for one in theirs] or None
-        return row(f"load {count / 5e8:.1f} GB as {dtype}: {what}", [value(one) for one in ours], peer, unit)
+        peer = [value(run) for run in theirs] or None
+        return row(f"load {count / 5e8:.1f} GB as {dtype}: {what}", [value(run) for run in ours], peer, unit)
 
     return [
-        compare("time", "s", lambda one: one["seconds"]),
-        compare("peak memory", "MB", lambda one: one["peak_mb"]),
-        compare("  above imports and weights", "MB", lambda one: one["peak_mb"] - one["before_mb"] - weights),
+        compare("time", "s", lambda run: run["seconds"]),
+        compare("peak memory", "MB", lambda run: run["peak_mb"]),
+        compare("  above imports and weights", "MB", lambda run: run["peak_mb"] - run["before_mb"] - weights),
     ]
 
 
 def write_checkpoint(folder: Path, config: LlamaConfig) -> None:
-    """A sharded Hugging Face folder of random weights in bfloat16, one parameter in memory at a time."""
+    """Writes a sharded Hugging Face folder of random bfloat16 weights, one parameter in memory at a time."""
     rng = np.random.default_rng(0)
 
     def leaves() -> Iterator[tuple]:
         for path, leaf in abstract_params(config).items():
-            # Bit patterns below that of 1: every one a finite number.
+            # Bit patterns below that of 1.0, which are all finite.
             bits = rng.integers(0, 0x3F80, leaf.shape, dtype=np.uint16)
             yield path, bits.view(ml_dtypes.bfloat16)
 
@@ -82,7 +82,7 @@ def _load_in_process(folder: str, dtype: str) -> dict:
 
 
 def _measure(folder: str, dtype: str) -> dict:
-    jnp.zeros(()).block_until_ready()  # the backend's start is no part of loading
+    jnp.zeros(()).block_until_ready()  # excludes the start of the backend from the measurement
     before = _peak_mb()
     start = time.perf_counter()
     _, params = load_params(folder, jnp.dtype(dtype))
@@ -92,7 +92,7 @@ def _measure(folder: str, dtype: str) -> dict:
 
 
 def _peak_mb() -> float:
-    # getrusage's ru_maxrss starts at what the parent held when it started this process.
+    # getrusage's ru_maxrss is initialized with the parent's size, so it is not usable here.
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
 

@@ -1,6 +1,6 @@
-"""Micro-benchmarks: attention, the loss head and the training loop's own cost, each a suite of launch.bench.
+"""Micro-benchmarks of attention, the loss head and the loop's overhead, each a suite of launch.bench.
 
-Loading weights is in load.py: the process whose memory it measures must import nothing else.
+Loading of weights is in load.py, because the process whose memory it measures must import nothing else.
 """
 
 import tempfile
@@ -25,15 +25,15 @@ from r2rec_jax.runtime.profiler import Phases
 from r2rec_jax.train import loop
 from r2rec_jax.train.state import TrainState
 
-HEADS, KV_HEADS, WIDTH = 8, 4, 64  # of the attention
-CHUNK = 512  # tokens that the loss head takes at a time
-METRICS, PHASES = 40, ("rollout", "reward", "update")  # of a GRPO step, rounded up
-BLOCK = 50  # steps of the loop whose mean is a measurement
+HEADS, KV_HEADS, WIDTH = 8, 4, 64  # shape of the attention
+CHUNK = 512  # tokens per chunk of the loss head
+METRICS, PHASES = 40, ("rollout", "reward", "update")  # as in a GRPO step, rounded up
+BLOCK = 50  # steps of the loop per measurement
 
 
 def attention(peers: str | None, quick: bool) -> list[Row]:
-    """Attention, forward and backward, beside jax.nn.dot_product_attention of the same device's XLA."""
-    del peers  # the peer is a part of JAX
+    """Attention, forward and backward, compared with jax.nn.dot_product_attention on the same device."""
+    del peers  # the peer is part of JAX
     rows = []
     for N, T in [(2, 64)] if quick else [(4, 512), (4, 1024)]:
         arrays = _arrays((N, T, HEADS, WIDTH), *[(N, KV_HEADS, T, WIDTH)] * 2)
@@ -61,7 +61,7 @@ def _over_prompts(q, k, v, prompt_k_BKPA, prompt_v_BKPA):
 
 
 def _repeated_prompts(q, k, v, prompt_k_BKPA, prompt_v_BKPA):
-    """What a function without shared prompts needs: the prompt's keys before each row's own, and a mask."""
+    """Attention without shared prompts: the prompt's keys are copied before each row's own keys."""
     T, P = q.shape[1], prompt_k_BKPA.shape[2]
     samples = len(q) // len(prompt_k_BKPA)
 
@@ -83,9 +83,11 @@ def _attention_rows(name: str, ours: Callable, peer: Callable, arrays: list[jax.
 
 
 def loss_head(peers: str | None, quick: bool) -> list[Row]:
-    """Log-probabilities of tokens under a frozen head, and d hidden, beside two ways of automatic
-    differentiation: through all logits at once, and through chunks that are computed again."""
-    del peers  # the peers are written here
+    """Log-probabilities of tokens with a frozen head, and d hidden.
+
+    Compared with automatic differentiation through all logits at once, and through recomputed chunks.
+    """
+    del peers  # the peers are defined below
     M, D, V = (64, 16, 128) if quick else (4096, 384, 16_000)
     rng = np.random.default_rng(0)
     hidden_MD = jnp.asarray(rng.normal(size=(M, D)), jnp.float32)
@@ -126,7 +128,7 @@ def _summed(function: Callable) -> Callable:
 
 
 def _time_and_memory(name: str, ours: Callable, peer: Callable, arrays: list[jax.Array]) -> list[Row]:
-    """Seconds of two functions of `arrays`, and the memory that XLA plans beside inputs and outputs."""
+    """Seconds of two functions of `arrays`, and their temporary memory as planned by XLA."""
     compiled = [jax.jit(function).lower(*arrays).compile() for function in (ours, peer)]
     seconds = paired_seconds(*(lambda c=c: jax.block_until_ready(c(*arrays)) for c in compiled))
     memory = [[c.memory_analysis().temp_size_in_bytes / 1e6] for c in compiled]
@@ -134,13 +136,13 @@ def _time_and_memory(name: str, ours: Callable, peer: Callable, arrays: list[jax
 
 
 def records(peers: str | None, quick: bool) -> list[Row]:
-    """What the training loop costs a step, with all that it notes of itself, beside 1% of a step.
+    """Overhead of the training loop per step, including all logging, compared with 1% of a training step.
 
-    Ours is the time from one call of a stage's step to the next when the step does nothing: the batch,
-    phases, MFU, peak memory, the profiler's annotations, the line in metrics.jsonl, the progress bar. The
-    peer is a hundredth of a LoRA SFT step of the 25M model.
+    Ours is the time between calls of a step function that does nothing: the batch, phases, MFU, peak memory,
+    profiler annotations, the line in metrics.jsonl and the progress bar. The peer is 1/100 of a LoRA SFT step
+    of the 25M model.
     """
-    del peers  # the peer is a step of ours
+    del peers  # the peer is a step of this code
     config, sizes, repeats = (SMALLEST, (2, 12, 4), 3) if quick else (LLAMA_25M, (4, 384, 128), 7)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -162,8 +164,8 @@ class _Ones:
 
 
 def loop_seconds(workdir: Path, repeats: int) -> list[float]:
-    """Seconds from one step to the next of `train.loop.run`: means of `repeats` blocks of `BLOCK` steps."""
-    # The first block is warm-up.
+    """Seconds between steps of `train.loop.run`: means of `repeats` blocks of `BLOCK` steps."""
+    # One more block is run for warm-up.
     train = {"steps": BLOCK * (repeats + 1) + 1, "log_every": 1, "checkpoint_every": 1 << 30}
     train |= {"evaluate_every": 1 << 30, "best_metric": "", "patience": 0, "stop_after_skipped": 5}
     phases, notes, calls = Phases(), StepLog(workdir / "notes.jsonl"), []

@@ -1,4 +1,4 @@
-"""Random Llamas with adapters that a suite and its peers load from the same files."""
+"""Random Llamas with adapters, which a suite and its peers load from the same files."""
 
 from pathlib import Path
 
@@ -16,15 +16,15 @@ LLAMA_25M = LlamaConfig(4096, 512, 1408, 8, 8, 4, 64, 1e-5, 500_000.0, None, 409
 LLAMA_5M = LlamaConfig(4096, 256, 704, 6, 4, 2, 64, 1e-5, 500_000.0, None, 4096, True)
 WIDE_25M = LlamaConfig(4096, 1024, 2816, 2, 16, 4, 64, 1e-5, 500_000.0, None, 4096, True)
 SMALLEST = LlamaConfig(64, 32, 64, 2, 4, 2, 8, 1e-5, 500_000.0, None, 4096, True)
-DTYPES = ("float32", "bfloat16")  # of our activations, where a peer may choose too
+DTYPES = ("float32", "bfloat16")  # activation dtypes that this code tries if a peer has variants too
 LORA = LoRAConfig(rank=16, alpha=32.0)
 
 
 def write_models(folder: Path, config: LlamaConfig) -> None:
-    """`folder/base`, a Hugging Face model in float32, and `folder/adapter`, a PEFT one that changes it."""
+    """Writes `folder/base`, a Hugging Face model in float32, and `folder/adapter`, a PEFT adapter for it."""
     variables = init_variables(Llama(config, LORA), seed=0)
     rng = np.random.default_rng(0)
-    # A fresh B is zero: then no gradient would reach A, nor an error of A the loss.
+    # A fresh B is zero. Then A would get no gradient, and an error in A would not change the loss.
     lora = jax.tree.map(lambda x: rng.normal(0.0, 0.02, x.shape).astype(np.float32), variables["lora"])
     save_params(folder / "base", config, variables["params"], dtype=np.float32)
     save_adapter(folder / "adapter", LORA, lora, base_model=str(folder / "base"))
@@ -33,7 +33,7 @@ def write_models(folder: Path, config: LlamaConfig) -> None:
 def run_config(
     folder: Path, *, dtype: str = "float32", remat: str = "none", learning_rate: float = 1e-4
 ) -> ConfigDict:
-    """What `load_policy` and `make_optimizer` read of a run's config; the rate is constant."""
+    """The config sections for `load_policy` and `make_optimizer`, with a constant learning rate."""
     c = ConfigDict()
     c.model = ConfigDict({"folder": str(folder / "base"), "dtype": dtype, "remat": remat})
     c.model.update({"attention": "auto", "quantize": ""})

@@ -1,9 +1,9 @@
-"""Examples a second out of the pipeline, beside what the 8B takes in on one H200 at best.
+"""Examples per second of the input pipeline, compared with the highest rate that the 8B needs on one H200.
 
-The peer is a step that nothing delays: the roofline of `launch.plan` for configs/sft.py and configs/grpo.py,
-for batches of the very shapes that are measured, completions being as long as the traces. A real step is
-slower and needs less. MovieLens-1M and the Llama-3 tokenizer are taken from $R2REC_SHARED/data (by default
-../shared/data), the quickstart's generated data and tokenizer where they are not there.
+The peer is the roofline of `launch.plan` for configs/sft.py and configs/grpo.py, with the same batch shapes
+and completions as long as the traces. A real step is slower and needs fewer examples. MovieLens-1M and the
+Llama-3 tokenizer are read from $R2REC_SHARED/data (default ../shared/data). If they are missing, the
+quickstart's generated data and tokenizer are used.
 """
 
 import contextlib
@@ -41,12 +41,12 @@ from r2rec_jax.teachers.validator import Validator
 ROOT = Path(__file__).parents[2]
 DEVICE = "H200-141G"
 WORKERS = (0, 1, 2)
-SECONDS, REPEATS, WARMUP = 2.0, 5, 16  # of a measurement; measurements; batches before the first
+SECONDS, REPEATS, WARMUP = 2.0, 5, 16  # seconds per measurement; measurements; batches before the first
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """The data, called `name`, and the configs of both stages for them."""
+    """A data set called `name`, its tokenizer, and the configs of both stages for it."""
 
     name: str
     dataset: Dataset
@@ -57,7 +57,7 @@ class Setting:
 
 @dataclasses.dataclass(frozen=True)
 class Feed:
-    """A stage's examples, and how launch.train makes batches of them."""
+    """A stage's examples, with the batching settings of launch.train."""
 
     source: object
     config: ConfigDict
@@ -70,13 +70,13 @@ class Feed:
         return batches(self.source, to_batch=self.to_batch, workers=workers, **order)
 
     def epoch(self) -> list:
-        """Its first batches."""
+        """The batches of the first epoch."""
         with contextlib.closing(self.read(0)) as reader:
             return [next(reader) for _ in range(len(self.lengths) // self.config.train.batch_size)]
 
 
 def run(peers: str | None, quick: bool) -> list[Row]:
-    del peers  # the step is computed
+    del peers  # the peer is computed from the roofline
     with tempfile.TemporaryDirectory() as folder:
         setting = make_setting(Path(folder), quick)
         traces, prompts = sft_feed(setting, Path(folder)), grpo_feed(setting)
@@ -97,7 +97,7 @@ def run(peers: str | None, quick: bool) -> list[Row]:
 
 
 def make_setting(folder: Path, quick: bool) -> Setting:
-    """Data prepared in `folder` and opened as training opens them."""
+    """Prepares data in `folder` and loads them as training does."""
     shared = Path(os.environ.get("R2REC_SHARED", "../shared")) / "data"
     real = not quick and (shared / "ml-1m").is_dir() and (shared / "tokenizer").is_dir()
     sft, grpo = (module.get_config(None if real else "quickstart") for module in (sft_config, grpo_config))
@@ -113,12 +113,12 @@ def make_setting(folder: Path, quick: bool) -> Setting:
 
 
 def sft_feed(setting: Setting, folder: Path) -> Feed:
-    """The template teacher's traces, written to `folder`."""
+    """Traces of the template teacher, written to `folder`."""
     dataset, chat, config = setting.dataset, setting.chat, setting.sft
     words, c = wording_of(config.prompt.wording, dataset), config.annotate
     teacher = TemplateTeacher(dataset.catalog, words, config.prompt)
     validator = Validator(dataset.catalog, words, chat, config.prompt, c.max_tokens)
-    asked = questions(
+    questions_of_users = questions(
         dataset,
         chat,
         config.prompt,
@@ -126,7 +126,14 @@ def sft_feed(setting: Setting, folder: Path) -> Feed:
         seed=config.seed,
         before_target_time=config.data.before_target_time,
     )
-    annotate(asked, teacher, lambda question, _: question.prompt, validator, Journal(folder), c.attempts)
+    annotate(
+        questions_of_users,
+        teacher,
+        lambda question, _: question.prompt,
+        validator,
+        Journal(folder),
+        c.attempts,
+    )
     traces = Traces(folder / TRACES, chat)
     widths = tuple(config.prompt.buckets), tuple(config.train.response_buckets)
     return Feed(traces, config, lambda rows: collate(rows, *widths), lengths_of(traces.examples))
@@ -139,8 +146,8 @@ def grpo_feed(setting: Setting) -> Feed:
 
 
 def needed(config: ConfigDict, steps: list[Shapes]) -> float:
-    """Prompts a second that these steps of a config take in on one `DEVICE` at best."""
-    mesh = make_mesh(data=1)  # one device sends nothing
+    """Upper bound of the prompts per second that these steps of a config consume on one `DEVICE`."""
+    mesh = make_mesh(data=1)  # no communication
     policy = programs.abstract_policy(config, mesh)
 
     def seconds(shapes: Shapes) -> float:
@@ -156,15 +163,15 @@ def needed(config: ConfigDict, steps: list[Shapes]) -> float:
 
 
 def measure(name: str, feed: Feed, need: float, quick: bool) -> list[Row]:
-    """A row for every number of workers; what is ready when the measurement starts does not count."""
+    """One row per number of workers. The warm-up consumes prefetched batches, which would raise the rate."""
     rows = []
     for workers in WORKERS:
         with contextlib.closing(feed.read(workers)) as reader:
             for _ in range(WARMUP):
                 next(reader)
             rates = [_rate(reader, feed, 0.05 if quick else SECONDS) for _ in range(2 if quick else REPEATS)]
-        who = f"{workers} workers" if workers > 1 else "1 worker" if workers else "threads"
-        title = f"{name} by {who}, and what the 8B needs on one {DEVICE}"
+        readers = f"{workers} workers" if workers > 1 else "1 worker" if workers else "threads"
+        title = f"{name} by {readers}, and what the 8B needs on one {DEVICE}"
         rows.append(row(title, rates, [need], "examples/s", target=1))
     return rows
 

@@ -1,4 +1,4 @@
-"""The training programs of a Llama with random weights on one device, nothing read from a disk."""
+"""The training programs of a Llama with random weights on one device, without any files."""
 
 from pathlib import Path
 
@@ -17,13 +17,14 @@ from r2rec_jax.train.optimizer import make_optimizer
 from r2rec_jax.train.state import TrainState
 
 NEVER = -1  # an end token that is never drawn
-SETTINGS = GRPOConfig()  # clips at 0.2, KL of weight 0.04, mean of sequences
+SETTINGS = GRPOConfig()  # clip 0.2, KL weight 0.04, mean over sequences
 
 
 class Programs:
-    """Base in `dtype`, adapter and optimiser in float32, one state that every step goes on from.
+    """Jitted SFT and GRPO steps that share one train state.
 
-    sft, grpo: the jitted steps, (state, frozen, batch) -> (state, metrics). frozen: their second arguments.
+    The base has dtype `dtype`, adapter and optimizer state are float32.
+    steps: "sft", "grpo": jitted (state, frozen, batch) -> (state, metrics). frozen: their second arguments.
     """
 
     def __init__(self, config: LlamaConfig, dtype: str, remat: str):
@@ -52,13 +53,17 @@ class Programs:
         return self.frozen["sft"] | self.state.trainable
 
     def train(self, stage: str, batch) -> dict:
-        """One step of "sft" or "grpo"; its metrics, on the device."""
+        """Runs one step of "sft" or "grpo" and returns its metrics on the device."""
         self.state, metrics = self.steps[stage](self.state, self.frozen[stage], batch)
         return metrics
 
 
 def random_variables(model: Llama, collection: str) -> dict:
-    """Norms of 1, all else normal: params of 0.02 in the model's dtype, an adapter's of 0.01 in float32."""
+    """Random variables of one collection.
+
+    Norm scales are 1. All others are normal: params with deviation 0.02 in the model's dtype, adapters with
+    0.01 in float32.
+    """
     abstract = nn.meta.unbox(abstract_variables(model))[collection]
     leaves, structure = jax.tree.flatten_with_path(abstract)
 
@@ -69,7 +74,7 @@ def random_variables(model: Llama, collection: str) -> dict:
             return 0.01 * jax.random.normal(key, leaf.shape)
         return (0.02 * jax.random.normal(key, leaf.shape, model.dtype)).astype(model.dtype)
 
-    # One at a time: the random bits of a whole 8B would be twice its size.
+    # One leaf at a time, because the random bits of a whole 8B would be twice its size.
     keys = jax.random.split(jax.random.key(0), len(leaves))
     drawn = [
         jax.jit(draw, static_argnums=(0, 1))(path, leaf, key)

@@ -1,4 +1,4 @@
-"""What a suite returns, and the ways it gets its numbers: a paired timer and processes of peers."""
+"""The rows that a suite returns, a paired timer, and processes of peers."""
 
 import contextlib
 import dataclasses
@@ -21,11 +21,11 @@ PEERS = Path(__file__).parent / "peers"
 class Row:
     """One line of bench/SUITE.json.
 
-    `ours` and `peer` are medians in `unit`, less is better; `peer` None: there was nothing to compare
-    with. `ratio` is peer / ours, `target` the least ratio wanted, `met` None where either is missing.
-    A unit that ends in "/s" is a rate: more is better, and `ratio` is ours / peer.
-    `spread`: the widest sample's distance from the median, relative, of ours and of the peer. `limit`: the
-    ratio that nothing can exceed, None where none is known.
+    `ours` and `peer` are medians in `unit`. Less is better, and `ratio` is peer / ours. If the unit ends in
+    "/s", it is a rate: more is better, and `ratio` is ours / peer. `peer` is None without a comparison.
+    `target`: the required ratio. `met`: whether it is reached, None if ratio or target is missing.
+    `spread`: the largest relative deviation of a sample from the median, of ours and of the peer.
+    `limit`: a known upper bound of the ratio, or None.
     """
 
     name: str
@@ -47,12 +47,12 @@ def row(
     target: float | None = None,
     limit: float | None = None,
 ) -> Row:
-    """The row of two lists of measurements in `unit` (seconds, MB: less is better; examples/s: more is).
+    """Makes the row of two lists of measurements in `unit`. Less is better, except for rates ("/s").
 
     Args:
-      peer: None when the peer could not be run.
-      target: the least peer / ours wanted; None where nothing is promised.
-      limit: the most that peer / ours can be; None where no bound is known.
+      peer: None if the peer was not run.
+      target: the required ratio, None without a target.
+      limit: an upper bound of the ratio, None if none is known.
     """
     our_median = statistics.median(ours)
     peer_median = None if peer is None else statistics.median(peer)
@@ -76,11 +76,11 @@ def paired_seconds(
     warmup: int = 1,
     consecutive: bool = False,
 ) -> tuple[list[float], list[float]]:
-    """Wall seconds of both, run alternately so that a disturbance of the machine falls on both alike.
+    """Wall seconds of both callables, run alternately so that disturbances of the machine affect both.
 
     Each callable must return only when its work is done (jax.block_until_ready). Warm-up runs, which
-    compile, are not counted. With `consecutive` each turn calls twice and counts the second: a step as it is
-    in a run, where it follows another of its kind, and finds the memory that this one gave back.
+    compile, are not timed. With `consecutive`, each turn makes two calls and times the second, as in a
+    training run, where a step follows another step and reuses its memory.
     """
     for _ in range(warmup):
         ours()
@@ -97,10 +97,10 @@ def paired_seconds(
 
 
 def run_peer(python: str | Path, script: str, *arguments: object) -> dict:
-    """Runs peers/`script` by the peers' own Python and returns the JSON object of its last line.
+    """Runs peers/`script` with the peers' Python and returns the JSON object of its last line.
 
     Raises:
-      UserError: there is no such Python, or the script failed; with the last line it wrote.
+      UserError: there is no such Python, or the script failed. The message contains the last line of stderr.
     """
     done = _start(subprocess.run, python, script, arguments, capture_output=True)
     if done.returncode:
@@ -109,10 +109,10 @@ def run_peer(python: str | Path, script: str, *arguments: object) -> dict:
 
 
 class Peer:
-    """A peer's process that works when asked and rests in between, so that ours and its turns alternate.
+    """A peer's process that works only during `ask`, so that its turns alternate with ours.
 
-    It says once what it has computed before all timing, `hello`, and answers every `ask` with a JSON
-    object (peers/serving.py).
+    It writes `hello`, a JSON object computed before any timing, and replies to each `ask` with a JSON object
+    (peers/serving.py).
     """
 
     def __init__(self, process: subprocess.Popen, name: str, errors):
@@ -120,8 +120,8 @@ class Peer:
         self.hello = self._read()
 
     def ask(self) -> dict:
-        """One turn of the peer's work; returns when it is done."""
-        with contextlib.suppress(BrokenPipeError):  # it has died: there will be no reply
+        """Runs one turn of the peer's work and returns its reply."""
+        with contextlib.suppress(BrokenPipeError):  # the peer has exited, which _read reports
             self._process.stdin.write("\n")
             self._process.stdin.flush()
         return self._read()
@@ -137,11 +137,11 @@ class Peer:
 
 @contextlib.contextmanager
 def serving(python: str | Path, script: str, *arguments: object) -> Iterator[Peer]:
-    """Starts peers/`script` by the peers' own Python and ends it when left.
+    """Context manager that starts peers/`script` with the peers' Python and kills it on exit.
 
     Raises:
-      UserError: there is no such Python, or the script failed, be it while it is asked; with the last
-        line it wrote.
+      UserError: there is no such Python, or the script failed, also during `ask`. The message contains the
+        last line of stderr.
     """
     with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
         pipe = subprocess.PIPE
@@ -151,14 +151,17 @@ def serving(python: str | Path, script: str, *arguments: object) -> Iterator[Pee
                 yield Peer(process, f"peers/{script} by {python}", errors)
             finally:
                 process.kill()
-                with contextlib.suppress(BrokenPipeError):  # what it died too early to read
+                with contextlib.suppress(BrokenPipeError):  # the peer exited before reading its input
                     process.stdin.close()
 
 
 def fastest(python: str | Path, script: str, folder: str | Path, variants: Sequence[str]) -> str:
-    """The variant of a peer with the least median of three turns, after one; all medians are logged.
+    """The variant of a peer with the smallest median of three turns after one warm-up. Logs all medians.
 
-    A variant is an argument of `script`, after `folder`. One that fails is out.
+    A variant is the argument of `script` after `folder`. Failing variants are skipped.
+
+    Raises:
+      UserError: all variants fail.
     """
     seconds = {}
     for variant in variants:
@@ -178,7 +181,7 @@ def fastest(python: str | Path, script: str, folder: str | Path, variants: Seque
 
 
 def quickest(calls: dict[str, Callable[[], object]]) -> str:
-    """The name of the call with the least median of three, after one."""
+    """The name of the call with the smallest median of three runs after one warm-up."""
     medians = {
         name: statistics.median(paired_seconds(call, lambda: None, repeats=3)[0])
         for name, call in calls.items()
@@ -187,7 +190,7 @@ def quickest(calls: dict[str, Callable[[], object]]) -> str:
 
 
 def require_equal(what: str, ours: float, theirs: float, tolerance: float = 1e-3) -> None:
-    """Two sides that compute different things are not compared: raises ValueError."""
+    """Raises ValueError if both sides do not compute the same value, so that they are not compared."""
     if not abs(ours - theirs) <= tolerance * abs(theirs):
         raise ValueError(f"{what}: ours computes {ours}, the peer {theirs}")
 
@@ -197,7 +200,7 @@ def _start(start: Callable, python: str | Path, script: str, arguments: Sequence
     try:
         return start(command, text=True, **options)
     except OSError as error:
-        raise UserError(f"--peers={python}: {error.strerror}; name the peers' python") from None
+        raise UserError(f"--peers={python}: {error.strerror}; set it to the peers' python") from None
 
 
 def _failed(name: str, code: int, errors: str) -> UserError:

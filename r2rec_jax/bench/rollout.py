@@ -1,8 +1,9 @@
-"""Generation of a group of samples for each prompt beside transformers' generate.
+"""Generation of a group of samples per prompt, compared with transformers' generate.
 
-Both sample from one random base in float32 at temperature 1, without truncation, and no row ends early. Ours
-computes a prompt once for its samples, transformers once for each. Its fastest variant is compared, bfloat16
-among them. The log-probabilities that ours records must be those transformers computes for the same rows.
+Both sample from the same random float32 base at temperature 1, without truncation, and no row ends early.
+Ours computes a prompt once for all its samples, transformers once for each. transformers runs in its fastest
+variant, which may be bfloat16. The log-probabilities that ours records must equal those of transformers for
+the same rows.
 """
 
 import tempfile
@@ -54,7 +55,7 @@ def run(peers: str | None, quick: bool) -> list[Row]:
 
 
 def make_generate(folder: Path, prompt_BP: np.ndarray, *, samples: int, tokens: int) -> Callable[[], Rollout]:
-    """A function that samples anew each time it is called; every row has `tokens` tokens."""
+    """Returns a function that samples new rows of `tokens` tokens at each call."""
     config, params = load_params(folder / "base", np.float32)
     engine = Engine(
         Llama(config), NEVER, RolloutConfig(max_tokens=tokens, temperature=1.0, top_p=1.0, chunk=32)

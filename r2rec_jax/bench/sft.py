@@ -1,9 +1,9 @@
-"""A LoRA SFT step beside torch + peft, and the time from a process's start to the end of its first step.
+"""A LoRA SFT step compared with torch + peft, and the time from process start to the end of the first step.
 
-Both sides load one random base in float32 and one adapter on all seven linear layers, and train on one
-batch of full rows, the loss on responses; torch gets labels of -100 on prompts. The fastest of torch's
-variants, bfloat16 among them, meets the faster of our two activation types, and its eager float32 meets
-our float32. Loss and gradient norm of the first step must be equal before anything is timed.
+Both sides load the same random float32 base and the same adapter on all seven linear layers. They train on
+one batch without padding, with loss on responses (torch: labels of -100 on prompts). The fastest variant of
+torch, which may be bfloat16, is compared with the faster of our two activation dtypes. Its eager float32
+variant is compared with our float32. Loss and gradient norm of the first step must agree before timing.
 """
 
 import json
@@ -57,13 +57,13 @@ def run(peers: str | None, quick: bool) -> list[Row]:
 
 
 def write_batch(folder: Path, config: LlamaConfig, B: int, P: int, R: int) -> None:
-    """`folder/batch.npz`: what every step of either side trains on."""
+    """Writes `folder/batch.npz`, the training batch of both sides."""
     prompt, response = random_tokens(config, B, P), random_tokens(config, B, R, seed=1)
     np.savez(folder / "batch.npz", prompt=prompt, response=response)
 
 
 def make_step(folder: Path, dtype: str = "float32") -> Callable[[], dict]:
-    """A function that makes one step and returns its metrics."""
+    """Returns a function that runs one step and returns its metrics."""
     config, mesh = run_config(folder, dtype=dtype), make_mesh()
     policy = load_policy(config.model, config.lora, mesh, seed=0)
     optimizer = make_optimizer(config.optimizer, 1)
@@ -108,7 +108,7 @@ def _steps(peers: str | None, folder: Path, name: str, repeats: int) -> list[Row
 
 
 def _first_steps(peers: str | None, folder: Path, repeats: int) -> list[Row]:
-    """Fresh processes: ours without and with a cache of compiled programs, and the peer's."""
+    """Times of first steps in fresh processes: ours without and with a compilation cache, and the peer's."""
     cold, warm, theirs = [], [], []
     cache = {
         "JAX_COMPILATION_CACHE_DIR": str(folder / "cache"),

@@ -1,4 +1,4 @@
-"""Rows as text: a suite's results, and how they moved since an earlier run."""
+"""Text tables of a suite's results, and of their changes since an earlier run."""
 
 import math
 from pathlib import Path
@@ -10,8 +10,10 @@ from r2rec_jax.runtime.untrusted import parse_json
 
 
 def table(rows: list[Row], absent: str = "no peers' environment") -> str:
-    """The rows aligned: medians, each with its spread, then ratio, target, limit and verdict. `absent` stands
-    where a row has no peer."""
+    """A table of the rows: medians with spreads, ratio, target, limit and verdict.
+
+    `absent` is the text in the peer column of rows without a peer.
+    """
     columns, lines = ("", "ours", "peer", "ratio", "target", "limit", "met"), []
     for row in rows:
         peer = absent if row.peer is None else _value(row.peer, row.unit, row.spread[1])
@@ -30,16 +32,16 @@ def table(rows: list[Row], absent: str = "no peers' environment") -> str:
 
 
 def read_rows(path: Path) -> list[dict]:
-    """The rows of an earlier run's JSON. Raises UserError for a file that is no such."""
+    """Reads the rows of an earlier run's JSON. Raises UserError if the file is missing or invalid."""
     try:
         rows = parse_json(path.read_bytes())
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}: name a file that launch.bench has written") from error
+        raise UserError(f"{path}: {error.strerror}: use a file that launch.bench has written") from error
     except ValueError as error:
-        raise UserError(f"{path} is no result of launch.bench ({error})") from error
+        raise UserError(f"{path} is not a result of launch.bench ({error})") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) and _is_row(row) for row in rows):
         raise UserError(
-            f"{path} is no result of launch.bench: it is no list of rows with medians and spreads"
+            f"{path} is not a result of launch.bench: it is not a list of rows with medians and spreads"
         )
     return rows
 
@@ -57,10 +59,11 @@ def _is_row(row: dict) -> bool:
 
 
 def drift(rows: list[Row], before: list[dict]) -> str:
-    """Each row beside that of its name in an earlier SUITE.json.
+    """A table that compares each row with the row of the same name in an earlier SUITE.json.
 
-    A change is told as better or WORSE when it exceeds both runs' spreads together. Where both runs had the
-    peer, that is a change of the ratio, which a busier machine moves less; else of our median.
+    The verdict is "better" or "WORSE" if the change exceeds the sum of both runs' spreads. It is based on the
+    ratio if both runs have the peer, because the load of the machine affects the ratio less. Otherwise it is
+    based on our median.
     """
     earlier = {row["name"]: row for row in before}
     columns = ("", "ours before", "now", "change", "ratio before", "now", "change", "verdict")

@@ -1,12 +1,11 @@
-"""Closed interaction chains `u0 -r00- i0 -r10- u1 -r11- i1 -r01- u0`, and longer ones."""
+"""Closed interaction chains `u0 -r00- i0 -r10- u1 -r11- i1 -r01- u0`, with one or more companions."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Link:
-    """What a further companion adds to a chain: its rating of the item before, itself, its rating of
-    the item after it, and that item."""
+    """A further companion of a chain: `peer` gave the previous item `rating` and `item` `next_rating`."""
 
     rating: float
     peer: int
@@ -16,11 +15,14 @@ class Link:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Chain:
-    """A loop through companions: `user` and `peer` both rated `i0`, `peer` and the next one `i1`, and
-    so on; `user` rated the last item. With one companion, the paper's chain, `more` is empty and both
-    rated both items.
+    """A closed loop through companions.
 
-    r00 and r01 are the user's ratings of i0 and of the last item; r10, r11 the peer's of i0, i1.
+    `user` and `peer` both rated `i0`. `peer` and the next companion both rated `i1`, and so on. The last
+    companion and `user` both rated the last item. In the paper's chain there is one companion and `more` is
+    empty.
+
+    r00 and r01 are the user's ratings of i0 and of the last item. r10 and r11 are the peer's ratings of i0
+    and i1.
     """
 
     user: int
@@ -43,8 +45,7 @@ class Chain:
 
     @property
     def edges(self) -> list[tuple[int, int, float]]:
-        """(who, item, rating) in the order of the loop: every peer rated the item before it and the one
-        after it, the user closes the loop at both ends."""
+        """(user, item, rating) in the order of the loop, starting and ending with an edge of `user`."""
         edges = [
             (self.user, self.i0, self.r00),
             (self.peer, self.i0, self.r10),

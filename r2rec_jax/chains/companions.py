@@ -1,7 +1,7 @@
-"""Who may stand in a chain beside a user, by enumeration, and how much each companion counts.
+"""Enumerates a user's possible companions in chains, and computes their sampling weights.
 
-`clock` is a time on the graph's scale (Graph.clock): peers' ratings at or after it do not exist. The
-user's own rows are the history and all count.
+`clock` is a time on the graph's scale (Graph.clock). Ratings of peers at or after it are ignored. The user's
+own rows in the graph are the history, so all of them are used.
 """
 
 import numpy as np
@@ -9,8 +9,8 @@ import numpy as np
 from r2rec_jax.chains.graph import MAX_SPAN, Graph
 from r2rec_jax.runtime.errors import UserError
 
-SELECTIONS = ("uniform", "similar", "candidate_aware")  # by weight of companions
-DOUBT = 5  # shared items by which a mean agreement is shrunk towards nothing
+SELECTIONS = ("uniform", "similar", "candidate_aware")  # the kinds of weights
+SHRINKAGE = 5  # number of pseudo-items that shrinks a mean agreement towards zero
 
 
 def companions(graph: Graph, user: int, clock: int = MAX_SPAN + 1) -> np.ndarray:
@@ -18,15 +18,15 @@ def companions(graph: Graph, user: int, clock: int = MAX_SPAN + 1) -> np.ndarray
     items, popular = graph.items_of(user), most_rated(graph, user)
     if popular is None:
         return np.empty(0, np.int32)
-    # A companion is met outside the most popular item, which would be most of the work.
-    met = [raters(graph, item, clock)[0] for item in items if item != popular]
-    peers, shared = np.unique(np.concatenate(met), return_counts=True)
+    # A companion shares two items, hence at least one besides the most popular item, which is the costliest.
+    found = [raters(graph, item, clock)[0] for item in items if item != popular]
+    peers, shared = np.unique(np.concatenate(found), return_counts=True)
     shared += np.isin(peers, raters(graph, popular, clock)[0])
     return peers[(shared >= 2) & (peers != user)]
 
 
 def most_rated(graph: Graph, user: int) -> int | None:
-    """The user's item that most have rated; None when it has fewer than two items."""
+    """The user's item with the most ratings, or None if the user has fewer than two items."""
     items = graph.items_of(user)
     if len(items) < 2:
         return None
@@ -36,18 +36,18 @@ def most_rated(graph: Graph, user: int) -> int | None:
 def weights(
     graph: Graph, user: int, peers: np.ndarray, selection: str, candidates: np.ndarray, clock: int
 ) -> np.ndarray:
-    """How likely each companion is to be drawn, up to a factor: float64[n], not negative.
+    """Unnormalized sampling weights of the companions: float64[n], not negative.
 
-    uniform: the paper's, all alike.
-    similar: agreement of ratings. On an item both rated it is 1 - 2 |difference| / (widest difference
-      in the graph), so 1 for equal and -1 for opposite ratings. Its sum over the shared items, divided
-      by their number + DOUBT, is the weight; below zero it is zero.
-    candidate_aware: companions who rated candidates, on paths from the history through them into a
-      candidate's neighbourhood. Every candidate with such companions spreads one unit evenly over
-      them; nothing here knows which one is the truth, and their order does not matter.
+    uniform: equal weights (the paper).
+    similar: agreement of ratings. On a shared item it is 1 - 2 |difference| / (largest difference in the
+      graph): 1 for equal and -1 for opposite ratings. The weight is the sum over the shared items divided
+      by (their number + SHRINKAGE), or zero if negative.
+    candidate_aware: prefers companions who rated candidates. Each candidate distributes a weight of one
+      evenly over the companions who rated it. The order of the candidates has no effect, and the held-out
+      item is treated like the others.
 
     Raises:
-      UserError: another `selection`.
+      UserError: an unknown `selection`.
     """
     if selection == "uniform":
         return np.ones(len(peers))
@@ -66,21 +66,21 @@ def _agreement(graph: Graph, user: int, peers: np.ndarray, clock: int) -> np.nda
     if len(peers) == 0:
         return np.empty(0)
     row = slice(graph.user_offsets[user], graph.user_offsets[user + 1])
-    met, difference = [], []
+    found, difference = [], []
     for item, rating in zip(graph.user_items[row], graph.user_ratings[row], strict=True):
         users, ratings = raters(graph, item, clock)
-        met.append(users)
+        found.append(users)
         difference.append(np.abs(ratings - rating))
-    met, difference = np.concatenate(met), np.concatenate(difference)
-    place = np.minimum(np.searchsorted(peers, met), len(peers) - 1)
-    known = peers[place] == met
-    agreement = 1 - 2 * difference[known] / max(graph.widest_difference, 1e-9)
-    shared = np.bincount(place[known], minlength=len(peers))
-    return np.maximum(np.bincount(place[known], agreement, len(peers)), 0) / (shared + DOUBT)
+    found, difference = np.concatenate(found), np.concatenate(difference)
+    place = np.minimum(np.searchsorted(peers, found), len(peers) - 1)
+    is_peer = peers[place] == found
+    agreement = 1 - 2 * difference[is_peer] / max(graph.widest_difference, 1e-9)
+    shared = np.bincount(place[is_peer], minlength=len(peers))
+    return np.maximum(np.bincount(place[is_peer], agreement, len(peers)), 0) / (shared + SHRINKAGE)
 
 
 def raters(graph: Graph, item: int, clock: int) -> tuple[np.ndarray, np.ndarray]:
-    """Users int32[n], ascending, and their ratings float32[n], earlier than `clock`."""
+    """The users who rated `item` before `clock`, ascending, int32[n], and their ratings float32[n]."""
     row = slice(graph.item_offsets[item], graph.item_offsets[item + 1])
     users, ratings = graph.item_users[row], graph.item_ratings[row]
     if clock > MAX_SPAN:

@@ -1,7 +1,7 @@
-"""Counting sort of a large log into rows both ways, compiled, each thread a share of the users.
+"""Compiled counting sort of a large log into compressed rows by user and by item.
 
-Threads are Python's, since the kernels release the interpreter lock: numba's own workers may not be
-entered by two threads at once, which an input pipeline does.
+Each thread processes a share of the users. Python threads are used, since the kernels release the GIL.
+numba's own thread pool cannot be entered by two threads at once, which an input pipeline would do.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -12,9 +12,9 @@ from numba import njit
 
 from r2rec_jax.chains.prefetch import fetch
 
-THREADS = 2  # each keeps its own counts of all items
-AHEAD = 16  # rows of the log, in asking for memory
-SHORT = 16  # a row up to this long is sorted by counting smaller items, without branches
+THREADS = 2  # each has its own counts of all items
+AHEAD = 16  # prefetch distance in rows of the log
+SHORT = 16  # longest row that is sorted by counting smaller items, without branches
 
 
 def both_ways(
@@ -26,7 +26,7 @@ def both_ways(
     n_items: int,
     epoch: int,
 ) -> tuple[np.ndarray, ...]:
-    """The arrays of `Graph`, in its order, from columns [E] ascending by user."""
+    """The arrays of `Graph`, in the order of its fields, from columns [E] sorted by user."""
     user_offsets, item_offsets = np.full(n_users + 1, len(user), np.int64), np.empty(n_items + 1, np.int64)
     user_items, user_ratings = np.empty(len(user), np.int32), np.empty(len(user), np.float32)
     item_edges = np.empty((len(user), 3), np.uint32)
@@ -58,7 +58,7 @@ def _count(index, counts):
 
 @njit(nogil=True, cache=True)
 def _bounds(cursors, offsets):
-    """Fills rows' bounds and turns counts [threads, rows] into where each thread begins in a row."""
+    """Fills `offsets`, and replaces counts [threads, rows] by each thread's first position in each row."""
     place = 0
     for row in range(cursors.shape[1]):
         offsets[row] = place
@@ -71,7 +71,7 @@ def _bounds(cursors, offsets):
 
 @njit(nogil=True, cache=True)
 def _by_item(user, item, rating_bits, time, epoch, cursor, item_edges):
-    """Users ascend in an item's row because they do in the columns."""
+    """Fills the rows of the items. Users ascend within a row because the columns are sorted by user."""
     for k in range(len(item)):
         soon = item[min(k + AHEAD, len(item) - 1)]
         fetch(cursor, soon, soon)
@@ -84,7 +84,7 @@ def _by_item(user, item, rating_bits, time, epoch, cursor, item_edges):
 
 @njit(nogil=True, cache=True)
 def _by_user(user, item, rating, begin, end, user_offsets, user_items, user_ratings):
-    """Sorts the items of each user, who owns consecutive rows of the columns."""
+    """Sorts the items of each user. A user's rows of the columns are consecutive."""
     start = begin
     while start < end:
         for row in range(user[start - 1] + 1 if start else 0, user[start] + 1):

@@ -1,4 +1,4 @@
-"""The bipartite graph of users and items, as compressed rows in both directions."""
+"""The bipartite graph of users and items, as compressed sparse rows in both directions."""
 
 import dataclasses
 import functools
@@ -8,20 +8,22 @@ import numpy as np
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.runtime.errors import UserError
 
-# Up to about this many edges numpy sorts sooner than the compiled way is loaded.
+# Below about this many edges, sorting with numpy is faster than loading the compiled kernels.
 COMPILE_ABOVE = 1 << 22
 MAX_SPAN = (1 << 32) - 1  # seconds, 136 years: times are uint32
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Graph:
-    """Edges E carry ratings. User u's items are user_items[user_offsets[u]:user_offsets[u + 1]],
-    ascending; item i's users are item_users[item_offsets[i]:item_offsets[i + 1]], ascending.
+    """A graph of E rated edges.
 
-    Offsets are int64, items int32[E], ratings float32[E]. item_edges uint32[E, 3] holds user, bits of
-    the rating, and seconds from `epoch` to the rating: one cache line an edge, for building and for
-    sampling. Times are there alone, which keeps both directions together, offsets included, within 12
-    bytes an edge and direction even at three edges a user.
+    User u's items are user_items[user_offsets[u]:user_offsets[u + 1]], ascending. Item i's users are
+    item_users[item_offsets[i]:item_offsets[i + 1]], ascending.
+
+    Offsets are int64, items int32[E], ratings float32[E]. item_edges uint32[E, 3] contains the user, the bits
+    of the rating, and the seconds from `epoch` to the rating, so that an edge is one cache line. Times are
+    stored in this direction only. Both directions with offsets then need at most 12 bytes per edge and
+    direction, even at three edges per user.
     """
 
     user_offsets: np.ndarray
@@ -37,27 +39,27 @@ class Graph:
 
     @property
     def item_users(self) -> np.ndarray:
-        """int32[E], a view."""
+        """Users by item, int32[E], a view of item_edges."""
         return self.item_edges[:, 0].view(np.int32)
 
     @property
     def item_ratings(self) -> np.ndarray:
-        """float32[E], a view."""
+        """Ratings by item, float32[E], a view of item_edges."""
         return self.item_edges[:, 1].view(np.float32)
 
     @property
     def item_times(self) -> np.ndarray:
-        """uint32[E], a view."""
+        """Seconds since `epoch` by item, uint32[E], a view of item_edges."""
         return self.item_edges[:, 2]
 
     @functools.cached_property
     def widest_difference(self) -> float:
-        """Between two ratings of the graph."""
+        """The largest difference between two ratings of the graph."""
         return float(np.ptp(self.user_ratings)) if len(self.user_ratings) else 0.0
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all arrays."""
+        """Total size of the arrays in bytes."""
         return sum(value.nbytes for value in vars(self).values() if isinstance(value, np.ndarray))
 
     def items_of(self, user: int) -> np.ndarray:
@@ -83,12 +85,12 @@ class Graph:
         return int(self.item_times[self.item_offsets[item] + place])
 
     def clock(self, time: int | None) -> int:
-        """`time`, in seconds as Interactions has it, on the scale of item_times; None is after all."""
+        """Converts a time in seconds, as in Interactions, to that of item_times. None: after all edges."""
         return MAX_SPAN + 1 if time is None else min(max(int(time) - self.epoch, 0), MAX_SPAN + 1)
 
 
 def build_graph(dataset: Dataset) -> Graph:
-    """The graph of everything that may be seen: of each user only the rows before the cutoff."""
+    """The graph of all visible ratings: the rows of each user before the cutoff."""
     log = dataset.interactions
     rows = np.flatnonzero(np.arange(len(log)) < dataset.split.cutoff[log.user])
     columns = (column[rows] for column in (log.user, log.item, log.rating, log.time))
@@ -98,14 +100,14 @@ def build_graph(dataset: Dataset) -> Graph:
 def compress(
     user: np.ndarray, item: np.ndarray, rating: np.ndarray, time: np.ndarray, n_users: int, n_items: int
 ) -> Graph:
-    """The graph of distinct edges in columns [E], ascending by user, typed as in Interactions.
+    """The graph of distinct edges in columns [E], sorted by user, with dtypes as in Interactions.
 
     Raises:
-      UserError: the times span more than 136 years, so they are no seconds.
+      UserError: the times span more than 136 years, so they are not in seconds.
     """
     epoch = int(time.min()) if len(time) else 0
     if len(time) and int(time.max()) - epoch > MAX_SPAN:
-        raise UserError("the log's times span more than 136 years: its reader must give seconds")
+        raise UserError("the log's times span more than 136 years: the reader must convert them to seconds")
     if len(user) > COMPILE_ABOVE:
         from r2rec_jax.chains.counting_sort import both_ways
 

@@ -1,4 +1,4 @@
-"""Asking for memory before it is needed, in compiled loops that read or write at random places."""
+"""Memory prefetching for compiled loops with random access."""
 
 from llvmlite import ir
 from numba import types
@@ -7,10 +7,10 @@ from numba.extending import intrinsic
 
 
 @intrinsic
-def fetch(_, array, one, other):  # noqa: ARG001 - places are of any integer type
-    """Asks for the cache lines where array[one] and array[other] begin, and waits for neither.
+def fetch(_, array, first, second):  # noqa: ARG001 - indices of any integer type
+    """Prefetches the cache lines of array[first] and array[second] without waiting for them.
 
-    Two, because neighbours lie on two lines often enough to matter. Places out of bounds do no harm.
+    There are two indices because neighbours often lie on two lines. Indices out of bounds are harmless.
     """
 
     def codegen(context, builder, signature, arguments):

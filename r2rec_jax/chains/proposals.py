@@ -1,14 +1,14 @@
-"""Companions without listing them: walks u -> i0 -> p -> i1 -> u round the loop, corrected to formula 1.
+"""Samples chains by rejection, without enumerating companions: u -> i0 -> p -> i1 -> u, as in formula 1.
 
-One proposal draws an edge uniformly among all edges at u's items, save the item with most raters: a
-companion shares two items with u, so it is met at another one too, and the most popular item is most of
-the work. A peer p is met there in proportion to n, the number of those items it shares. It is accepted
-with probability 1/n if it shares two items altogether, so every companion is equally likely; then an
-ordered pair of distinct shared items is drawn. What follows a rejection is the caller's business.
+A proposal draws an edge uniformly among all edges at u's items, except the item with the most raters. That
+item would be the costliest, and a companion shares two items with u, so it also appears at another one.
+A peer p is drawn in proportion to n, the number of the remaining items that it shares. It is accepted with
+probability 1/n if it shares at least two items in total, so every companion is equally likely. Then an
+ordered pair of distinct shared items is drawn. The caller handles rejections.
 
-Memory is what takes time. So proposals advance in blocks, stage by stage, and a stage asks for what the
-next one reads (`fetch`): by then it is there. Loads that merely overlap are fewer at a time, for the
-processor holds every instruction behind the eldest.
+The running time is dominated by memory latency. Proposals therefore advance in blocks, stage by stage, and
+each stage prefetches what the next one reads (`fetch`). Out-of-order execution alone overlaps fewer loads,
+because instructions retire in order.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -21,22 +21,23 @@ from r2rec_jax.chains.prefetch import fetch
 
 BLOCK = 64
 LINE = 16  # items on a cache line
-SEARCH_FROM = 8  # of two rows, this many times longer than the other, the longer one is searched
+SEARCH_FROM = 8  # length ratio of two rows from which the longer one is searched instead of merged
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def propose_companions(
     graph: Graph, users: np.ndarray, key: int, *, first: int = 0, before: int = MAX_SPAN + 1, threads: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One proposal for each entry of `users` int32[n]; entry k uses the random stream (key, first + k).
+    """Makes one proposal per entry of `users` int32[n]. Entry k uses the random stream (key, first + k).
 
     Args:
-      before: peers' ratings at or after this time (Graph.clock) do not exist.
-      threads: how many share the work; the result does not depend on it.
+      before: a time on the scale of Graph.clock. Ratings of peers at or after it are ignored.
+      threads: number of threads. The result does not depend on it.
 
     Returns:
-      companions int32[n], -1 where the proposal was rejected; and int64[n, 4], where accepted, the
-      places of the edges u-i0, p-i0, p-i1, u-i1 in user_items and user_ratings.
+      companions int32[n], -1 where the proposal was rejected;
+      int64[n, 4], for accepted proposals the indices of the edges u-i0, p-i0, p-i1, u-i1 in user_items and
+        user_ratings.
     """
     companions, places = np.empty(len(users), np.int32), np.empty((len(users), 4), np.int64)
     arrays = (graph.user_offsets, graph.user_items, graph.item_offsets, graph.item_edges)
@@ -58,8 +59,8 @@ def propose_companions(
 @njit(nogil=True, cache=True)
 def _propose(user_offsets, user_items, item_offsets, item_edges, users, stream, before, companions, places):
     own = np.empty((BLOCK, 2), np.int64)  # the user's row
-    top = np.empty(BLOCK, np.int32)  # its item with most raters
-    met = np.empty(BLOCK, np.int64)  # the drawn edge, -1 for none
+    top = np.empty(BLOCK, np.int32)  # the user's item with the most raters
+    edge = np.empty(BLOCK, np.int64)  # the drawn edge, -1 for none
     row = np.empty((BLOCK, 2), np.int64)  # the peer's row
     for base in range(0, len(users), BLOCK):
         size = min(BLOCK, len(users) - base)
@@ -75,12 +76,12 @@ def _propose(user_offsets, user_items, item_offsets, item_edges, users, stream, 
         for k in range(size):
             start, stop, uniform = own[k, 0], own[k, 1], _uniform(stream, base + k, 0)
             if stop - start < 2:
-                top[k], met[k] = -1, -1
+                top[k], edge[k] = -1, -1
             else:
-                top[k], met[k] = _draw_edge(user_items, item_offsets, start, stop, uniform)
-            fetch(item_edges, met[k], met[k] + 1)
+                top[k], edge[k] = _draw_edge(user_items, item_offsets, start, stop, uniform)
+            fetch(item_edges, edge[k], edge[k] + 1)
         for k in range(size):
-            peer = item_edges[met[k], 0] if met[k] >= 0 else users[base + k]
+            peer = item_edges[edge[k], 0] if edge[k] >= 0 else users[base + k]
             companions[base + k] = peer
             fetch(user_offsets, peer, peer + 1)
         for k in range(size):
@@ -90,22 +91,22 @@ def _propose(user_offsets, user_items, item_offsets, item_edges, users, stream, 
         for k in range(size):
             peer = companions[base + k]
             companions[base + k] = -1
-            if peer == users[base + k] or item_edges[met[k], 2] >= before:
+            if peer == users[base + k] or item_edges[edge[k], 2] >= before:
                 continue
             bounds = (own[k, 0], own[k, 1], row[k, 0], row[k, 1])
             shared, with_top = _shared(user_items, item_offsets, item_edges, bounds, peer, before, top[k])
             if shared < 2 or _uniform(stream, base + k, 1) * (shared - with_top) >= 1:
                 continue
             companions[base + k] = peer
-            one = int(_uniform(stream, base + k, 2) * shared)
-            other = int(_uniform(stream, base + k, 3) * (shared - 1))
-            other += other >= one
-            _find(user_items, item_offsets, item_edges, bounds, peer, before, one, other, places[base + k])
+            first = int(_uniform(stream, base + k, 2) * shared)
+            second = int(_uniform(stream, base + k, 3) * (shared - 1))
+            second += second >= first
+            _find(user_items, item_offsets, item_edges, bounds, peer, before, first, second, places[base + k])
 
 
 @njit(nogil=True, cache=True)
 def _uniform(stream, row, draw):
-    """Draw `draw` < 4 of a row: a float64 in [0, 1), by SplitMix64 (Steele, Lea and Flood, 2014)."""
+    """Random number `draw` < 4 of a row: float64 in [0, 1), by SplitMix64 (Steele, Lea and Flood, 2014)."""
     bits = stream + (np.uint64(row) * np.uint64(4) + np.uint64(draw) + np.uint64(1)) * GOLDEN
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -114,7 +115,7 @@ def _uniform(stream, row, draw):
 
 @njit(nogil=True, cache=True)
 def _draw_edge(user_items, item_offsets, start, stop, uniform):
-    """(item with most raters, an edge drawn from those at the other items)."""
+    """Returns (the item with the most raters, an edge drawn uniformly from those at the other items)."""
     total, most, top = np.int64(0), np.int64(-1), np.int64(start)
     for place in range(start, stop):
         item = user_items[place]
@@ -135,7 +136,7 @@ def _draw_edge(user_items, item_offsets, start, stop, uniform):
 
 @njit(nogil=True, cache=True)
 def _shared(user_items, item_offsets, item_edges, bounds, peer, before, top):
-    """How many visible items two rows share, and whether `top` is among them."""
+    """Returns the number of visible items that two rows share, and whether `top` is one of them."""
     a, a_stop, b, b_stop = bounds
     shared, with_top = 0, 0
     if (b_stop - b) > SEARCH_FROM * (a_stop - a) or (a_stop - a) > SEARCH_FROM * (b_stop - b):
@@ -161,16 +162,16 @@ def _shared(user_items, item_offsets, item_edges, bounds, peer, before, top):
 
 
 @njit(nogil=True, cache=True)
-def _find(user_items, item_offsets, item_edges, bounds, peer, before, one, other, places):
-    """Fills the edges' places for the shared visible items numbered `one` and `other`."""
+def _find(user_items, item_offsets, item_edges, bounds, peer, before, first, second, places):
+    """Fills `places` with the edges of the shared visible items numbered `first` and `second`."""
     a, a_stop, b, b_stop = bounds
     shared = 0
     while a < a_stop and b < b_stop:
         item, others = user_items[a], user_items[b]
         if item == others and _visible(item_offsets, item_edges, item, peer, before):
-            if shared == one:
+            if shared == first:
                 places[0], places[1] = a, b
-            elif shared == other:
+            elif shared == second:
                 places[2], places[3] = b, a
             shared += 1
         a += item <= others

@@ -1,4 +1,4 @@
-"""Chains through what the user rated last, selection "recent": loops that tell of a user's latest turns."""
+"""Chains through the user's most recently rated items (selection "recent")."""
 
 from collections.abc import Sequence
 
@@ -17,15 +17,15 @@ def recent_chains(
     rng: np.random.Generator,
     clock: int = MAX_SPAN + 1,
 ) -> list[Chain]:
-    """Up to `count` chains of one companion, the latest last.
+    """Draws up to `count` chains with one companion, in time order.
 
-    The last chain goes from the last but one item of `history` to the last, the one before it from the two
-    items before, and so on. A pair that no companion rated gives way to the pair one item earlier. A chain's
-    companion is drawn uniformly from those who rated both items, of no other chain where there are such.
+    The last chain connects the last two items of `history`, the previous chain the two items before these,
+    and so on. If no companion rated both items of a pair, the pair one item earlier is used. The companion is
+    drawn uniformly from the users who rated both items, preferring users who are in no other chain.
 
     Args:
-      history: items of the user, the oldest first.
-      clock: on the graph's scale; companions' ratings at or after it do not exist.
+      history: items of the user, oldest first.
+      clock: a time on the scale of Graph.clock. Ratings of companions at or after it are ignored.
     """
     chains, end = [], len(history)
     while end >= 2 and len(chains) < count:
@@ -38,8 +38,8 @@ def recent_chains(
             continue
         new = both[~np.isin(users0[both], [chain.peer for chain in chains])]
         k = int(rng.choice(new if len(new) else both))
-        told = float(ratings0[k]), int(users0[k]), float(ratings1[place[k]])
-        own = graph.rating(user, i0), graph.rating(user, i1)
-        chains.append(Chain(int(user), own[0], i0, *told, i1, own[1]))
+        r10, peer, r11 = float(ratings0[k]), int(users0[k]), float(ratings1[place[k]])
+        r00, r01 = graph.rating(user, i0), graph.rating(user, i1)
+        chains.append(Chain(int(user), r00, i0, r10, peer, r11, i1, r01))
         end -= 2
     return chains[::-1]

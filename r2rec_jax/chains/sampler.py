@@ -1,4 +1,4 @@
-"""Draws the chains that a prompt shows."""
+"""Samples the interaction chains of a prompt."""
 
 import itertools
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from r2rec_jax.chains.recent import recent_chains
 from r2rec_jax.runtime.errors import UserError
 
 RECENT = "recent"
-ENUMERATE = 1 << 14  # edges around a user up to which listing its companions is soonest done
-PROPOSALS = 256  # at a time, instead of listing
-ROUNDS = 16  # of proposals, before listing after all
-TRIES = 256  # loops of several companions tried for each one wanted
+ENUMERATE = 1 << 14  # edges around a user up to which enumerating companions is fastest
+PROPOSALS = 256  # per round, instead of enumeration
+ROUNDS = 16  # of proposals, before falling back to enumeration
+TRIES = 256  # attempts per requested loop of several companions
 
 
 def sample_chains(
@@ -31,38 +31,38 @@ def sample_chains(
     history: Sequence[int] = (),
     before: int | None = None,
 ) -> list[Chain]:
-    """Draws `count` chains of `length` companions each.
+    """Draws `count` chains with `length` companions each.
 
-    One companion: formula 1, a companion uniformly, then an ordered pair of distinct shared items.
-    Companions are drawn without replacement; only when there are fewer than `count` are they used
-    again, each as often as the others. Each chain alone is distributed as formula 1 says.
+    One companion: formula 1 of the paper. A companion is drawn uniformly, then an ordered pair of distinct
+    shared items. Companions are drawn without replacement. If there are fewer than `count`, they repeat
+    equally often. The marginal distribution of each chain is that of formula 1.
 
-    Several (the paper is silent): an ordered tuple of distinct companions of formula 1, uniformly
-    among those that close a loop with distinct items; then the items uniformly. Items between two
-    companions may be new to the user, but are never candidates. Tuples, too, repeat only when no
-    others were found in TRIES tries each.
+    Several companions (not specified in the paper): draws an ordered tuple of distinct companions of
+    formula 1, uniformly among those that close a loop with distinct items, then the items uniformly. Items
+    between two companions may be new to the user, but are never candidates. Tuples repeat only if TRIES
+    attempts per tuple find no others.
 
     Args:
-      selection: "uniform", or one that weighs companions (companions.weights). Drawing is then in
-        proportion to weight among those left; weightless ones come last. Or "recent", loops of one companion
-        through the last items of `history` (recent_chains), the latest last.
-      candidates: items to rank, in any order: for "candidate_aware", and to be shown in no chain.
-      history: the user's items, the oldest first.
-      before: peers' ratings at or after this time (seconds) do not exist.
+      selection: "uniform"; or a kind of `companions.weights`, which draws in proportion to the weights
+        without replacement, with zero weights last; or "recent", chains with one companion through the last
+        items of `history`, in time order (`recent_chains`).
+      candidates: items to rank, in any order. They affect "candidate_aware", and no chain contains them.
+      history: the user's items, oldest first.
+      before: a time in seconds. Ratings of peers at or after it are ignored.
 
     Returns:
-      Fewer than `count` chains, [], where no loop closes or was found.
+      The chains: [] if no loop closes or none was found.
 
     Raises:
-      UserError: an unknown `selection`, or `length` below 1, or other than 1 of recent chains.
+      UserError: an unknown `selection`, `length` below 1, or `length` above 1 with "recent".
     """
     if selection not in (*SELECTIONS, RECENT) or length < 1:
-        known = ", ".join((*SELECTIONS, RECENT))
-        raise UserError(f"chains of {length} companions selected {selection!r}: at least 1, {known}")
+        names = ", ".join((*SELECTIONS, RECENT))
+        raise UserError(f"chains of {length} companions selected {selection!r}: use at least 1, and {names}")
     clock = graph.clock(before)
     if selection == RECENT:
         if length > 1:
-            raise UserError(f"chains of {length} companions selected {RECENT!r}: these have one")
+            raise UserError(f"chains of {length} companions selected {RECENT!r}: use one companion")
         return recent_chains(graph, user, history, count, rng, clock)
     if selection == "uniform" and length == 1 and _is_wide(graph, user):
         chains = _propose(graph, user, count, int(rng.integers(1 << 63)), clock)
@@ -82,7 +82,7 @@ def sample_chains(
 
 
 def _is_wide(graph: Graph, user: int) -> bool:
-    """Whether proposals are sooner done than listing. Small graphs need no compiler at all."""
+    """Whether proposals are faster than enumeration. False for small graphs, which avoids compilation."""
     if len(graph.user_items) <= sizes.COMPILE_ABOVE or most_rated(graph, user) is None:
         return False
     items = graph.items_of(user)
@@ -91,10 +91,10 @@ def _is_wide(graph: Graph, user: int) -> bool:
 
 
 def _propose(graph: Graph, user: int, count: int, key: int, clock: int) -> list[Chain] | None:
-    """`count` chains with distinct companions by proposals, or None when too many are rejected.
+    """`count` chains with distinct companions by proposals, or None if too many proposals are rejected.
 
-    Which companions come first is independent of how many proposals it takes, so listing afterwards,
-    for None, leaves the distribution as it is.
+    The order of the companions is independent of the number of proposals, so enumerating after None does
+    not bias the distribution.
     """
     from r2rec_jax.chains.proposals import propose_companions
 
@@ -113,17 +113,17 @@ def _propose(graph: Graph, user: int, count: int, key: int, clock: int) -> list[
 
 
 def _draw(peers: np.ndarray, weight: np.ndarray | None, count: int, rng) -> np.ndarray:
-    """`count` distinct companions in the order drawn, each in proportion to weight among those left."""
+    """Draws `count` companions without replacement, in proportion to `weight` (None: uniformly)."""
     if weight is None:
         return rng.permutation(peers) if count == len(peers) else rng.choice(peers, count, replace=False)
-    # The first of exponential clocks running at rate w is drawn in proportion to w (Efraimidis 2006).
+    # The smallest of exponential variables with rates w is drawn in proportion to w (Efraimidis 2006).
     with np.errstate(divide="ignore"):
-        rings = rng.exponential(size=len(peers)) / weight
-    return peers[np.lexsort((rng.random(len(peers)), rings))[:count]]
+        keys = rng.exponential(size=len(peers)) / weight
+    return peers[np.lexsort((rng.random(len(peers)), keys))[:count]]
 
 
 def _find_loops(graph, user, peers, weight, length, count, clock, candidates, rng) -> list[tuple[int, ...]]:
-    """Up to `count` distinct (user, companions...) that close a loop, in the order drawn."""
+    """Draws up to `count` distinct tuples (user, companions...) that close a loop."""
     loops = {}
     for _ in range(TRIES * count):
         loop = (user, *_draw(peers, weight, length, rng).tolist())
@@ -135,30 +135,30 @@ def _find_loops(graph, user, peers, weight, length, count, clock, candidates, rn
 
 
 def _joints(graph: Graph, loop: tuple[int, ...], clock: int, candidates) -> list[np.ndarray]:
-    """The items that each member of the loop shares with the next, the last with the first."""
+    """The items that each member of the loop shares with the next one, and the last with the first."""
     user, joints = loop[0], []
-    for one, other in zip(loop, (*loop[1:], user), strict=True):
-        shared = np.intersect1d(graph.items_of(one), graph.items_of(other), assume_unique=True)
+    for left, right in zip(loop, (*loop[1:], user), strict=True):
+        shared = np.intersect1d(graph.items_of(left), graph.items_of(right), assume_unique=True)
         if clock <= MAX_SPAN:
-            dated = [peer for peer in (one, other) if peer != user]
+            dated = [peer for peer in (left, right) if peer != user]
             visible = [all(graph.time(peer, item) < clock for peer in dated) for item in shared]
             shared = shared[np.array(visible, bool)]
-        # The user's own history holds no candidate.
-        joints.append(shared if user in (one, other) else np.setdiff1d(shared, candidates, True))
+        # The user's own history contains no candidate.
+        joints.append(shared if user in (left, right) else np.setdiff1d(shared, candidates, True))
     return joints
 
 
 def _closes(joints: list[np.ndarray], used: tuple[int, ...] = ()) -> bool:
-    """Whether distinct items can be chosen, one of each joint."""
+    """Whether distinct items can be chosen, one per joint."""
     if not joints:
         return True
-    # With as many items as joints were left, one of them is always free.
+    # Among as many items as there are joints in total, one is always unused, so more need not be tried.
     enough = joints[0][: len(used) + len(joints)]
     return any(item not in used and _closes(joints[1:], (*used, item)) for item in enough)
 
 
 def _close(graph: Graph, loop: tuple[int, ...], clock: int, candidates, rng) -> Chain:
-    """Chooses the items of a loop that closes, uniformly among the choices of distinct ones."""
+    """Draws the items of a loop that closes, uniformly among the choices of distinct items."""
     joints = _joints(graph, loop, clock, candidates)
     if len(loop) == 2:
         first = int(rng.integers(len(joints[0])))

@@ -1,1 +1,1 @@
-"""Rating logs in: readers, the generator, the protocol, prepared folders."""
+"""Rating logs: readers, the generator, the split protocol and prepared folders."""

@@ -1,11 +1,11 @@
 """Reads Amazon reviews: the 2023 release, and the 5-core files of 2018 and 2014.
 
-Reviews and items are JSON lines (.gz or unpacked) of one category. An item is a `parent_asin` in 2023, so
-that colours and editions are one, and an `asin` before. Users and items are numbered by sorted raw id;
-listed items that nobody rated are left out. Genres are the item's categories without the first, which
-is the whole file's. There are no years and no demographics.
+Reviews and items are JSON lines (.gz or unpacked) of one category. The item id is `parent_asin` in the 2023
+release, which merges colours and editions, and `asin` in the older ones. Users and items are numbered by
+sorted raw id. Items without a rating are dropped. Genres are the item's categories without the first, which
+is the category of the whole file. There are no years and no demographics.
 
-The item files of 2014 hold Python literals instead of JSON; they are converted first, line by line.
+The item files of 2014 contain Python literals instead of JSON. The reader first converts them line by line.
 """
 
 import ast
@@ -27,12 +27,12 @@ from r2rec_jax.data.raw_files import Stage, find
 from r2rec_jax.data.text_format import STRICT_CSV
 from r2rec_jax.runtime.errors import UserError
 
-LONGEST_LITERAL = 1 << 20  # characters: parsed as Python, a line takes hundreds of times its size
+LONGEST_LITERAL = 1 << 20  # characters; parsing a Python literal takes hundreds of times its size in memory
 
 
 @dataclasses.dataclass(frozen=True)
 class Release:
-    """Where a release's files of {category} are, what they are called and what their fields mean."""
+    """URLs of a release's files, with a {category} placeholder, and the names of their fields."""
 
     reviews: str
     items: str
@@ -71,21 +71,21 @@ RELEASES = {
 
 
 def files(folder: str | Path, release: str, category: str) -> tuple[Path, Path]:
-    """The reviews and the items file, gzipped or not.
+    """Paths of the reviews file and the items file, gzipped or not.
 
     Raises:
-      UserError: one is missing; the line says what to fetch from where.
+      UserError: a file is missing. The message contains the command that downloads it.
     """
     urls = [url.format(category=category) for url in (RELEASES[release].reviews, RELEASES[release].items)]
     names = [url.rpartition("/")[2] for url in urls]
-    found = [find(folder, name, name.removesuffix(".gz")) for name in names]
-    if None in found:
-        fetch = " ".join(f"-O {url}" for url, path in zip(urls, found, strict=True) if path is None)
+    paths = [find(folder, name, name.removesuffix(".gz")) for name in names]
+    if None in paths:
+        fetch = " ".join(f"-O {url}" for url, path in zip(urls, paths, strict=True) if path is None)
         raise UserError(
             f"{release} {category} is not in {folder}: fetch it with `mkdir -p {folder} && cd {folder} && "
             f"curl -fL -C - {fetch}` (the same command resumes)"
         )
-    return tuple(found)
+    return tuple(paths)
 
 
 def read_amazon(
@@ -94,7 +94,7 @@ def read_amazon(
     """Reads one category of one release ("amazon-2023", "amazon-2018", "amazon-2014").
 
     Raises:
-      UserError: a missing or damaged file, or a bad value, with file and line or row.
+      UserError: a missing or damaged file, or a bad value. The message contains the file and line or row.
     """
     form = RELEASES[release]
     reviews, items = files(folder, release, category)
@@ -122,17 +122,20 @@ def read_amazon(
 
     title = Texts.of(titles())
     rules.count("items_left_out", ratings.left_out("items", staged))
-    rules.judge(dict.fromkeys(("items", "titles", "genres"), log.n_items), str(items))
+    rules.check_limits(dict.fromkeys(("items", "titles", "genres"), log.n_items), str(items))
     nothing = Traits({}, np.empty((log.n_users, 0), np.int32))
     return log, Catalog(title, np.zeros(log.n_items, np.int32), genres.labels(), nothing, *ratings.all_ids())
 
 
 def _categories(text: str | None, rules: Rules) -> tuple[str, ...]:
-    """Names from `["Books", "Fiction"]`, or from several such paths, without the first of each path."""
+    """Category names from one JSON path, as `["Books", "Fiction"]`, or a list of paths.
+
+    The first name of each path is dropped.
+    """
     try:
         paths = json.loads(text) if text else []
     except (ValueError, RecursionError):
-        paths = None  # one word, or cut at raw.LONGEST_TEXT
+        paths = None  # a single word, or a list truncated at raw_files.LONGEST_TEXT
     if not isinstance(paths, list):
         rules.count("items_with_unreadable_categories")
         return ()
@@ -143,7 +146,7 @@ def _categories(text: str | None, rules: Rules) -> tuple[str, ...]:
 
 
 def _as_json(path: Path, converted: Path) -> Path:
-    """Rewrites a file of Python literals, one a line, as JSON lines of the fields that are read."""
+    """Converts a file with one Python literal per line to JSON lines with the fields that are read."""
     wanted = RELEASES["amazon-2014"].facts.values()
     number = 1
     try:
@@ -160,7 +163,7 @@ def _as_json(path: Path, converted: Path) -> Path:
         raise UserError(f"{path} cannot be read ({error}): it is truncated; fetch it again") from error
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
         raise UserError(
-            f"{path}:{number}: no item in Python or JSON form; correct the line or fetch the file again"
+            f"{path}:{number}: not an item as JSON or a Python literal; correct it or fetch the file again"
         ) from error
     return converted
 

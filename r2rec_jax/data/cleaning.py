@@ -1,32 +1,31 @@
-"""What is done with each oddity of raw data, and how often it was: never silently.
+"""Cleaning rules for raw data. Every application of a rule is counted.
 
-| oddity | rule | count |
+| irregularity | rule | count |
 |---|---|---|
-| a user rates an item again | the earliest rating stays | ratings_repeated |
-| a time outside 1990..2100 | the row goes if at most 1% are, else an error | ratings_with_impossible_time |
-| a rating of 0 on Amazon's scale of 1 to 5 | the row goes | ratings_of_zero_stars |
-| blanks around an id | taken off | ids_with_blanks_around |
-| whole numbers all, some written 5.0 | read as 5 | columns_of_whole_numbers_with_a_fraction |
-| no title, or a blank one | "item ID" | titles_missing |
-| HTML entities in a title | decoded | titles_with_html_entities |
-| a title longer than 300 characters | cut there | titles_cut |
-| a genre or trait longer than that | cut there | labels_cut |
-| more than 50 genres of an item | the first stay | items_with_many_genres |
-| a year that is no year | none | years_unreadable |
-| a list of genres that is none | none | items_with_unreadable_categories |
+| a repeated (user, item) pair | keep the earliest rating | ratings_repeated |
+| a time outside 1990..2100 | drop the row; error if more than 1% | ratings_with_impossible_time |
+| a rating of 0 on Amazon's scale of 1 to 5 | drop the row | ratings_of_zero_stars |
+| whitespace around an id | strip | ids_with_blanks_around |
+| a column of whole numbers, some written 5.0 | read as 5 | columns_of_whole_numbers_with_a_fraction |
+| a missing or blank title | use "item ID" | titles_missing |
+| HTML entities in a title | decode | titles_with_html_entities |
+| a title longer than 300 characters | truncate | titles_cut |
+| a genre or trait longer than 300 characters | truncate | labels_cut |
+| an item with more than 50 genres | keep the first 50 | items_with_many_genres |
+| an unreadable year | treat as missing | years_unreadable |
+| an unreadable list of genres | treat as missing | items_with_unreadable_categories |
 | UTF-8 lines in a latin-1 file | read as UTF-8 | titles_read_as_utf8 |
-| U+FFFD, left by somebody's wrong decoding | stays | titles_with_lost_characters |
-| a rated item that the items file lacks | kept, without facts | items_not_listed |
-| a user that the users file lacks | kept, without facts | users_not_listed |
-| an item or user listed again | the first stays | items_repeated, users_repeated |
-| items of one title and year | shown as "Heat (version 1)" and so on | items_told_apart_by_a_version |
-| a listed item nobody rated | MovieLens: kept; elsewhere left out | items_never_rated, items_left_out |
-| a listed user without ratings | left out | users_left_out |
-| too few negatives of the kind asked for | uniform ones | negatives_drawn_uniformly_instead |
+| U+FFFD from an earlier wrong decoding | keep | titles_with_lost_characters |
+| a rated item missing from the items file | keep, without metadata | items_not_listed |
+| a user missing from the users file | keep, without metadata | users_not_listed |
+| a repeated id in the items or users file | keep the first row | items_repeated, users_repeated |
+| items with equal title and year | show as "Heat (version 1)" etc. | items_told_apart_by_a_version |
+| a listed item without ratings | MovieLens: keep; others: drop | items_never_rated, items_left_out |
+| a listed user without ratings | drop | users_left_out |
+| too few popular or hard negatives | fill with uniform ones | negatives_drawn_uniformly_instead |
 
-A rating that is no number, NaN or out of range, an id that is missing, a line that cannot be parsed: an
-error with file and place, since no rule could tell what was meant. `LIMITS` says which shares of the others
-are too much.
+A rating that is not a number or out of range, a missing id and an unparseable line are errors with file and
+line or row. `LIMITS` defines which counts lead to a warning or an error.
 """
 
 import collections
@@ -50,13 +49,13 @@ LONGEST_TITLE = 300
 MOST_LABELS = 50
 LOST = "\ufffd"
 
-MANY = 0.1  # a share of the things that a count is about: worth a warning
+MANY = 0.1  # share of its total above which a count leads to a warning
 ALL = 1.0
-# Counts that are judged: what they are counts of, and the share from which on the data are refused. The
-# others only say what was put right, or what the files have beyond the log.
+# count name -> (what the total counts, share from which `Rules.check_limits` raises; None: it never does).
+# Counts that are not listed report a repair, or rows of metadata files without ratings.
 LIMITS = {
     "ratings_repeated": ("ratings", None),  # a log of purchases may have many
-    "ratings_with_impossible_time": ("ratings", ALL),  # refused above FEW already
+    "ratings_with_impossible_time": ("ratings", ALL),  # shares above FEW raise an error earlier
     "ratings_of_zero_stars": ("ratings", ALL),
     "titles_missing": ("titles", ALL),
     "titles_cut": ("titles", None),
@@ -73,7 +72,7 @@ LIMITS = {
 }
 
 
-# With the semicolon only: "Q&notes" is no entity.
+# The semicolon is required: "Q&notes" contains no entity.
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 
 
@@ -84,10 +83,11 @@ def decode_entities(text: str) -> str:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Clock:
-    """How a log's rows were put in order.
+    """How a log's rows were sorted.
 
-    real: by times; else by their places in the file. begins: bool[N], whether a row is later than the user's
-    row before it. place: int64[N], the rows' places among the `rows` of the file that are used.
+    real: True if by time, False if by position in the file.
+    begins: bool[N], whether a row is later than the same user's previous row.
+    place: int64[N], the position of each row among the `rows` rows of the file that are used.
     """
 
     real: bool
@@ -98,11 +98,11 @@ class Clock:
 
 @dataclasses.dataclass
 class Rules:
-    """Applies the rules and counts.
+    """Applies the cleaning rules and counts each application.
 
-    tie_seed: puts equal times in random order; None: the file's.
-    scale: of the ratings; None until a log is read, which is then on its source's own or on a detected one.
-    clock: of the log that was read.
+    tie_seed: seed of a random order of rows with equal times; None keeps the order of the file.
+    scale: the rating scale. If None, `log` sets it to the source's scale or detects it.
+    clock: the order of the log that was read.
     """
 
     tie_seed: int | None = None
@@ -115,15 +115,17 @@ class Rules:
         self, *, user, item, rating, time, fine=None, n_users: int, n_items: int, where: str,
         unit: str = "s", ordered: bool = False, own: Scale | None = None, zero_is_none: bool = False,
     ) -> Interactions:  # fmt: skip
-        """Columns in file order to a sorted log.
+        """Converts columns in file order to a sorted log.
 
-        time: seconds, and `fine` nanoseconds within them, of a file that writes times in `unit`. The second
-          decides no more than the order. If `ordered`, times are places in the file, and say nothing else.
-        own: the source's scale. zero_is_none: a 0 stands for no rating there.
+        time: seconds, from a file that stores times in `unit`. If `ordered`, positions in the file instead.
+        fine: nanoseconds within the second, used only for sorting, or None.
+        where: the file, for error messages.
+        own: the source's scale.
+        zero_is_none: whether a rating of 0 means that there is no rating.
 
         Raises:
-          UserError: too many impossible times; the line names `where` and the likely unit. A rating that is
-            not on the scale, or ratings on no scale that could be detected.
+          UserError: too many impossible times (the message contains the likely unit), a rating that is not on
+            the scale, or ratings for which no scale could be detected.
         """
         kept = self.on_scale(np.asarray(rating), where, own, zero_is_none)
         if not ordered:
@@ -136,19 +138,23 @@ class Rules:
             columns = [None if c is None else np.asarray(c)[order] for c in columns]
         log, place = Interactions.ordered(*columns, n_users, n_items)
         self.count("ratings_repeated", len(columns[0]) - len(log))
-        self.judge({"ratings": len(kept)}, where)
+        self.check_limits({"ratings": len(kept)}, where)
         self.clock = Clock(not ordered, begins_moment(log, place, columns[-1]), place, len(columns[0]))
         return log
 
     def on_scale(
         self, rating: np.ndarray, where: str, own: Scale | None, zero_is_none: bool = False
     ) -> np.ndarray:
-        """Settles the scale and refuses a rating that is not on it. Which rows have a rating: bool[N]."""
+        """Sets the scale if it is not set yet, and returns which rows have a rating: bool[N].
+
+        Raises:
+          UserError: a rating that is not on the scale, or no scale could be detected.
+        """
         try:
             self.scale = self.scale or own or Scale.of(rating)
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
-        on_scale = self.scale.held(rating)
+        on_scale = self.scale.contains(rating)
         rated = on_scale | ~(zero_is_none & (rating == 0))
         wrong = np.flatnonzero(rated & ~on_scale)
         if len(wrong):
@@ -160,7 +166,7 @@ class Rules:
         return rated
 
     def title(self, raw: str | None, fallback: str) -> str:
-        """The title as it is kept; `fallback` for a missing one."""
+        """The cleaned title, or `fallback` if it is missing."""
         title = raw or ""
         if "&" in title and (decoded := decode_entities(title)) != title:
             title = decoded
@@ -176,41 +182,41 @@ class Rules:
         return title or fallback
 
     def labels(self, names: Sequence[str]) -> tuple[str, ...]:
-        """An item's genres as they are kept: no prompt has room for thousands."""
+        """An item's genres, limited to MOST_LABELS so that they fit in a prompt."""
         self.count("items_with_many_genres", len(names) > MOST_LABELS)
         return tuple(map(self.label, names[:MOST_LABELS]))
 
     def label(self, name: str) -> str:
-        """A genre or a trait as it is kept."""
+        """A genre or trait, truncated to LONGEST_TITLE characters."""
         self.count("labels_cut", len(name) > LONGEST_TITLE)
         return name[:LONGEST_TITLE]
 
     def count(self, name: str, times: int = 1) -> None:
-        """Adds to a count; one that never happened stays out of the print."""
+        """Adds `times` to a count. Counts of zero are not stored, so they are not printed."""
         if times:
             self.counts[name] += int(times)
 
-    def judge(self, totals: dict[str, int], where: str) -> None:
-        """Warns of counts that are a large share of their total, and keeps the warnings.
+    def check_limits(self, totals: dict[str, int], where: str) -> None:
+        """Warns about counts that are a large share of their total.
 
-        totals: how many things of a kind of `LIMITS` there are by now, where these are counted.
+        totals: kind of `LIMITS` -> total number, for the kinds to check.
 
         Raises:
-          UserError: all of them are.
+          UserError: a count reaches the share at which `LIMITS` rejects the data.
         """
         for name, (kind, refused) in LIMITS.items():
             count, total = self.counts[name], totals.get(kind, 0)
             if not total or count <= MANY * total:
                 continue
-            said = f"{where}: {name} {count:,} of {total:,}"
+            message = f"{where}: {name} {count:,} of {total:,}"
             if refused is not None and count >= refused * total:
-                raise UserError(f"{said}: correct the file, or the columns that the config names")
-            self.warn(said)
+                raise UserError(f"{message}: correct the file, or the columns that the config names")
+            self.warn(message)
 
-    def warn(self, said: str) -> None:
-        """Logs a warning, and keeps it for the end of the command."""
-        self.warnings.append(said)
-        logging.warning("%s", said)
+    def warn(self, message: str) -> None:
+        """Logs a warning and stores it, so that the command can repeat it at its end."""
+        self.warnings.append(message)
+        logging.warning("%s", message)
 
     def _possible(self, time: np.ndarray, unit: str, where: str) -> np.ndarray:
         def inside(per_second: float) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""SQL that reads the named columns of a raw file of any kind: text for ids, seconds and a fraction for times.
+"""Builds the SQL that reads the named columns of a raw file: ids as text, times as seconds and nanoseconds.
 
-CSV and its kin and JSON lines are read as text. Parquet has types, each of which has one meaning here: whole
-floats and decimals are integers, dates and timestamps are instants (those without a time zone: UTC), a list
-is several genres. What users wrote enters the SQL through `literal`, `pattern` and `name` only.
+Delimited text and JSON lines are read as text. Parquet columns are typed: whole floats and decimals become
+integers, dates and timestamps become instants (UTC if they have no time zone), and a list holds several
+genres. User input enters the SQL only through `literal`, `pattern` and `name`.
 """
 
 import dataclasses
@@ -28,8 +28,10 @@ _FLOATS = re.compile(r"FLOAT|DOUBLE|DECIMAL.*")
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """table: what to select from. text: SQL of each column as text. clock: SQL of seconds (BIGINT) and of
-    nanoseconds within them (INTEGER), if there is a time.
+    """SQL of a raw file.
+
+    table: the table expression to select from. text: the SQL of each column as text. clock: the SQL of the
+    seconds (BIGINT) and of the nanoseconds within them (INTEGER), ("0", "0") without a time column.
     """
 
     table: str
@@ -46,13 +48,13 @@ def read_columns(
     work: Path,
     execute: Callable,
 ) -> Source:
-    """`columns` maps ours (user, item, rating, time, id, title, ...) to the file's names.
+    """Builds the SQL of `columns`, which maps our names (user, item, rating, time, id, ...) to the file's.
 
-    unit: of times that are numbers. form: of a text table. work: a folder for a copy in another encoding.
-    execute: runs SQL on behalf of a path.
+    unit: unit of numeric times. form: format of a text table. work: folder for a copy converted to UTF-8.
+    execute: function that runs SQL; errors then mention the path passed to it.
 
     Raises:
-      UserError: a file that is missing, of an unknown kind, or without one of the columns.
+      UserError: the file is missing, of an unknown kind, or lacks a column.
     """
     if not path.is_file():
         raise UserError(f"{path} is missing: correct the path")
@@ -110,7 +112,7 @@ def _parquet(path: Path, columns: dict[str, str], unit: str, execute: Callable) 
         find_column(path, list(types), column)
         value, type_ = name(column), types[column]
         if _NESTED.fullmatch(type_) and not (ours == "genres" and _LIST.fullmatch(type_)):
-            raise UserError(f"{path}: column {column!r} holds {type_}: name one of single values")
+            raise UserError(f"{path}: column {column!r} has type {type_}: name a column of single values")
         text[ours] = _as_text(ours, value, type_)
         if ours == "time":
             clock = _dated(value, type_) if _DATED.fullmatch(type_) else _clock(text[ours], unit)
@@ -131,7 +133,7 @@ def _as_text(ours: str, value: str, type_: str) -> str:
 
 
 def _dated(value: str, type_: str) -> tuple[str, str]:
-    """Seconds and nanoseconds of a typed date or timestamp, by the finest clock that it has."""
+    """SQL of the seconds and nanoseconds of a typed date or timestamp, at its full resolution."""
     if type_.endswith("_NS"):
         ticks, per_second, fine = f"epoch_ns({value})", 1_000_000_000, 1
     else:
@@ -140,12 +142,15 @@ def _dated(value: str, type_: str) -> tuple[str, str]:
 
 
 def _clock(text: str, unit: str) -> tuple[str, str]:
-    """The same of text: a number in `unit`, or an ISO date or timestamp, with an offset or in UTC."""
+    """SQL of the seconds and nanoseconds of a time stored as text.
+
+    The text is a number in `unit`, or an ISO date or timestamp with an offset or in UTC.
+    """
     ticks = UNITS[unit]
     integer = f"CAST(TRY_CAST({text} AS BIGINT) AS VARCHAR) = {text}"  # a cast alone would round
     number = f"TRY_CAST({text} AS DECIMAL(38, 9))"
     whole = f"CAST(floor({number}) AS HUGEINT)"
-    # A cast to a timestamp in nanoseconds would drop the offset: the digits beyond are read from the text.
+    # A cast to TIMESTAMP_NS would drop the offset, so the last three digits are read from the text.
     is_date = f"regexp_matches({text}, '^\\s*\\d{{4}}-\\d')"
     us = f"epoch_us(TRY_CAST({text} AS TIMESTAMPTZ))"
     beyond = f"rpad(regexp_extract({text}, '\\.\\d{{6}}(\\d{{1,3}})', 1), 3, '0')"
@@ -164,9 +169,12 @@ def _clock(text: str, unit: str) -> tuple[str, str]:
 
 
 def require_whole(path: Path, readable: Path) -> None:
-    """Refuses a text table cut within its last row, which would still read as one.
+    """Checks that a text table was not truncated within its last row, which would still parse.
 
-    A cut gzip shows by itself. `readable`: the file itself, or what it was converted to.
+    A truncated gzip file fails when it is read. `readable` is the file itself or its UTF-8 copy.
+
+    Raises:
+      UserError: the file does not end with a line break, or its last line is too long.
     """
     if readable.suffix.lower() == ".gz":
         return
@@ -178,7 +186,7 @@ def require_whole(path: Path, readable: Path) -> None:
         raise UserError(
             f"{path} does not end with a line break, so it may be truncated: fetch it again, or add one"
         )
-    # duckdb 2.0 drops a last line that is longer than its buffer without a word.
+    # duckdb 2.0 silently drops a last line that is longer than its buffer.
     if size > LONGEST_LINE and b"\n" not in end[:-1]:
         raise UserError(f"{path}: its last line is longer than {LONGEST_LINE} bytes: correct it")
 
@@ -188,27 +196,31 @@ def _compression(path: Path) -> str:
 
 
 def find_column(path: Path, names: list[str], wanted: str) -> int:
-    """The place of a column among `names`; a number that is no name is a place itself, from 1."""
+    """The index of a column among `names`. A number that is not a name is a 1-based position.
+
+    Raises:
+      UserError: there is no such column, or more than one.
+    """
     if names.count(wanted) == 1:
         return names.index(wanted)
     if wanted.isascii() and wanted.isdigit() and 0 < int(wanted) <= len(names) and wanted not in names:
         return int(wanted) - 1
-    found = ", ".join(repr(name[:40]) for name in names[:20]) or "nothing"
+    available = ", ".join(repr(name[:40]) for name in names[:20]) or "nothing"
     many = "more than one" if names.count(wanted) else "no"
     raise UserError(
-        f"{path}:1: {many} column {wanted!r} among {found}: name the right one in data.table, where an empty "
-        "name is a column that is not there"
+        f"{path}:1: {many} column {wanted!r} among {available}: set the right name in data.table, or an "
+        "empty name if the file has no such column"
     )
 
 
 def has_blanks(text: str) -> str:
-    """SQL for whether blanks stand around a text."""
+    """SQL that tests whether a text begins or ends with whitespace."""
     return f"coalesce(regexp_matches({text}, '^[\\s\\x{{A0}}]|[\\s\\x{{A0}}]$'), false)"
 
 
 def trimmed(text: str) -> str:
-    """SQL for a text without blanks around it."""
-    # trim() of many characters is slow, and few ids need it.
+    """SQL that strips whitespace from a text."""
+    # trim() with several characters is slow, and few ids need it.
     blanks = "' ' || chr(9) || chr(10) || chr(11) || chr(12) || chr(13) || chr(160)"
     return f"CASE WHEN {has_blanks(text)} THEN trim({text}, {blanks}) ELSE {text} END"
 
@@ -218,20 +230,30 @@ def literal(text: str | Path) -> str:
 
 
 def path_text(path: Path) -> str:
-    """A path as duckdb takes it: absolute, since it would open "~" and URLs, and as text of UTF-8, whatever
-    Python takes the names of files for in this process' locale.
+    """A path for duckdb: absolute, since duckdb expands "~" and opens URLs, and decoded as UTF-8.
+
+    The encoding of file names in the process' locale has no effect.
+
+    Raises:
+      UserError: the path is not valid UTF-8.
     """
     try:
         return os.fsencode(path.absolute()).decode("utf-8")
     except UnicodeDecodeError:
-        raise UserError(f"{path}: duckdb opens no path that is not in UTF-8: rename it") from None
+        raise UserError(f"{path}: duckdb cannot open a path that is not valid UTF-8: rename it") from None
 
 
 def pattern(path: Path) -> str:
-    """A path as duckdb takes it to read: not a pattern of paths."""
+    """SQL literal of a path for duckdb's read functions, with the glob characters escaped.
+
+    Raises:
+      UserError: the path contains a backslash and a glob character.
+    """
     text = path_text(path)
     if "\\" in text and set(text) & set("*?["):
-        raise UserError(f"{path}: duckdb opens no path with a backslash and one of *, ? and [: rename it")
+        raise UserError(
+            f"{path}: duckdb cannot open a path with a backslash and one of *, ? and [: rename it"
+        )
     return literal(re.sub(r"([\[*?])", r"[\1]", text))
 
 

@@ -1,19 +1,20 @@
-"""The embedded data set: a generated rating log with tastes, popularity, time and demographics.
+"""The bundled data set: a generated rating log with tastes, popularity, times and demographics.
 
-The model, in the order things are drawn:
+The generative model, in the order of the draws:
 
-- Catalogue (from `catalog_seed` alone): one-word titles, a year in 1970..2009, exactly one of
-  eight genres an item (equally many each), in shuffled order, so that an item's index says nothing.
-  Popularity is Zipf-like (weight 1 / rank^0.6); an item's quality shifts its ratings by about .3.
-- Users (from `seed`): gender, age band and occupation; a main genre that leans weakly on these; a
-  second genre. A pick is of the main genre with probability .65, of the second with .20, else of
-  any other genre; within the genre items are picked by popularity, never twice.
+- Catalogue (depends on `catalog_seed` only): one-word titles, a year in 1970..2009, and exactly one of
+  eight genres per item, each genre equally often. The order is shuffled, so an item's index carries no
+  information. Popularity is Zipf-like (weight 1 / rank^0.6). An item's quality shifts its ratings by about
+  .3.
+- Users (from `seed`): gender, age band and occupation; a main genre that depends weakly on these; a
+  second genre. A pick has the main genre with probability .65, the second with .20, else any other
+  genre. Within a genre, items are picked by popularity, without repetition.
 - Ratings: 1..5, around 4.5 in the main genre, 4.2 in the second, 2.4 elsewhere, plus the item's
-  quality and noise. So the last item rated above 3 is mostly of the main genre.
-- Time: every user starts somewhere in three years and goes on with gaps of about five days, so
+  quality and noise. The last item rated above 3 is therefore usually of the main genre.
+- Times: each user starts at a random time within three years, with gaps of about five days, so
   users interleave. Seconds, strictly increasing within a user.
 
-Two logs of one `catalog_seed` and different `seed` share all items and no user.
+Two logs with the same `catalog_seed` and different `seed` share all items and no user.
 """
 
 import numpy as np
@@ -41,10 +42,10 @@ def generate(
     items: int = 200,
     ratings_per_user: int = 15,
 ) -> tuple[Interactions, Catalog]:
-    """Makes a log of `users` users with `ratings_per_user` ratings each on average.
+    """Generates a log of `users` users with `ratings_per_user` ratings each on average.
 
     Raises:
-      UserError: more items than titles, or more ratings a user than items.
+      UserError: more items than titles, or more ratings per user than items.
     """
     fewest, most = _rating_counts(ratings_per_user)
     if not len(GENRES) <= items <= len(TITLES):
@@ -95,18 +96,18 @@ _DEMOGRAPHICS = {"gender": GENDERS, "age": AGES, "occupation": OCCUPATIONS}
 
 
 def _rating_counts(mean: int) -> tuple[int, int]:
-    """Fewest and most ratings of a user: uniform between them, e.g. 8..22 for a mean of 15."""
+    """Bounds of the uniform number of ratings per user, e.g. (8, 22) for a mean of 15."""
     fewest = (mean + 1) // 2
     return fewest, 2 * mean - fewest
 
 
 def _draw(rng: np.random.Generator, log_weight: np.ndarray) -> np.ndarray:
-    """One draw a row, in proportion to exp(log_weight): int[rows] (Gumbel-max)."""
+    """One draw per row with probability proportional to exp(log_weight) (Gumbel-max): int[rows]."""
     return np.argmax(log_weight + rng.gumbel(size=log_weight.shape), axis=1)
 
 
 def _tastes(main: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Probability that a pick is of a genre: float64[users, genres]."""
+    """Probability of each genre for a pick: float64[users, genres]."""
     users = np.arange(len(main))
     other = (1 - MAIN_SHARE - SECOND_SHARE) / (len(GENRES) - 2)
     taste = np.full((len(main), len(GENRES)), other)
@@ -122,12 +123,12 @@ def _pick_items(
     popularity: np.ndarray,
     picks: int,
 ) -> np.ndarray:
-    """First a genre by taste, then an unseen item of it by popularity: int[users, picks]."""
+    """Draws a genre by taste, then one of its unpicked items by popularity: int[users, picks]."""
     users, is_genre = len(taste), np.eye(len(GENRES))[genre]  # [items, genres]
     unseen = np.ones((users, len(genre)))
     picked = np.empty((users, picks), np.int64)
     for step in range(picks):
-        # What is left in a genre shares the genre's probability; an exhausted genre drops out.
+        # The unpicked items of a genre share the genre's probability. An exhausted genre gets none.
         weight = unseen * popularity
         left = np.maximum(weight @ is_genre, np.finfo(float).tiny)
         weight *= (taste / left)[:, genre]

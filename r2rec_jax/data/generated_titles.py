@@ -1,8 +1,8 @@
 """Titles of the generated catalogue: short common nouns, none of them a genre.
 
-One word each, 4-7 letters, so that a small byte-pair vocabulary can hold every title as one or two
-tokens. The list is part of the catalogue's identity, and the committed tiny model has learnt that
-catalogue: changing a word, the order or the length means pretraining it again.
+Each is one word of 4-7 letters, so that a small byte-pair vocabulary encodes a title as one or two tokens.
+The bundled tiny model is pretrained on this catalogue. Changing a word, the order or the length requires
+pretraining it again.
 """
 
 _WORDS = """

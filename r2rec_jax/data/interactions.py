@@ -1,4 +1,4 @@
-"""The two tables every reader produces: who rated what and when, and what the items are."""
+"""The two tables that every reader produces: the rating log, and the catalogue of items and users."""
 
 import dataclasses
 import functools
@@ -9,12 +9,12 @@ import numpy as np
 from r2rec_jax.data.duplicate_titles import versions
 from r2rec_jax.runtime.plain_text import clean
 
-BLOCK = 1 << 22  # rows handled at a time where a whole-log temporary would be large
+BLOCK = 1 << 22  # rows per block where a temporary of the whole log would be large
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Interactions:
-    """A rating log in columns, sorted by (user, time); ties in time keep the file's order.
+    """A rating log in columns, sorted by (user, time). Rows with equal times keep the order of the file.
 
     user, item: int32[N], dense indices below n_users and n_items. rating: float32[N].
     time: int64[N], seconds. A (user, item) pair occurs at most once.
@@ -29,7 +29,7 @@ class Interactions:
     offsets: np.ndarray | None = dataclasses.field(default=None, repr=False)  # int64[n_users + 1]
 
     def __post_init__(self):
-        # Users are consecutive rows: user u owns rows offsets[u]:offsets[u + 1].
+        # The rows of user u are offsets[u]:offsets[u + 1].
         if self.offsets is None:
             rows_per_user = np.bincount(self.user, minlength=self.n_users)
             offsets = np.concatenate([[0], np.cumsum(rows_per_user)]).astype(np.int64)
@@ -47,9 +47,9 @@ class Interactions:
     def ordered(
         cls, user, item, rating, time, fine, n_users: int, n_items: int
     ) -> tuple["Interactions", np.ndarray]:
-        """`from_log`, and of every row that is kept its place in the file: int64[N].
+        """`from_log`, and the position in the file of every row that is kept: int64[N].
 
-        fine: int[N], the parts of a second by which rows of one second are sorted, or None.
+        fine: int[N], fractions of a second that order rows within the same second, or None.
 
         Raises:
           ValueError: columns of unequal length, or an index outside its range.
@@ -59,7 +59,7 @@ class Interactions:
         rating = np.asarray(rating, np.float32)
         time = np.asarray(time, np.int64)
         if not len(user) == len(item) == len(rating) == len(time):
-            raise ValueError("the columns of a log must have one length")
+            raise ValueError("the columns of a log must have the same length")
         for name, index, limit in (("user", user, n_users), ("item", item, n_items)):
             if len(index) and not 0 <= index.min() <= index.max() < limit:
                 raise ValueError(f"{name} indices must lie in 0..{limit - 1}")
@@ -75,12 +75,12 @@ class Interactions:
 def first_of_pair(user: np.ndarray, item: np.ndarray) -> np.ndarray:
     """Marks the first row of every (user, item) pair of a log sorted by user: bool[N].
 
-    A block of whole users at a time: the temporaries stay small where the log has 44M rows.
+    Processes blocks of whole users, which keeps the temporaries small for logs such as 44M rows.
     """
     first = np.ones(len(user), bool)
     start = 0
     while start < len(user):
-        # A user with more rows than a block still stays in one piece.
+        # A user with more rows than BLOCK stays in one block.
         end = int(np.searchsorted(user, user[min(start + BLOCK, len(user)) - 1], side="right"))
         by_pair = np.lexsort((item[start:end], user[start:end]))
         users, items = user[start:end][by_pair], item[start:end][by_pair]
@@ -92,13 +92,13 @@ def first_of_pair(user: np.ndarray, item: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Catalog:
-    """What is known of items and users besides the ratings.
+    """Metadata of items and users.
 
-    title: one for each item. year: int32[n_items], 0 when unknown. genres: a tuple for each item.
-    demographics: a dict for each user, {} when nothing is known, e.g.
+    title: one per item. year: int32[n_items], 0 when unknown. genres: a tuple per item.
+    demographics: a dict per user, {} when unknown, e.g.
       {"gender": "female", "age": "25-34", "occupation": "lawyer"}.
-    user_ids, item_ids: what the raw files call each user and item; by default their numbers.
-    Lists where a small source was read, the mapped sequences of data/mapped_text.py where it may be large.
+    user_ids, item_ids: the ids in the raw files, by default the indices as text.
+    Small sources use lists, large ones the memory-mapped sequences of data/mapped_text.py.
     """
 
     title: Sequence[str]
@@ -117,18 +117,17 @@ class Catalog:
 
     @functools.cached_property
     def same_name(self) -> np.ndarray:
-        """int32 [n_items]: which of the items with this title and year it is, from 1; 0 where it is the only
-        one."""
+        """int32[n_items]: the item's number among the items with its title and year, from 1; 0 if unique."""
         return versions(self._cleaned(), self.year)
 
     @functools.cached_property
     def same_title(self) -> np.ndarray:
-        """The same of the title alone."""
+        """int32[n_items]: the item's number among the items with its title, from 1; 0 if unique."""
         return versions(self._cleaned(), np.zeros_like(self.year))
 
     def _cleaned(self) -> list[str]:
         return [self.shown(item) for item in range(len(self.title))]
 
     def shown(self, item: int) -> str:
-        """The title as prompts show it, without markup; where it is nothing else, the id in the raw files."""
+        """The title without markup, as prompts show it. If nothing remains, "item" and the raw id."""
         return clean(self.title[item]) or clean(f"item {self.item_ids[item]}")

@@ -1,7 +1,7 @@
-"""Sequences of text over flat arrays: what a catalogue of millions of items is kept in.
+"""Read-only text sequences over flat arrays, for catalogues of millions of items.
 
-Each is a read-only `Sequence` that decodes one element when asked for it, so that opening a prepared
-folder costs nothing an item. The arrays may be memory maps.
+Each `Sequence` decodes an element on access, so opening a prepared folder takes constant time. The arrays
+may be memory maps.
 """
 
 import operator
@@ -25,7 +25,7 @@ class Texts(Sequence):
             return texts
         blob, offsets = bytearray(), array("q", [0])
         for text in texts:
-            # A lone surrogate is no valid text, but must not stop a catalogue of millions.
+            # A lone surrogate is not valid text, but must not fail a catalogue of millions.
             blob += text.encode("utf-8", "surrogatepass")
             offsets.append(len(blob))
         return cls(np.frombuffer(blob, np.uint8), np.frombuffer(offsets, np.int64))
@@ -39,7 +39,7 @@ class Texts(Sequence):
         return piece.tobytes().decode("utf-8", "surrogatepass")
 
     def find(self, text: str) -> int | None:
-        """The first place of `text`, without decoding what stands before it; None where it is not there."""
+        """The index of the first element equal to `text`, or None. Decodes no element."""
         wanted = np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8)
         places = np.flatnonzero(np.diff(self.offsets) == len(wanted))
         for k, byte in enumerate(wanted):
@@ -71,7 +71,7 @@ class Labels(Sequence):
 
 
 class LabelsBuilder:
-    """Makes `Labels` a tuple at a time, for a reader that gets them beside something else."""
+    """Builds `Labels` one tuple at a time."""
 
     def __init__(self):
         self._code: dict[str, int] = {}
@@ -87,9 +87,9 @@ class LabelsBuilder:
 
 
 class Traits(Sequence):
-    """n dicts of a few fields: values[field] lists a field's values, codes int32[n, fields] picks one.
+    """n dicts with a few fields: values[field] lists a field's values, codes int32[n, fields] indexes them.
 
-    -1 means that the field is not known of this element. Without fields every element is {}.
+    The code -1 means that the element lacks the field. Without fields every element is {}.
     """
 
     def __init__(self, values: dict[str, list[str]], codes: np.ndarray):
@@ -107,15 +107,15 @@ class Traits(Sequence):
         for row, traits in zip(codes, dicts, strict=True):
             for field, value in traits.items():
                 row[fields.index(field)] = code[field].setdefault(value, len(code[field]))
-        return cls({field: list(known) for field, known in code.items()}, codes)
+        return cls({field: list(values) for field, values in code.items()}, codes)
 
     def __len__(self) -> int:
         return len(self.codes)
 
     def __getitem__(self, index) -> dict[str, str]:
         row = self.codes[_place(index, len(self))]
-        known = zip(self.values.items(), row, strict=True)
-        return {field: values[code] for (field, values), code in known if code >= 0}
+        pairs = zip(self.values.items(), row, strict=True)
+        return {field: values[code] for (field, values), code in pairs if code >= 0}
 
 
 def _place(index, length: int) -> int:

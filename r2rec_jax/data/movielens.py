@@ -2,8 +2,8 @@
 
 1M is `user::movie::rating::timestamp`, `movie::Title (Year)::Genre|Genre` and
 `user::gender::age::occupation::zip`; 100K is tab-separated ratings, and pipe-separated movies with a flag
-for each genre. Both are latin-1 and tell their users' demographics. The CSV releases have half stars,
-UTF-8 and no demographics. Fields and codes are those of the GroupLens READMEs.
+for each genre. Both are latin-1 and include user demographics. The CSV releases have half stars and
+UTF-8 text but no demographics. Fields and codes are those of the GroupLens READMEs.
 """
 
 import re
@@ -23,7 +23,7 @@ from r2rec_jax.data.text_format import STRICT_CSV
 from r2rec_jax.data.text_lines import bad_line, distinct, parse_ratings, positions, read_bytes, text_lines
 from r2rec_jax.runtime.errors import UserError
 
-# The official release of 1M. A rebuilt or edited copy is usable, but its results are its own.
+# File sizes of the official 1M release. An edited copy works, but its results are not comparable.
 OFFICIAL_BYTES = {"movies.dat": 171_308, "users.dat": 134_368, "ratings.dat": 24_594_131}
 
 GENDERS = {"F": "female", "M": "male"}
@@ -100,10 +100,10 @@ _USER_LINE_100K = re.compile(r"(\d{1,9})\|(\d{1,3})\|([FM])\|([^|]+)\|.*")
 def read_ml1m(folder: str | Path, rules: Rules | None = None) -> tuple[Interactions, Catalog]:
     """Reads the unpacked folder. Users and movies are numbered in the order of their files.
 
-    A movie nobody rated stays in the catalogue. The year leaves the title for `Catalog.year`.
+    Movies without ratings stay in the catalogue. The year moves from the title to `Catalog.year`.
 
     Raises:
-      UserError: a missing file, or a line that is not of the expected form, with file and line.
+      UserError: a missing file, or a line that does not have the expected form (with file and line).
     """
     folder, rules = Path(folder), rules or Rules()
     raw = {name: read_bytes(folder / name, MOVIELENS["ml-1m"].hint) for name in OFFICIAL_BYTES}
@@ -122,7 +122,7 @@ def read_ml1m(folder: str | Path, rules: Rules | None = None) -> tuple[Interacti
 
 
 def read_ml100k(folder: str | Path, rules: Rules | None = None) -> tuple[Interactions, Catalog]:
-    """Reads the unpacked folder; as `read_ml1m`. Ages are years; the title "unknown" is a missing one."""
+    """Reads the unpacked folder as `read_ml1m` does. Ages are in years. The title "unknown" means missing."""
     folder, rules = Path(folder), rules or Rules()
     raw = {
         name: read_bytes(folder / name, MOVIELENS["ml-100k"].hint) for name in ("u.item", "u.user", "u.data")
@@ -138,10 +138,10 @@ def read_movielens_csv(
 ) -> tuple[Interactions, Catalog]:
     """Reads ratings.csv and movies.csv of "ml-latest-small", "ml-20m", "ml-25m" or "ml-32m".
 
-    Users and movies are numbered by sorted raw id; movies nobody rated are left out.
+    Users and movies are numbered by sorted raw id. Movies without ratings are dropped.
 
     Raises:
-      UserError: a missing or damaged file, or a bad value, with file and line or row.
+      UserError: a missing or damaged file, or a bad value (with file and line or row).
     """
     paths = [find(folder, name) for name in ("ratings.csv", "movies.csv")]
     if None in paths:
@@ -174,14 +174,14 @@ def read_movielens_csv(
 
     title = Texts.of(titles())
     rules.count("items_left_out", ratings.left_out("items", staged))
-    rules.judge(dict.fromkeys(("items", "titles", "genres"), log.n_items), str(paths[1]))
+    rules.check_limits(dict.fromkeys(("items", "titles", "genres"), log.n_items), str(paths[1]))
     nothing = Traits({}, np.empty((log.n_users, 0), np.int32))
     return log, Catalog(title, years, genres.labels(), nothing, *ratings.all_ids())
 
 
 def title_and_year(text: str) -> tuple[str, int]:
-    """("Heat", 1995) from "Heat (1995)"; the year is 0 when there is none."""
-    # No regular expression: on megabytes of spaces it would go back and forth for hours.
+    """("Heat", 1995) from "Heat (1995)". The year is 0 if there is none."""
+    # Not a regular expression: on megabytes of spaces it would backtrack for hours.
     text = text.strip()
     year = text[-5:-1]
     if text[-6:-5] + text[-1:] == "()" and year.isascii() and year.isdigit() and text[:-6].strip():
@@ -203,7 +203,7 @@ def _join(path: Path, table, users, movies, listed_in: tuple[str, str], rules: R
         where=str(path),
         own=Scale(),
     )
-    rules.judge({"titles": log.n_items}, listed_in[1])
+    rules.check_limits({"titles": log.n_items}, listed_in[1])
     rules.count("items_never_rated", log.n_items - len(np.unique(log.item)))
     ids = ([str(number) for number in numbers] for numbers in (user_ids.tolist(), movie_ids.tolist()))
     return log, Catalog(title, year, genres, demographics, *ids)

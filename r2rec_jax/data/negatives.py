@@ -1,16 +1,16 @@
-"""The candidates a truth competes with: drawn once, and frozen.
+"""Draws each user's candidates: the held-out item and negatives. They are drawn once and then frozen.
 
-A negative is an item that somebody rated and the user never did, whatever the rating or time. Three ways
-to draw distinct ones, each a function of (seed, user) and the log alone:
+A negative is an item that at least one other user rated and the user never rated, at any time. There are
+three ways to draw distinct negatives. Each is a function of (seed, user) and the log:
 
-- uniform: every such item alike (the paper).
-- popularity: one after another in proportion to how many ratings may be seen (before the cutoffs).
-- hard: by walks user -> item in the history -> another who rated it -> an item of theirs, all before the
-  cutoffs. So items are drawn in proportion to how they are rated together with the user's own. At equal
-  numbers, these are the negatives that collaborative filtering takes for likely.
+- uniform: all such items with equal probability (the paper).
+- popularity: in proportion to an item's number of ratings before the cutoffs, without replacement.
+- hard: by random walks user -> item of the history -> another rater -> an item of theirs, all before the
+  cutoffs. Items that are rated together with the user's items are therefore drawn more often. These are the
+  negatives that collaborative filtering scores high.
 
-Where the last two find too few distinct items in `ROUNDS` attempts (near the full catalogue, or for a user
-without neighbours), the rest is uniform, and counted.
+`popularity` and `hard` may find too few distinct items in `ROUNDS` attempts, if the user rated most of the
+catalogue or has no neighbours. The rest is then drawn uniformly and counted.
 """
 
 import dataclasses
@@ -27,10 +27,10 @@ ROUNDS = 50
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Candidates:
-    """Frozen candidate rows of the users that have some: int32[M, C] for M users of n_users.
+    """Frozen candidate rows, stored only for the M of n_users users that have candidates: int32[M, C].
 
-    `candidates[user]` is a row and `candidates[users]` several, as if this were int32[n_users, C] with
-    rows of -1 for everybody else: an array that nobody could keep for ten million users.
+    `candidates[user]` is a row and `candidates[users]` several rows, as in an array int32[n_users, C] with
+    rows of -1 for the other users. Such an array would not fit in memory for ten million users.
     """
 
     users: np.ndarray  # int32[M], ascending
@@ -47,24 +47,24 @@ class Candidates:
     def __getitem__(self, users) -> np.ndarray:
         users = np.asarray(users)
         if not np.issubdtype(users.dtype, np.integer):
-            raise IndexError(f"candidates are looked up by user numbers, not {users.dtype}")
+            raise IndexError(f"candidates are indexed by user numbers, not {users.dtype}")
         if np.any((users < 0) | (users >= self.n_users)):
             raise IndexError(f"users must lie in 0..{self.n_users - 1}")
         if not len(self.users):
             return np.full((*users.shape, self.rows.shape[1]), -1, np.int32)
         place = np.minimum(np.searchsorted(self.users, users), len(self.users) - 1)
-        has_some = self.users[place] == users
-        return np.where(has_some[..., None], self.rows[place], np.int32(-1))
+        has_row = self.users[place] == users
+        return np.where(has_row[..., None], self.rows[place], np.int32(-1))
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
-        del copy  # it is always one
+        del copy  # the result is always a copy
         dense = np.full(self.shape, -1, np.int32)
         dense[self.users] = self.rows
         return dense if dtype is None else dense.astype(dtype)
 
 
 def compact(candidates: Candidates | np.ndarray) -> Candidates:
-    """The rows that are not all -1 of int32[n_users, C]; what is compact already stays."""
+    """Converts int32[n_users, C] to `Candidates` without the rows of -1. `Candidates` are returned as is."""
     if isinstance(candidates, Candidates):
         return candidates
     users = np.flatnonzero((candidates >= 0).any(axis=1)).astype(np.int32)
@@ -81,12 +81,12 @@ def draw_candidates(
     negatives: str,
     seed: int,
 ) -> tuple[Candidates, int]:
-    """`count` candidates for each of `users`, the truth among them, shuffled.
+    """Draws `count` shuffled candidates for each of `users`: the held-out item `truth` and negatives.
 
-    Returns them and how many negatives had to be drawn uniformly instead.
+    Returns the candidates, and the number of negatives that were drawn uniformly as a replacement.
 
     Raises:
-      UserError: an unknown kind of negatives, or more candidates than there are items for some user.
+      UserError: an unknown kind of negatives, or a user with too few unrated items.
     """
     if negatives not in NEGATIVES:
         raise UserError(f"negatives {negatives!r} is unknown: use {', '.join(NEGATIVES)}")
@@ -112,21 +112,21 @@ def draw_candidates(
 
 
 def _require_enough(log: Interactions, users: np.ndarray, rated: int, count: int) -> None:
-    # The truth is one of the items that the user rated.
+    # The user also rated the held-out item, which is a candidate.
     most = rated - np.diff(log.offsets)[users] + 1
     if len(users) and most.min() < count:
         raise UserError(
             f"candidates={count}: the most active user has {most.min() - 1} unrated items but "
-            f"{count - 1} negatives are needed: ask for at most --config.data.candidates={most.min()}"
+            f"{count - 1} negatives are needed: set at most --config.data.candidates={most.min()}"
         )
 
 
 def _uniform(unused: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """The `count` unused items with the smallest random keys, by key: int64[count]."""
-    # One key for every item of the catalogue, so that the draw depends on (seed, user) alone.
+    # One key per item of the catalogue, so that the draw depends on (seed, user) only.
     key = rng.random(len(unused))
     bound = 4.0 * count / len(unused)
-    # In a large catalogue the smallest keys lie among a few; sorting them all would take the time.
+    # Only keys below a bound are sorted, because sorting the keys of a large catalogue is slow.
     few = np.flatnonzero((key < bound) & unused)
     if len(few) < count:
         few = np.flatnonzero(unused)
@@ -136,7 +136,7 @@ def _uniform(unused: np.ndarray, count: int, rng: np.random.Generator) -> np.nda
 def _distinct(
     propose: Callable, user: int, unused: np.ndarray, count: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """The first `count` different unused items that are proposed: int64[<= count]."""
+    """The first `count` distinct unused items among the proposals: int64[<= count]."""
     chosen: dict[int, None] = {}
     for _ in range(ROUNDS):
         proposed = propose(user, 2 * count, rng)
@@ -147,19 +147,22 @@ def _distinct(
 
 
 def _proposer(log: Interactions, cutoff: np.ndarray, negatives: str) -> Callable | None:
-    """`propose(user, n, rng)`: up to n items with repetition, from rows before everyone's cutoff."""
+    """Returns `propose(user, n, rng)`, which draws up to n items with repetition; None for uniform negatives.
+
+    It draws from the rows before the cutoffs only.
+    """
     if negatives == "uniform":
         return None
     begin, seen = log.offsets[:-1], cutoff - log.offsets[:-1]
-    # A number drawn below the count of visible rows becomes the row it stands for.
+    # before[u] is the number of visible rows of users below u. It maps a drawn number to a row.
     before = np.concatenate([[0], np.cumsum(seen)])
 
     def by_popularity(_: int, n: int, rng: np.random.Generator) -> np.ndarray:
         if not before[-1]:
             return np.empty(0, np.int64)
         number = rng.integers(before[-1], size=n)
-        who = np.searchsorted(before, number, side="right") - 1
-        return log.item[begin[who] + number - before[who]]
+        owner = np.searchsorted(before, number, side="right") - 1
+        return log.item[begin[owner] + number - before[owner]]
 
     if negatives == "popularity":
         return by_popularity

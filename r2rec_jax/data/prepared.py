@@ -1,13 +1,16 @@
-"""A prepared data set: in memory as `Dataset`, on disk as a folder that describes itself.
+"""A prepared data set: `Dataset` in memory, a folder with a manifest on disk.
 
-The folder holds one .npy a column, read through a memory map: the log (user, item, rating, time, offsets),
-the split (truth, cutoff, users_GROUP, candidates and candidate_users), the catalogue (year, title_bytes and
-title_offsets, same_name and same_title, genre_codes and genre_offsets,
-demographic_codes; see data/mapped_text.py) and the ids that users and items have in the raw files
-(user_id_bytes and user_id_offsets, item_id_...).
-names.json lists what the codes stand for. manifest.json has schema version, name, source, licence,
-protocol, rating scale, counts, what the rules did, size and sha256 of every file, and the hash of the
-candidates, so that two results can be seen to rank the same ones.
+The folder contains one memory-mapped .npy file per column:
+
+- the log: user, item, rating, time, offsets;
+- the split: truth, cutoff, users_GROUP, candidates, candidate_users;
+- the catalogue: year, title_bytes, title_offsets, same_name, same_title, genre_codes, genre_offsets,
+  demographic_codes (see data/mapped_text.py);
+- the ids in the raw files: user_id_bytes, user_id_offsets, item_id_bytes, item_id_offsets.
+
+names.json lists the names of the genre and demographic codes. manifest.json contains schema version, name,
+source, licence, protocol, rating scale, counts, counts of the cleaning rules, and size and sha256 of every
+file. It also contains the hash of the candidates. Two results with equal hashes rank the same candidates.
 """
 
 import dataclasses
@@ -37,38 +40,42 @@ SCHEMA = 3
 MANIFEST = "manifest.json"
 NAMES = "names.json"
 TIME, ORDER = "time", "order"
-LOOKED_AT = 20_000  # ids, for those nearest to one that is not there
+LOOKED_AT = 20_000  # ids compared to suggest the nearest ones to an unknown id
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """A rating log, what is known of its items and users, and the protocol's split of it."""
+    """A rating log, the metadata of its items and users, and the protocol's split."""
 
     name: str
     interactions: Interactions
     catalog: Catalog
     split: Split
     scale: Scale = FIVE_STARS  # of the ratings
-    clock: str = TIME  # or ORDER: `interactions.time` is then the row's place in the file
-    _folder: Path | None = dataclasses.field(default=None, init=False, repr=False)  # what `load` mapped
+    clock: str = TIME  # with ORDER, `interactions.time` is the row's position in the file
+    _folder: Path | None = dataclasses.field(default=None, init=False, repr=False)  # set by `load`
 
     def __reduce__(self):
-        """To another process a loaded data set goes as its folder, which is mapped there again."""
+        """Pickles a loaded data set as its folder. The other process maps the files again."""
         if self._folder is not None:
             return load, (self._folder,)
         return Dataset, (self.name, self.interactions, self.catalog, self.split, self.scale, self.clock)
 
     def history(self, user: int) -> slice:
-        """Rows of `interactions` that may be seen for `user`, in time order: before the truth."""
+        """Rows of `interactions` in the history of `user`: those before the held-out item, in time order."""
         return slice(int(self.interactions.offsets[user]), int(self.split.cutoff[user]))
 
     def truth_time(self, user: int) -> int:
-        """When the truth of `user` happened, seconds; a user without one has no such time (KeyError).
+        """Time of the held-out item of `user`, seconds.
 
-        Under `before_target_time` an edge of anybody else may be shown to `user` only if it is earlier.
+        With `before_target_time`, chains of `user` contain only earlier edges of other users.
+
+        Raises:
+          KeyError: the user has no held-out item.
+          UserError: the data set has an order but no times.
         """
         if self.split.truth[user] < 0:
-            raise KeyError(f"user {user} has no truth")
+            raise KeyError(f"user {user} has no held-out item")
         if self.clock != TIME:
             raise UserError(
                 f"data set {self.name!r} has no times, only an order: data.before_target_time must be false"
@@ -82,11 +89,11 @@ class Dataset:
         return liked[max(0, len(liked) - n) :]
 
     def find_user(self, text: str) -> int:
-        """The number of the user with this id in the raw files. Raises UserError for an id nobody has."""
+        """The index of the user with this id in the raw files. Raises UserError for an unknown id."""
         return _find("user", self.catalog.user_ids, text)
 
     def find_item(self, text: str) -> int:
-        """As `find_user`, of an item."""
+        """The index of the item with this id in the raw files. Raises UserError for an unknown id."""
         return _find("item", self.catalog.item_ids, text)
 
 
@@ -94,15 +101,16 @@ def _find(kind: str, ids: Sequence[str], text: str) -> int:
     number = ids.find(text) if isinstance(ids, Texts) else ids.index(text) if text in ids else None
     if number is None:
         similar = (raw_id for raw_id in ids if abs(len(raw_id) - len(text)) < 2)
-        some = list(itertools.islice(similar, LOOKED_AT)) or [ids[k] for k in range(min(3, len(ids)))]
-        nearest = ", ".join(difflib.get_close_matches(text, some, n=3, cutoff=0.0))
+        pool = list(itertools.islice(similar, LOOKED_AT)) or [ids[k] for k in range(min(3, len(ids)))]
+        nearest = ", ".join(difflib.get_close_matches(text, pool, n=3, cutoff=0.0))
         raise UserError(f"no {kind} has the id {shown(text, 100)}: the nearest are {shown(nearest, 300)}")
     return number
 
 
 def candidates_hash(split: Split) -> str:
-    """sha256 over the users that have candidates, ascending, and their rows: equal for two runs that rank
-    the same items for the same users.
+    """sha256 over the users with candidates, ascending, and their candidate rows.
+
+    Two runs with equal hashes rank the same items for the same users.
     """
     candidates = compact(split.candidates)
     digest = hashlib.sha256(np.ascontiguousarray(candidates.users, "<i4"))
@@ -123,10 +131,12 @@ def save(
     staging: Path | None = None,
     made_from: str = "",
 ) -> None:
-    """Writes the folder in one move; `source`, `licence`, `protocol` (the settings of the split) and
-    `rules` and `ties` (the counts of data/cleaning.py and `sources.tied_truths`) are recorded in the
-    manifest. The folder `staging`, of no more use then, goes before the data appear: whoever is killed in
-    between has nothing left to clear. `made_from` as for `build_stamp.record`.
+    """Writes the folder atomically.
+
+    source, licence, protocol, rules, ties: recorded in the manifest. `protocol` holds the settings of the
+      split, `rules` the counts of data/cleaning.py, `ties` the counts of `sources.tied_truths`.
+    staging: a folder that is deleted before the data appear, so that an interrupted run leaves no leftovers.
+    made_from: as in `build_stamp.record`.
 
     Raises:
       UserError: the folder exists and `overwrite` is false.
@@ -165,20 +175,20 @@ def save(
 
 
 def load(folder: str | Path) -> Dataset:
-    """Opens a prepared folder; columns are memory-mapped and read-only.
+    """Opens a prepared folder. Columns are memory-mapped and read-only.
 
-    Presence, schema and sizes are checked, and the candidates against their hash; the other files'
-    hashes are not recomputed, since that would read what the memory map leaves on disk.
+    Checks the presence and size of the files, the schema, and the hash of the candidates. The hashes of the
+    other files are not recomputed, because that would read every file from disk.
 
     Raises:
-      UserError: the folder is missing, incomplete, damaged or of another schema.
+      UserError: the folder is missing, incomplete, damaged or has another schema.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
     try:
         for name, facts in manifest["files"].items():
             if Path(name).name != name:
-                raise ValueError(f"{name!r} is no file of the folder")
+                raise ValueError(f"{name!r} is not a file name in the folder")
             if not (folder / name).is_file():
                 raise UserError(f"{folder / name} is missing: {_REMEDY}")
             if (folder / name).stat().st_size != facts["bytes"]:
@@ -193,7 +203,7 @@ def load(folder: str | Path) -> Dataset:
 
 
 def read_manifest(folder: str | Path) -> dict:
-    """manifest.json of a prepared folder. Raises UserError as `load` does."""
+    """Reads manifest.json of a prepared folder. Raises UserError as `load` does."""
     path = Path(folder) / MANIFEST
     try:
         manifest = parse_json(path.read_bytes())
@@ -209,11 +219,11 @@ def read_manifest(folder: str | Path) -> dict:
 
 _REMEDY = "make it with python -m launch.prepare"
 _LOG = ("user", "item", "rating", "time", "offsets")
-_VERSIONS = ("same_name", "same_title")  # of titles: slow to find anew in a catalogue of millions
+_VERSIONS = ("same_name", "same_title")  # stored because recomputing them is slow for millions of items
 
 
 def _columns(dataset: Dataset) -> tuple[dict[str, np.ndarray], dict]:
-    """The arrays by file name, and the names that the codes among them stand for."""
+    """The arrays by file name, and the names of the genre and demographic codes."""
     log, catalog, split = dataset.interactions, dataset.catalog, dataset.split
     candidates = compact(split.candidates)
     titles = Texts.of(catalog.title)

@@ -1,7 +1,7 @@
-"""The paper's protocol: who is eligible, what is held out, against which candidates it competes.
+"""The paper's split protocol: eligible users, held-out items, and candidates.
 
-The paper keeps users with at least six ratings above 3; a user's truth is the last item rated
-above 3, and everything from that row on is unseen; 19 negatives are drawn from the items the
+The paper keeps users with at least six ratings above 3. A user's held-out item (`truth` in code) is the last
+item rated above 3. This row and all later ones are unseen. 19 negatives are drawn from the items that the
 user never rated (data/negatives.py). Candidates are drawn once here, so that every method ranks the same
 ones.
 """
@@ -14,7 +14,7 @@ from r2rec_jax.data.interactions import Interactions
 from r2rec_jax.data.negatives import Candidates, draw_candidates
 from r2rec_jax.runtime.errors import UserError
 
-# Filled in this order, so that changing a training size moves no evaluation user.
+# Groups are filled in this order, so that changing a training size does not change the evaluation users.
 SPLITS = ("evaluation", "validation", "sft", "grpo")
 
 
@@ -23,13 +23,13 @@ class Split:
     """Held-out items, disjoint groups of users and their frozen candidates.
 
     users: group name -> int32[n], in random order, so that a prefix is a random sample.
-    truth: int32[n_users], the held-out item; -1 when the user is not eligible.
-    cutoff: int64[n_users], the row of the truth in Interactions: the history of user u is rows
-      offsets[u]:cutoff[u]. For a user without truth it is offsets[u + 1], all rows.
-    candidates: int32[n_users, C], the truth and C - 1 negatives, shuffled; rows of users in no
-      group hold -1. Kept as the rows of the groups' users alone.
+    truth: int32[n_users], the held-out item, or -1 if the user is not eligible.
+    cutoff: int64[n_users], the row of the held-out item in Interactions. The history of user u is rows
+      offsets[u]:cutoff[u]. For a user without held-out item it is offsets[u + 1], which includes all rows.
+    candidates: int32[n_users, C], the held-out item and C - 1 negatives, shuffled. Rows of users in no
+      group contain -1. `Candidates` stores only the rows of users in groups.
     like_above: a rating above it is a like.
-    drawn_uniformly: negatives that had to be uniform although another kind was asked for.
+    drawn_uniformly: number of negatives drawn uniformly as a replacement for popular or hard ones.
     """
 
     users: dict[str, np.ndarray]
@@ -50,18 +50,18 @@ def split(
     min_likes: int = 6,
     like_above: float = 3.0,
 ) -> Split:
-    """Holds out truths, assigns `sizes` users to each group and draws their candidates.
+    """Holds out one item per eligible user, assigns users to groups of `sizes`, and draws their candidates.
 
     Raises:
-      UserError: an unknown group or kind of negatives, a bad size, fewer eligible users than asked for, or
-        a user with too few unrated items to draw negatives from.
+      UserError: an unknown group or kind of negatives, a bad size, fewer eligible users than the sizes need,
+        or a user with too few unrated items to draw negatives from.
     """
     unknown = sorted(set(sizes) - set(SPLITS))
     if unknown:
         raise UserError(f"unknown user group {unknown[0]!r} in sizes: use {', '.join(SPLITS)}")
     if candidates < 2 or min(sizes.values(), default=0) < 0:
         raise UserError(
-            f"candidates={candidates}, sizes={dict(sizes)}: need at least 2 candidates (the truth "
+            f"candidates={candidates}, sizes={dict(sizes)}: need at least 2 candidates (the held-out item "
             "and a negative) and no negative size"
         )
     truth, cutoff = hold_out(interactions, min_likes, like_above)
@@ -81,7 +81,7 @@ def split(
 
 
 def hold_out(interactions: Interactions, min_likes: int, like_above: float) -> tuple[np.ndarray, np.ndarray]:
-    """Truth int32[n_users] and cutoff int64[n_users] of `Split`, for every eligible user."""
+    """`Split.truth` int32[n_users] and `Split.cutoff` int64[n_users]."""
     liked_rows = np.flatnonzero(interactions.rating > like_above)
     liked_by = interactions.user[liked_rows]
     likes = np.bincount(liked_by, minlength=interactions.n_users)
@@ -95,13 +95,13 @@ def hold_out(interactions: Interactions, min_likes: int, like_above: float) -> t
 
 
 def _require_eligible(eligible: int, sizes: dict[str, int], min_likes: int, like_above: float) -> None:
-    """Refuses sizes that ask for more users than there are, naming the size to lower and to what."""
+    """Raises UserError if the sizes need more users than are eligible. It suggests sizes that fit."""
     wanted = sum(sizes.values())
     if wanted <= eligible:
         return
     largest = max(sizes, key=lambda name: sizes[name])
     fit = {largest: sizes[largest] - (wanted - eligible)}
-    if fit[largest] < eligible / 4:  # one group alone cannot give that many: all give their share
+    if fit[largest] < eligible / 4:  # shrinking only one group is not enough, so shrink all in proportion
         fit = {name: size * eligible // wanted for name, size in sizes.items() if size}
     sizes_that_fit = " ".join(f"--config.data.sizes.{name}={size}" for name, size in fit.items())
     remedy = f"the sizes, as by {sizes_that_fit}, or data.min_likes" if eligible else "data.min_likes"
@@ -112,7 +112,7 @@ def _require_eligible(eligible: int, sizes: dict[str, int], min_likes: int, like
 
 
 def _assign(eligible: np.ndarray, n_users: int, seed: int, sizes: dict[str, int]) -> dict[str, np.ndarray]:
-    # A lottery number for every user, eligible or not: one user's luck is no other user's business.
+    # Every user gets a random key, eligible or not, so that one user's group does not depend on the others.
     lottery = np.random.default_rng(seed).random(n_users)
     queue = eligible[np.argsort(lottery[eligible], kind="stable")].astype(np.int32)
     users, start = {}, 0

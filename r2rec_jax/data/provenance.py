@@ -1,4 +1,4 @@
-"""Where raw data come from, under what terms, and whether an archive is the published one."""
+"""Download URLs, licences and checksums of raw data."""
 
 import dataclasses
 import hashlib
@@ -17,7 +17,7 @@ AMAZON_LICENCE = "collected for research, no licence stated; cite {cite}"
 
 @dataclasses.dataclass(frozen=True)
 class Archive:
-    """A zip of GroupLens; md5 is that of its `.zip.md5` file, '' where the archive changes."""
+    """A GroupLens zip. md5 is the one in its published `.zip.md5` file, '' if the archive is updated."""
 
     url: str
     md5: str
@@ -45,13 +45,12 @@ MOVIELENS = {
 
 
 def unpacked(raw: str | Path, release: str, scratch: Path) -> Path:
-    """The folder with a MovieLens release: `raw` itself, or what is unpacked from it if it is a .zip.
+    """The folder of a MovieLens release: `raw` itself, or a folder in `scratch` if `raw` is a .zip.
 
-    Checksums that came with the data are compared: the archive's MD5 where it is published, and a
-    `checksums.txt` beside the files.
+    Verifies the MD5 of the archive if it is published, and of the files listed in a `checksums.txt`.
 
     Raises:
-      UserError: another checksum, or an archive that is damaged or lacks a file.
+      UserError: a checksum differs, or the archive is damaged or lacks a file.
     """
     raw, archive = Path(raw), MOVIELENS[release]
     if raw.suffix == ".zip":
@@ -68,18 +67,18 @@ def _unpack(path: Path, archive: Archive, folder: Path) -> None:
     if not path.is_file():
         raise UserError(f"{path} is missing: {archive.hint}")
     if archive.md5:
-        if (found := _md5(path)) != archive.md5:
-            raise UserError(f"{path} has MD5 {found}, not the published {archive.md5}: {archive.hint}")
-        logging.info("%s: MD5 as published", path)
+        if (actual := _md5(path)) != archive.md5:
+            raise UserError(f"{path} has MD5 {actual}, not the published {archive.md5}: {archive.hint}")
+        logging.info("%s: MD5 matches the published one", path)
     else:
-        logging.warning("%s: no checksum known to compare with", path)
+        logging.warning("%s: not verified, because no checksum is published", path)
     try:
         with zipfile.ZipFile(path) as file:
             for name in archive.files:
                 inside = [entry for entry in file.namelist() if entry.rpartition("/")[2] == name]
                 if len(inside) != 1:
-                    raise UserError(f"{path} holds {len(inside)} files {name}, not one: {archive.hint}")
-                # Under our own name: what a name in an archive says is not a path to write to.
+                    raise UserError(f"{path} contains {len(inside)} files {name}, not one: {archive.hint}")
+                # Written under our own name, because names in an archive are not trusted as paths.
                 with file.open(inside[0]) as packed, open(folder / name, "wb") as out:
                     shutil.copyfileobj(packed, out)
     except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, NotImplementedError, EOFError) as error:
@@ -87,13 +86,13 @@ def _unpack(path: Path, archive: Archive, folder: Path) -> None:
 
 
 def _compare(listed: Path, archive: Archive) -> None:
-    """Compares files with lines of `md5  name`, as newer releases bring them."""
+    """Verifies files against the lines `md5  name` of a checksums file, which newer releases include."""
     for line in listed.read_text(encoding="utf-8", errors="replace").splitlines():
         md5, _, name = line.partition(" ")
         name = name.strip().lstrip("*")
         path = listed.parent / name
         if name in archive.files and path.is_file() and _md5(path) != md5.lower():
-            raise UserError(f"{path} has another MD5 than {listed} says: fetch it again")
+            raise UserError(f"{path} does not have the MD5 listed in {listed}: fetch it again")
 
 
 def _md5(path: Path) -> str:

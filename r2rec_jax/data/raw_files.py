@@ -1,10 +1,10 @@
-"""Raw files of any size through duckdb: parsed once into typed columns, in bounded memory.
+"""Parses raw files of any size with duckdb into typed columns, in bounded memory.
 
-A raw file (data/columns.py says of which kinds) becomes one staged Parquet file of the columns that matter,
+Each raw file (data/columns.py lists the kinds) becomes one staged Parquet file of the columns that are read,
 in the raw file's order. A bad value is reported with its row. Staged files are kept until the data set is
-done: a killed run does not parse what it had parsed. Ids become numbers by sorted order, which depends on no
-thread. Nothing around the process counts: the database knows one time zone, reads its settings from here
-alone, and takes paths for paths.
+complete, so that a resumed run does not parse them again. Ids are numbered by sorted order, independent of
+threads. The result does not depend on the environment: the time zone and all duckdb settings are set here,
+and paths are not expanded.
 """
 
 import contextlib
@@ -28,17 +28,17 @@ from r2rec_jax.data.mapped_text import Texts
 from r2rec_jax.data.text_format import TextForm
 from r2rec_jax.runtime.errors import UserError
 
-MEMORY = "2GB"  # duckdb's own; beyond it sorts and joins go to disk
-LONGEST_ID = 200
-LONGEST_TEXT = 20_000  # of a title or a list of genres, characters, before the rules of data/cleaning.py
-MOST = 1_000_000  # no rating is higher
+MEMORY = "2GB"  # duckdb's memory limit; larger sorts and joins spill to disk
+LONGEST_ID = 200  # characters
+LONGEST_TEXT = 20_000  # characters of a title or list of genres, before the rules of data/cleaning.py
+MOST = 1_000_000  # the highest rating that is accepted
 
 
 class Stage:
-    """A folder for staged files and a database that spills there instead of growing.
+    """A folder for staged files, and a duckdb database that spills to it.
 
-    Use as a context: `with Stage(folder) as stage`. On leaving, everything but finished staged files is
-    removed; the folder itself, when there is none.
+    Use as a context manager: `with Stage(folder) as stage`. On exit it deletes everything except complete
+    staged files, and the folder if it is empty.
     """
 
     def __init__(self, folder: str | Path, rules: Rules | None = None):
@@ -46,11 +46,11 @@ class Stage:
         self.work = self.folder / "work"
 
     def __enter__(self) -> "Stage":
-        # Left by a run that was killed: only whole staged files are worth keeping.
+        # An interrupted run may have left incomplete files here.
         shutil.rmtree(self.work, ignore_errors=True)
         self.work.mkdir(parents=True)
         self.database = duckdb.connect(
-            ":memory:",  # of at most MEMORY; what does not fit goes to the spill folder
+            ":memory:",  # limited to MEMORY; the rest spills to temp_directory
             config={
                 "memory_limit": MEMORY,
                 "temp_directory": path_text(self.work / "spill"),
@@ -61,7 +61,7 @@ class Stage:
             },
         )
         self.database.execute("SET enable_progress_bar = true; SET enable_progress_bar_print = false")
-        # Those of the process and of its locale otherwise.
+        # By default duckdb takes them from the process and its locale.
         self.database.execute("SET TimeZone = 'UTC'; SET Calendar = 'gregorian'")
         return self
 
@@ -74,13 +74,13 @@ class Stage:
     def ratings(
         self, path: Path, columns: dict[str, str], *, unit: str, form: TextForm, signed: bool = False
     ) -> "StagedRatings":
-        """Stages a ratings file; `columns` maps user, item, rating and time to the file's names.
+        """Stages a ratings file. `columns` maps user, item, rating and time to the file's column names.
 
-        Without a rating every rating is 1; without a time the place in the file is the time. Times that are
-        numbers are of `unit`. A rating below 0 is refused unless `signed`.
+        Without a rating column every rating is 1. Without a time column the time is the position in the file.
+        Numeric times have the unit `unit`. Negative ratings are an error unless `signed`.
 
         Raises:
-          UserError: a file that cannot be parsed, lacks a column or has no row, or a bad value, with its row.
+          UserError: the file cannot be parsed, lacks a column, has no row, or has a bad value (with its row).
         """
         read = read_columns(path, columns, unit=unit, form=form, work=self.work, execute=self.execute)
         least = -MOST if signed else 0
@@ -109,9 +109,10 @@ class Stage:
     def facts(
         self, path: Path, columns: dict[str, str], *, form: TextForm, shown: Path | None = None
     ) -> Path:
-        """Stages an items or users file: `columns` as in `ratings`; "id" must be one. All is text.
+        """Stages an items or users file with all columns as text.
 
-        Errors name the file `shown`, from which `path` was made, if it is not the user's own.
+        `columns` maps "id" and other names to the file's column names. Error messages contain `shown` instead
+        of `path` if `path` is a converted copy of `shown`.
 
         Raises:
           UserError: as `ratings`.
@@ -129,19 +130,20 @@ class Stage:
         )
 
     def plain(self, staged: Path, column: str) -> str:
-        """SQL for a text column of a staged file. Where all of it are numbers, of which some are written
-        5.0, as pandas does with whole numbers beside missing ones, they become 5.
+        """SQL for a text column of a staged file. In a column of whole numbers, 5.0 becomes 5.
+
+        pandas writes whole numbers as 5.0 if the column has missing values.
         """
         rows, text = f"read_parquet({pattern(staged)}, hive_partitioning = false)", name(column)
-        found = f"SELECT coalesce(bool_or(ends_with({text}, '.0')), false) FROM {rows}"
-        every = f"SELECT bool_and(regexp_full_match(nullif({text}, ''), '-?\\d+(\\.0)?')) FROM {rows}"
-        if not self.execute(found).fetchone()[0] or not self.execute(every).fetchone()[0]:
+        any_fraction = f"SELECT coalesce(bool_or(ends_with({text}, '.0')), false) FROM {rows}"
+        all_whole = f"SELECT bool_and(regexp_full_match(nullif({text}, ''), '-?\\d+(\\.0)?')) FROM {rows}"
+        if not self.execute(any_fraction).fetchone()[0] or not self.execute(all_whole).fetchone()[0]:
             return text
         self.rules.count("columns_of_whole_numbers_with_a_fraction")
         return f"regexp_replace({text}, '\\.0$', '')"
 
     def _staged(self, path: Path, query: str, shown: Path) -> Path:
-        """The result of `query` as a Parquet file, reused when the raw file has not changed since."""
+        """Writes the result of `query` to a Parquet file, or reuses it if the raw file has not changed."""
         facts = path.stat()
         key = f"{path_text(path.resolve())} {facts.st_size} {facts.st_mtime_ns} {duckdb.__version__} {query}"
         digest = hashlib.sha256(key.encode()).hexdigest()
@@ -155,7 +157,7 @@ class Stage:
         )
         rows = _rows_of(fresh)
         if not self.execute(f"SELECT count(*) FROM {rows}").fetchone()[0]:
-            raise UserError(f"{shown} holds no rows: fetch it again")
+            raise UserError(f"{shown} contains no rows: fetch it again")
         bad = self.execute(
             f"SELECT file_row_number, fault FROM {rows} WHERE fault IS NOT NULL ORDER BY 1 LIMIT 1"
         ).fetchone()
@@ -170,7 +172,7 @@ class Stage:
         return staged
 
     def execute(self, query: str, path: Path | None = None):
-        """Runs SQL. With `path`, shows progress and turns duckdb's complaint about it into one line."""
+        """Runs SQL. With `path`, shows progress and converts duckdb errors to one-line UserErrors."""
         try:
             with self._progress(path) if path else contextlib.nullcontext():
                 return self.database.execute(query)
@@ -179,17 +181,17 @@ class Stage:
                 raise
             if isinstance(error, duckdb.OutOfMemoryException) or "No space left" in str(error):
                 what = str(error).splitlines()[0]
-                raise UserError(f"{path}: no room in memory ({MEMORY}) or on disk: {what}") from error
+                raise UserError(f"{path}: not enough memory ({MEMORY}) or disk space: {what}") from error
             raise UserError(_explain(path, str(error))) from error
         except RuntimeError as error:
-            # duckdb swallows the KeyboardInterrupt that stopped it.
+            # duckdb replaces a KeyboardInterrupt with this error.
             if "interrupted" in str(error):
                 raise KeyboardInterrupt from error
             raise
 
     @contextlib.contextmanager
     def _progress(self, path: Path) -> Iterator[None]:
-        over = threading.Event()
+        done = threading.Event()
 
         def watch() -> None:
             with tqdm(
@@ -197,24 +199,24 @@ class Stage:
                 desc=path.name,
                 bar_format="{desc}: {percentage:3.0f}% |{bar}| {elapsed}<{remaining}",
             ) as bar:
-                while not over.wait(0.5):
+                while not done.wait(0.5):
                     bar.n = max(bar.n, self.database.query_progress())
                     bar.refresh()
 
         watcher = threading.Thread(target=watch, daemon=True)
-        # A small file is done before anybody could read a bar.
+        # Small files finish too fast for a progress bar.
         if path.stat().st_size > 1 << 25:
             watcher.start()
         try:
             yield
         finally:
-            over.set()
+            done.set()
             if watcher.ident:
                 watcher.join()
 
 
 class StagedRatings:
-    """A staged ratings file whose users and items have numbers: their places in sorted order."""
+    """A staged ratings file, with users and items numbered by the sorted order of their ids."""
 
     def __init__(self, stage: Stage, path: Path, staged: Path, ordered: bool):
         self.stage, self.path, self.ordered = stage, path, ordered
@@ -236,8 +238,10 @@ class StagedRatings:
         )
 
     def columns(self) -> dict[str, np.ndarray | None]:
-        """user int32[N], item int32[N], rating float32[N], time int64[N] in seconds, or the place in the file
-        where the log is only `ordered`, fine int32[N] nanoseconds or None, in the raw file's order.
+        """The columns in the order of the raw file.
+
+        user int32[N], item int32[N], rating float32[N], time int64[N] in seconds (the position in the file if
+        `ordered`), fine int32[N] in nanoseconds or None.
         """
         count, finest = self.stage.execute("SELECT count(*), max(fine) FROM log").fetchone()
         dtypes = {"user": np.int32, "item": np.int32, "rating": np.float32, "time": np.int64}
@@ -250,23 +254,24 @@ class StagedRatings:
             ).fetchnumpy()
             if self.ordered:
                 block["time"] = block["place"]
-            # A join keeps no order; the place in the raw file does.
+            # The join does not preserve the order, so rows are placed by their position in the raw file.
             for ours, column in columns.items():
                 column[block["place"]] = block[ours]
         return {"fine": None} | columns
 
     def ids(self, kind: str) -> Iterator[str]:
-        """The raw ids of "users" or "items", by number."""
+        """Yields the raw ids of "users" or "items", ordered by number."""
         yield from (row[0] for row in self._rows(f"SELECT id FROM {kind} ORDER BY rowid"))
 
     def all_ids(self) -> tuple[Texts, Texts]:
-        """The raw ids of users and of items, by number."""
+        """The raw ids of users and of items, ordered by number."""
         return Texts.of(self.ids("users")), Texts.of(self.ids("items"))
 
     def facts(self, kind: str, staged: Path, names: list[str]) -> Iterator[tuple]:
-        """For every one of "users" or "items", by number: (id, rows in the file, *facts).
+        """Yields (id, number of rows in the file, *columns) for each user or item, ordered by number.
 
-        The facts are those of its first row; None where the file has none.
+        kind: "users" or "items".
+        names: columns of the first row with this id, None if there is no such row.
         """
         listed = "".join(f", f.{name(column)}" for column in names)
         previous = None
@@ -284,7 +289,7 @@ class StagedRatings:
             yield tuple(previous[1:])
 
     def require_match(self, kind: str, path: Path, staged: Path) -> None:
-        """Refuses a facts file of which no id is that of a user or item of the log."""
+        """Raises UserError if no id of an items or users file occurs in the log."""
         listed = self._listed(staged, [])
         matched = f"SELECT count(*) FROM {kind} SEMI JOIN {listed} f ON f.id = {kind}.id"
         if self.stage.execute(matched).fetchone()[0]:
@@ -294,22 +299,22 @@ class StagedRatings:
             for rows in (listed, kind)
         )
         raise UserError(
-            f"{path} lists none of the {kind} of {self.path}: its ids are like {theirs}, those of the "
-            f"ratings like {ours}: name the column with the same ids, or the right file"
+            f"{path} lists none of the {kind} of {self.path}: its ids look like {theirs}, those of the "
+            f"ratings like {ours}: set the column with the same ids, or the right file"
         )
 
     def left_out(self, kind: str, staged: Path) -> int:
-        """How many different ids the facts file has that no rating names."""
+        """The number of distinct ids in an items or users file that have no rating."""
         listed = self._listed(staged, [])
         return self.stage.execute(
             f"SELECT count(DISTINCT f.id) FROM {listed} f ANTI JOIN {kind} ON f.id = {kind}.id"
         ).fetchone()[0]
 
     def _listed(self, staged: Path, columns: list[str]) -> str:
-        """A facts file as a table of id, file_row_number and `columns`; its numbers as in `Stage.plain`."""
+        """SQL table of an items or users file: id, file_row_number and `columns`, after `Stage.plain`."""
         if staged not in self._plain:
             self._plain[staged] = self.stage.plain(staged, "id")
-        # A title is a text, even where all titles are numbers.
+        # A title stays text even if all titles are numbers.
         plain = {
             column: name(column) if column == "title" else self.stage.plain(staged, column)
             for column in columns
@@ -324,15 +329,18 @@ class StagedRatings:
 
 
 def find(folder: str | Path, *names: str) -> Path | None:
-    """The first of `names` that is a file of `folder`."""
+    """The path of the first of `names` that exists in `folder`, or None."""
     return next((path for name in names if (path := Path(folder) / name).is_file()), None)
 
 
 def _explain(path: Path, message: str) -> str:
-    """duckdb's complaint in one line, with the raw file's line where it tells it."""
+    """duckdb's error message in one line, with the line of the raw file if the message contains it."""
     if match := re.search(r"JSON.*, at byte (\d+) in line (\d+): ([^\n]*)", message):
-        # duckdb 2.0 counts the line that it is about to begin.
-        line, what = int(match[2]) - 1, f"no JSON at byte {match[1]}: {match[3].split('. ')[0].strip(' .')}"
+        # duckdb 2.0 reports the number of the next line.
+        line, what = (
+            int(match[2]) - 1,
+            f"invalid JSON at byte {match[1]}: {match[3].split('. ')[0].strip(' .')}",
+        )
     elif match := re.search(r"JSON.*, in line (\d+): ([^\n]*)", message):
         line, what = int(match[1]), match[2]
     elif match := re.search(r"CSV Error on Line: (\d+)", message):
@@ -341,8 +349,8 @@ def _explain(path: Path, message: str) -> str:
         line, what = int(match[1]), (reason[0] if reason else message.splitlines()[0]).strip(" .")
     elif "state machine reached an invalid state" in message:
         return (
-            f"{path} cannot be read: its lines end in different ways, as Windows writes them and as others "
-            "do, or one of them is damaged; write all alike"
+            f"{path} cannot be read: it mixes Windows (CRLF) and Unix (LF) line endings, or a line is "
+            "damaged; use one kind of line ending"
         )
     else:
         what = message.splitlines()[0].split(": ", 1)[-1].strip(" .")
@@ -355,13 +363,13 @@ def _rows_of(staged: Path) -> str:
 
 
 def _bad_id(column: str, sql: str) -> str:
-    """A WHEN for an id that is none; `column` is what the file calls it."""
-    nested = f"left({sql}, 1) IN ('[', '{{')"  # a list or an object of JSON
+    """SQL WHEN clause for an invalid id. `column` is the column's name in the file."""
+    nested = f"left({sql}, 1) IN ('[', '{{')"  # a JSON list or object
     bad = f"coalesce({sql}, '') = '' OR length({sql}) > {LONGEST_ID} OR {nested}"
     return f"WHEN {bad} THEN {_fault(column, sql, 'an id')}"
 
 
 def _fault(name: str, column: str, expected: str) -> str:
-    """SQL for: what is wrong with `column`, which the file calls `name`."""
+    """SQL of an error message about the value of `column`, whose name in the file is `name`."""
     value = f"coalesce('holds ' || left({column}, 40), 'is missing')"
     return f"{literal(f'column {name} ')} || {value} || {literal(f', not {expected}')}"

@@ -1,6 +1,6 @@
-"""How a text table is written: separator, header, encoding and quotes, detected or set.
+"""The format of a text table: separator, header, encoding and quotes, detected or set.
 
-What is detected is logged, so that a wrong guess can be seen and set right by the fields of `data.table`.
+Detected values are logged. A wrong one can be corrected with the fields of `data.table`.
 """
 
 import codecs
@@ -21,8 +21,8 @@ SUFFIXES = (
 )
 SEPARATORS = (",", "\t", ";", "|", "::", " ")
 USUAL = dict.fromkeys((".tsv", ".tab", ".inter", ".item", ".user", ".data"), "\t") | {".psv": "|"}
-SAMPLE = 1 << 20  # bytes that are looked at for separator and header
-LINES = 100
+SAMPLE = 1 << 20  # characters read to detect the separator and the header
+LINES = 100  # rows used to detect the separator and the header
 BLOCK = 1 << 22
 NO_QUOTE = "none"
 
@@ -34,8 +34,10 @@ _BOMS |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 @dataclasses.dataclass(frozen=True)
 class TextForm:
-    """separator: up to four characters. header: "yes" or "no". encoding: a name that Python knows.
-    quote: a quotation mark, or "none". What is "" is detected.
+    """The format of a text table. Fields that are "" are detected.
+
+    separator: up to four characters. header: "yes" or "no". encoding: a Python codec name. quote: a quotation
+    mark, or "none".
     """
 
     separator: str = ""
@@ -53,7 +55,7 @@ class TextForm:
         try:
             codecs.lookup(self.encoding or "utf-8")
         except (LookupError, ValueError):
-            raise UserError(f"data.table.encoding={self.encoding!r}: Python knows no such one") from None
+            raise UserError(f"data.table.encoding={self.encoding!r} is not a Python codec name") from None
 
     def __str__(self) -> str:
         quote = self.quote if self.quote == NO_QUOTE else repr(self.quote)
@@ -64,27 +66,29 @@ STRICT_CSV = TextForm(",", "yes", "utf-8", '"')
 
 
 def detect(path: Path, form: TextForm, wanted: list[str]) -> tuple[TextForm, list[str], list[str]]:
-    """`form` with nothing left open, the names of the columns (their places, from "1", without a header),
-    and the first line as it stands there.
+    """Detects the open fields of `form`.
 
-    `wanted`: the columns that are to be read; the separator that finds them is the right one.
+    wanted: the columns to read. The separator whose header contains most of them is chosen.
+
+    Returns:
+      the complete form, the column names ("1", "2", ... without a header), and the fields of the first line.
 
     Raises:
-      UserError: a file that cannot be read as text.
+      UserError: the file cannot be read as text, or has no header although `wanted` contains names.
     """
     form = dataclasses.replace(form, encoding=form.encoding or _encoding(path))
     sample = _sample(path, form.encoding)
     usual = USUAL.get(text_suffix(path), ",")
     separators = dict.fromkeys((form.separator,) if form.separator else (usual, *SEPARATORS))
-    # A separator that finds the columns in lines of one length, else one that finds them, else the usual.
-    tried = [_try(path, sample, form, separator, wanted) for separator in separators]
-    (found, _), form, rows = max(tried, key=lambda one: one[0])
+    # Prefers separators that find more columns, then rows of equal length, then the usual separator.
+    trials = [_try(path, sample, form, separator, wanted) for separator in separators]
+    (matches, _), form, rows = max(trials, key=lambda trial: trial[0])
     if not rows:
         raise UserError(f"{path}:1: no readable first line: fetch it again")
     names = _names(rows[0], wanted)
-    if not found and not form.header and len(names) > 1 < len(rows) and not looks_like_header(rows):
+    if not matches and not form.header and len(names) > 1 < len(rows) and not looks_like_header(rows):
         raise UserError(
-            f"{path}:1: no column {wanted[0]!r} and no header: name columns by place, as 1 for the first"
+            f"{path}:1: no column {wanted[0]!r} and no header: use column numbers, 1 for the first column"
         )
     header = form.header or _has_header(rows, names, wanted)
     if header == "no":
@@ -93,12 +97,12 @@ def detect(path: Path, form: TextForm, wanted: list[str]) -> tuple[TextForm, lis
 
 
 def text_suffix(path: Path) -> str:
-    """The suffix that says what kind of file it is, in small letters: ".csv" of Log.CSV.gz."""
+    """The suffix of a file without ".gz", in lower case: ".csv" for Log.CSV.gz."""
     return next((s.lower() for s in reversed(path.suffixes) if s.lower() != ".gz"), "")
 
 
 def as_utf8(path: Path, form: TextForm, folder: Path) -> Path:
-    """The file itself if it is in UTF-8, else a copy of it in `folder` that is."""
+    """The file itself if it is UTF-8, else a UTF-8 copy in `folder`."""
     if codecs.lookup(form.encoding).name == "utf-8":
         return path
     converted = folder / f"{path.name.removesuffix('.gz')}.utf8"
@@ -109,7 +113,7 @@ def as_utf8(path: Path, form: TextForm, folder: Path) -> Path:
 
 
 def begins_with(path: Path, start: bytes) -> bool:
-    """Whether the first that is no blank is `start`."""
+    """Whether the file begins with `start`, after a byte order mark and whitespace."""
     return next(_blocks(path), b"").lstrip(codecs.BOM_UTF8 + b" \t\r\n").startswith(start)
 
 
@@ -141,7 +145,11 @@ def _decoded(path: Path, encoding: str) -> Iterator[str]:
 
 
 def _encoding(path: Path) -> str:
-    """UTF-8 unless a byte order mark says otherwise, or no letter beyond ASCII is written in it."""
+    """Detects the encoding: that of a byte order mark, else UTF-8 if the file decodes as it, else cp1252.
+
+    Raises:
+      UserError: the file is binary, or mixes UTF-8 with another encoding.
+    """
     decoder, done, letters, legacy = codecs.getincrementaldecoder("utf-8")("strict"), 0, False, False
     for block in _blocks(path):
         if not done:
@@ -149,7 +157,7 @@ def _encoding(path: Path) -> str:
                 if block.startswith(mark):
                     return name
         if b"\0" in block or (legacy and len(block.translate(None, _CONTROLS)) < len(block)):
-            raise UserError(f"{path} is no text file: it is of another kind, or set data.table.encoding")
+            raise UserError(f"{path} is not a text file: use another file, or set data.table.encoding")
         done += len(block)
         if legacy:
             continue
@@ -159,17 +167,17 @@ def _encoding(path: Path) -> str:
             good = error.object[: error.start].decode("utf-8")
             if letters or not good.isascii():
                 raise UserError(
-                    f"{path} is in UTF-8 but for about byte {done - len(block) + error.start}: correct it or "
+                    f"{path} is UTF-8 except near byte {done - len(block) + error.start}: correct it or "
                     "set data.table.encoding"
                 ) from error
             legacy = True
             if len(block.translate(None, _CONTROLS)) < len(block):
-                raise UserError(f"{path} is no text file: fetch it again") from error
+                raise UserError(f"{path} is not a text file: fetch it again") from error
     return "cp1252" if legacy else "utf-8"
 
 
 def _sample(path: Path, encoding: str) -> str:
-    """The first lines, whole ones."""
+    """The first complete lines of the file."""
     text = ""
     for part in _decoded(path, encoding):
         text += part
@@ -180,15 +188,18 @@ def _sample(path: Path, encoding: str) -> str:
 
 
 def _try(path: Path, sample: str, form: TextForm, separator: str, wanted: list[str]):
-    """How well a separator fits, the form with it, and the sample's rows."""
-    # MovieLens' .dat and RecBole's files know no quotes: a title may begin with one.
+    """Parses the sample with one separator.
+
+    Returns ((number of wanted columns found, whether all rows have equal length), form, rows).
+    """
+    # MovieLens' .dat and RecBole's files have no quoting: a title may begin with a quotation mark.
     bare = len(separator) > 1 or text_suffix(path) in (".inter", ".item", ".user")
     quote = form.quote or (NO_QUOTE if bare else '"')
     rows = _rows(sample, separator, quote)
     names = _names(rows[0], wanted) if rows else []
-    found = sum(name in names or (name.isdigit() and 0 < int(name) <= len(names)) for name in wanted)
+    matches = sum(name in names or (name.isdigit() and 0 < int(name) <= len(names)) for name in wanted)
     even = len(names) > 1 and all(len(row) == len(names) for row in rows)
-    return (found, even), dataclasses.replace(form, separator=separator, quote=quote), rows
+    return (matches, even), dataclasses.replace(form, separator=separator, quote=quote), rows
 
 
 def _rows(sample: str, separator: str, quote: str) -> list[list[str]]:
@@ -204,12 +215,12 @@ def _rows(sample: str, separator: str, quote: str) -> list[list[str]]:
             if len(rows) == LINES:
                 break
     except csv.Error:
-        pass  # duckdb says where
+        pass  # duckdb reports the line later
     return rows
 
 
 def _names(row: list[str], wanted: list[str]) -> list[str]:
-    """The names of a header, without RecBole's types unless they are asked for."""
+    """The column names of a header row, without RecBole's type suffixes unless `wanted` contains them."""
     return [name if name in wanted else _TYPE.sub("", name.strip()) for name in row]
 
 
@@ -220,7 +231,7 @@ def _has_header(rows: list[list[str]], names: list[str], wanted: list[str]) -> s
 
 
 def looks_like_header(rows: list[list[str]]) -> bool:
-    """Whether some column holds numbers but for its first row."""
+    """Whether a column contains numbers in all rows except the first."""
     first, *others = rows
     others = [row for row in others if len(row) == len(first)]
     return any(

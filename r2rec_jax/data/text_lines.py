@@ -1,4 +1,4 @@
-"""Small text files of one fixed form a line, read whole: faults carry file and line."""
+"""Parses small text files with a fixed line format, read into memory. Errors contain the file and line."""
 
 import re
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from r2rec_jax.runtime.errors import UserError
 
 
 def read_bytes(path: Path, fetch: str) -> bytes:
-    """The file's bytes; a UserError with `fetch`, where to get it, when it cannot be read."""
+    """The file's bytes. Raises UserError with the download hint `fetch` if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -21,15 +21,15 @@ def read_bytes(path: Path, fetch: str) -> bytes:
 
 
 def parse_ratings(path: Path, raw: bytes, separator: bytes, form: str) -> np.ndarray:
-    """int64[N, 4] in the file's order: user, item, rating 1..5, timestamp; between them `separator`."""
-    # One match over the whole file: where it stops is the first bad line. Possessive quantifiers (++)
-    # keep no way back, so a million lines cost neither memory nor time. The bounds fit int64.
+    """Parses lines of user, item, rating 1..5 and timestamp, in the order of the file: int64[N, 4]."""
+    # One match over the whole file ends at the first bad line. Possessive quantifiers (++) do not
+    # backtrack, so a million lines need little memory and time. The digit limits fit int64.
     fields = re.escape(separator).join([rb"\d{1,9}+", rb"\d{1,9}+", rb"[1-5]", rb"\d{1,18}+"])
     good = re.match(rb"(?:" + fields + rb"\r?\n)*+", raw).end()
     if good < len(raw):
         if b"\n" not in raw[good:]:
             last = raw.count(b"\n") + 1
-            raise UserError(f"{path}:{last}: the file ends within a line, it is truncated: fetch it again")
+            raise UserError(f"{path}:{last}: the file ends within a line, so it is truncated: fetch it again")
         raise bad_line(path, raw.count(b"\n", 0, good) + 1, form)
     if not raw:
         raise UserError(f"{path} is empty: expected lines of {form}; fetch it again")
@@ -37,8 +37,8 @@ def parse_ratings(path: Path, raw: bytes, separator: bytes, form: str) -> np.nda
 
 
 def text_lines(raw: bytes, rules: Rules) -> Iterator[tuple[int, str]]:
-    """Numbered lines of a latin-1 file; a line that is valid UTF-8 was written as such, and is counted."""
-    # Not splitlines(): latin-1 text may hold bytes that it takes for line breaks.
+    """Yields (line number, text) of a latin-1 file. Lines of valid UTF-8 are decoded as such and counted."""
+    # Not splitlines(), which also splits at other characters that latin-1 text may contain.
     for number, line in enumerate(raw.removesuffix(b"\n").split(b"\n"), 1):
         line = line.removesuffix(b"\r")
         try:
@@ -50,7 +50,7 @@ def text_lines(raw: bytes, rules: Rules) -> Iterator[tuple[int, str]]:
 
 
 def distinct(path: Path, ids: list[int]) -> np.ndarray:
-    """The ids as int64; refuses one that is listed twice."""
+    """The ids as int64. Raises UserError for an id that is listed twice."""
     seen = {}
     for number, raw_id in enumerate(ids, 1):
         if raw_id in seen:
@@ -59,11 +59,11 @@ def distinct(path: Path, ids: list[int]) -> np.ndarray:
     return np.array(ids, np.int64)
 
 
-def positions(path: Path, raw_ids: np.ndarray, known: np.ndarray, what: str, listed_in: str) -> np.ndarray:
-    """Places of `raw_ids` in `known`: int64[N]."""
-    order = np.argsort(known)
-    place = order[np.minimum(np.searchsorted(known, raw_ids, sorter=order), len(known) - 1)]
-    unknown = np.flatnonzero(known[place] != raw_ids)
+def positions(path: Path, raw_ids: np.ndarray, listed: np.ndarray, what: str, listed_in: str) -> np.ndarray:
+    """Indices of `raw_ids` in `listed`: int64[N]. Raises UserError for an id that is not in `listed`."""
+    order = np.argsort(listed)
+    place = order[np.minimum(np.searchsorted(listed, raw_ids, sorter=order), len(listed) - 1)]
+    unknown = np.flatnonzero(listed[place] != raw_ids)
     if len(unknown):
         row = int(unknown[0])
         raise UserError(

@@ -1,4 +1,4 @@
-"""Equal times: where a log has them, the order of its rows decides which item is held out."""
+"""Rows with equal times. Their order in the log determines which item is held out."""
 
 import numpy as np
 
@@ -6,23 +6,25 @@ from r2rec_jax.data.interactions import BLOCK, Interactions
 
 
 def shuffled(rows: int, seed: int) -> np.ndarray:
-    """The order in which data.ties=random takes the rows of a file: int64[rows]."""
+    """The order of the rows of a file with data.ties=random: int64[rows]."""
     return np.random.default_rng([seed, 2]).permutation(rows)
 
 
 def begins_moment(log: Interactions, place: np.ndarray, fine: np.ndarray | None) -> np.ndarray:
-    """Whether a row of the log is later than the user's row before it: bool[N].
+    """Whether each row of the log is later than the user's previous row: bool[N].
 
-    place: int64[N], where each row is in the file. fine: parts of a second of the file's rows, or None.
+    place: int64[N], the position of each row in the file. fine: fractions of a second of the file's rows, or
+    None.
     """
     begins = np.ones(len(log), bool)
-    # Blocks overlap by one row: each is compared with the one before it.
+    # Compares each row with the previous one, in blocks.
     for start in range(1, len(log), BLOCK):
-        now, before = slice(start, start + BLOCK), slice(start - 1, min(start + BLOCK, len(log)) - 1)
-        same = (log.user[now] == log.user[before]) & (log.time[now] == log.time[before])
+        rows = slice(start, start + BLOCK)
+        previous = slice(start - 1, min(start + BLOCK, len(log)) - 1)
+        same = (log.user[rows] == log.user[previous]) & (log.time[rows] == log.time[previous])
         if fine is not None:
-            same &= fine[place[now]] == fine[place[before]]
-        begins[now] = ~same
+            same &= fine[place[rows]] == fine[place[previous]]
+        begins[rows] = ~same
     return begins
 
 
@@ -30,10 +32,12 @@ def count(
     log: Interactions, begins: np.ndarray, place: np.ndarray, cutoff: np.ndarray, held_out: np.ndarray,
     *, like_above: float, order: np.ndarray,
 ) -> tuple[int, int]:  # fmt: skip
-    """How many held-out items share their time with another row of their user, and how many would be others
-    if rows of one time were taken in `order`, a `shuffled` of the file's rows.
+    """Counts tied held-out items, and those that would change if ties were broken by `order`.
 
-    cutoff: int64[n_users], as in `Split`. held_out: the users who have a truth.
+    A held-out item is tied if another row of its user has the same time.
+
+    cutoff: int64[n_users], as in `Split`. held_out: users with a held-out item.
+    order: int64[rows], as returned by `shuffled`.
     """
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))

@@ -1,8 +1,8 @@
-"""Ranking metrics from the rank of the one true item among each user's candidates.
+"""Ranking metrics from the rank of the held-out item among each user's candidates.
 
-A rank is 1-based; 0 says that the truth was not in the answer, or that the answer could not be
-read. Such a user is a miss and stays in the denominator: every mean here is over all users. A system that
-samples is run R times: a user's value is the mean of the runs.
+Ranks are 1-based. 0 is a miss: the answer lacks the held-out item or could not be parsed. Every user is
+counted, so all means are over all users. A system that samples may be run R times; a user's value is then the
+mean over the runs.
 """
 
 from collections.abc import Sequence
@@ -13,36 +13,36 @@ from r2rec_jax.runtime.errors import UserError
 
 
 def ranks_from_scores(scores: np.ndarray, candidates: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Rank of each user's truth when candidates are sorted by score, highest first.
+    """Rank of each user's held-out item when candidates are sorted by descending score.
 
-    Equal scores keep the stored candidate order. That order was shuffled and frozen with the split,
-    so ties fall for or against the truth at random, and the same way for every system.
+    Ties keep the stored order of the candidates, which was shuffled and frozen with the split. Ties are
+    therefore broken at random, and equally for every system.
 
     Args:
         scores: float[n, C], higher is better.
-        candidates: int[n, C], item ids.
-        truth: int[n], item ids, each one among its row of candidates.
+        candidates: int[n, C], item numbers.
+        truth: int[n], held-out items, each in its row of candidates.
 
     Returns:
         int32[n], 1..C.
 
     Raises:
-        UserError: shapes differ, a score is NaN, or a truth is not exactly once in its row.
+        UserError: shapes differ, a score is NaN, or a held-out item is not exactly once in its row.
     """
     scores, candidates, truth = np.asarray(scores), np.asarray(candidates), np.asarray(truth)
     if scores.shape != candidates.shape or truth.shape != candidates.shape[:1]:
         raise UserError(
             f"ranking: scores {scores.shape}, candidates {candidates.shape} and truth "
-            f"{truth.shape} do not belong together; pass [n, C], [n, C] and [n] of the same users"
+            f"{truth.shape} do not match; pass [n, C], [n, C] and [n] of the same users"
         )
-    if np.isnan(scores).any():  # NaN compares false with everything and would win rank 1
+    if np.isnan(scores).any():  # comparisons with NaN are false, so a NaN would get rank 1
         row = int(np.argwhere(np.isnan(scores))[0, 0])
-        raise UserError(f"ranking: a score in row {row} is not a number; mend the scorer")
+        raise UserError(f"ranking: a score in row {row} is not a number; fix the scorer")
     is_truth = candidates == truth[:, None]
     if (is_truth.sum(axis=1) != 1).any():
         row = int(np.argmax(is_truth.sum(axis=1) != 1))
         raise UserError(
-            f"ranking: the truth {truth[row]} of row {row} is not exactly once among its "
+            f"ranking: the held-out item {truth[row]} of row {row} is not exactly once among its "
             "candidates; prepare the data again"
         )
     position = is_truth.argmax(axis=1)
@@ -52,36 +52,36 @@ def ranks_from_scores(scores: np.ndarray, candidates: np.ndarray, truth: np.ndar
 
 
 def per_user(ranks: np.ndarray, ks: Sequence[int] = (1, 3)) -> dict[str, np.ndarray]:
-    """Each user's share of every metric: `hr@k` for each k, `ndcg@k` for each k > 1, `mrr`.
+    """Each user's value of every metric: `hr@k` for each k, `ndcg@k` for each k > 1, and `mrr`.
 
-    NDCG@1 equals HR@1 and is not repeated. With one true item the ideal gain is 1, so a user's
-    NDCG@k is 1/log2(1 + rank) down to rank k and 0 below.
+    NDCG@1 equals HR@1 and is omitted. With one relevant item the ideal gain is 1, so a user's NDCG@k is
+    1 / log2(1 + rank) for ranks up to k, else 0.
 
     Args:
-        ranks: int[n], or int[R, n] of R runs; 1-based, 0 for a miss.
+        ranks: int[n], or int[R, n] for R runs; 1-based, 0 for a miss.
 
     Returns:
-        name -> float64[n], the mean of the runs, each value in [0, 1].
+        name -> float64[n], the mean over the runs, in [0, 1].
     """
     ranks = np.asarray(ranks)
     if ranks.ndim not in (1, 2) or ranks.size == 0 or ranks.min() < 0:
         raise UserError(
-            f"metrics: ranks of shape {ranks.shape} are not one non-negative rank a user, or a row of them "
-            "for each run; evaluate at least one user"
+            f"metrics: ranks of shape {ranks.shape} are not non-negative [users] or [runs, users]; evaluate "
+            "at least one user"
         )
     ranks = np.atleast_2d(ranks)
-    found = ranks > 0
-    safe = np.where(found, ranks, 1)
-    values = {f"hr@{k}": (found & (ranks <= k)).astype(np.float64) for k in ks}
+    ranked = ranks > 0
+    safe = np.where(ranked, ranks, 1)
+    values = {f"hr@{k}": (ranked & (ranks <= k)).astype(np.float64) for k in ks}
     for k in ks:
         if k > 1:
-            values[f"ndcg@{k}"] = np.where(found & (ranks <= k), 1 / np.log2(1.0 + safe), 0.0)
-    values["mrr"] = np.where(found, 1 / safe, 0.0)
+            values[f"ndcg@{k}"] = np.where(ranked & (ranks <= k), 1 / np.log2(1.0 + safe), 0.0)
+    values["mrr"] = np.where(ranked, 1 / safe, 0.0)
     return {name: value.mean(axis=0) for name, value in values.items()}
 
 
 def summarise(ranks: np.ndarray, ks: Sequence[int] = (1, 3)) -> dict[str, float]:
-    """Means over all users; by default the keys are "hr@1", "hr@3", "ndcg@3" and "mrr"."""
+    """Means over all users. The default keys are "hr@1", "hr@3", "ndcg@3" and "mrr"."""
     means = {name: float(value.mean()) for name, value in per_user(ranks, ks).items()}
     first = float((np.asarray(ranks) == 1).mean())
     for k in ks:
@@ -92,13 +92,13 @@ def summarise(ranks: np.ndarray, ks: Sequence[int] = (1, 3)) -> dict[str, float]
 
 
 def ndcg_bounds(hr_1: float, hr_k: float, k: int) -> tuple[float, float]:
-    """(low, high) of NDCG@k given HR@1 and HR@k: a lower hit earns the gain of rank k to rank 2."""
+    """(low, high) of NDCG@k given HR@1 and HR@k. Hits at ranks 2..k have gains between those of k and 2."""
     beyond = hr_k - hr_1
     return hr_1 + beyond / np.log2(1.0 + k), hr_1 + beyond / np.log2(3.0)
 
 
 def chance(candidates: int) -> dict[str, float]:
-    """Expected metrics of a random order of `candidates` items, one of them true."""
+    """Expected metrics of a random order of `candidates` items, one of them relevant."""
     gains = 1 / np.log2(1.0 + np.arange(1, min(3, candidates) + 1))
     return {
         "hr@1": 1 / candidates,
@@ -108,13 +108,13 @@ def chance(candidates: int) -> dict[str, float]:
 
 
 def hr_by_position(hit: np.ndarray, candidates: np.ndarray, truth: np.ndarray) -> list[float | None]:
-    """HR@1 of the users whose truth was shown at position 0, 1, ..., C-1; None where there is none.
+    """HR@1 by the position 0, 1, ..., C-1 of the held-out item among the candidates; None without users.
 
-    A flat line says that the ranker does not care where an item stands in its prompt.
+    Equal values mean that the ranker has no position bias.
 
     Args:
         hit: float[n], `per_user`'s "hr@1".
-        candidates: int[n, C] in the order in which they were shown.
+        candidates: int[n, C] in the order of the prompt.
         truth: int[n].
     """
     position = (np.asarray(candidates) == np.asarray(truth)[:, None]).argmax(axis=1)

@@ -1,4 +1,4 @@
-"""What metrics.json says of a system, and of two systems on the same users."""
+"""The content of metrics.json: the metrics of a system, and of two systems on the same users."""
 
 from collections.abc import Sequence
 
@@ -15,30 +15,31 @@ COMPARED = ("hr@1", "ndcg@3")
 def measure(
     dataset: Dataset, users: np.ndarray, rank_RN: np.ndarray, seed: int, ks: Sequence[int] = (1, 3)
 ) -> dict:
-    """Metrics over all users, with intervals, and HR@1 by where the truth stood, by how active the user
-    and how popular the truth is.
+    """Metrics with confidence intervals, and HR@1 by position, by user activity and by item popularity.
 
     Args:
-        users: int[n], users that have candidates.
-        rank_RN: int[R, n], the truth's rank in each of R runs, from 1; 0 for a miss.
-        seed: of the resampling.
-        ks: cut-offs of HR and NDCG, 1 among them.
+        users: int[n], users with candidates.
+        rank_RN: int[R, n], rank of the held-out item in each of R runs, from 1; 0 for a miss.
+        seed: seed of the resampling.
+        ks: cut-offs of HR and NDCG, including 1.
 
     Returns:
-        JSON-ready: the names of `metrics.summarise`; "users", "runs"; "ci95" {metric: [low, high]}, where
-        a user's value is the mean of the runs; "hr@1_by_position", None where no truth stood;
-        "hr@1_by_activity" and "hr@1_by_popularity" as `by_quartile` makes them, of the user's ratings
-        before the cutoff and of the truth's ratings that may be seen (each before its rater's cutoff).
+        A JSON object with the keys of `ranking_metrics.summarise`, and:
+        "users", "runs": their numbers.
+        "ci95": {metric: [low, high]}, where a user's value is the mean over the runs.
+        "hr@1_by_position": a list over the positions of the held-out item, None without users.
+        "hr@1_by_activity": `by_quartile` of the user's number of ratings before the cutoff.
+        "hr@1_by_popularity": `by_quartile` of the held-out item's number of visible ratings.
 
     Raises:
-        UserError: a user without candidates, ranks that are not one a run and user, or beyond the candidates.
+        UserError: a user without candidates, or ranks of the wrong shape or above the number of candidates.
     """
     users, rank_RN = np.asarray(users), np.asarray(rank_RN)
     log, split = dataset.interactions, dataset.split
     candidates, truth = split.candidates[users], split.truth[users]
     if (missing := (candidates < 0).any(axis=1)).any():
         raise UserError(
-            f"metrics: user {users[missing.argmax()]} has no candidates; evaluate users of a split"
+            f"metrics: user {users[missing.argmax()]} has no candidates; evaluate users of the split"
         )
     if rank_RN.shape[1:] != users.shape or rank_RN.max(initial=0) > candidates.shape[1]:
         raise UserError(
@@ -59,14 +60,15 @@ def measure(
 
 
 def by_quartile(hit: np.ndarray, count: np.ndarray, seed: int) -> list[dict]:
-    """HR@1 of the quarter of the users with the lowest counts, and so on; users of equal counts stay
-    together, so there may be fewer than four groups.
+    """HR@1 of the quartiles of users by `count`, ascending.
+
+    Users with equal counts are in the same group, so there may be fewer than four groups.
 
     Args:
         hit: float[n]. count: int[n].
 
     Returns:
-        {"from", "to": the least and the largest count, "users", "hr@1", "ci95": [low, high]} of each.
+        A list of {"from", "to": the smallest and largest count, "users", "hr@1", "ci95": [low, high]}.
     """
     ends = np.quantile(count, (0.25, 0.5, 0.75), method="inverted_cdf")
     group = np.searchsorted(ends, count)
@@ -86,13 +88,18 @@ def by_quartile(hit: np.ndarray, count: np.ndarray, seed: int) -> list[dict]:
 
 
 def paired(a_RN: np.ndarray, b_RN: np.ndarray, seed: int) -> dict[str, dict]:
-    """Ranks of system a less system b on the same users in the same order; each may have runs of its own
-    number. `difference` of HR@1 and of NDCG@3."""
+    """`difference` of HR@1 and of NDCG@3 of systems a and b, from ranks int[R, n] of the same users.
+
+    The order of the users must be the same. The numbers of runs may differ.
+    """
     a, b = per_user(a_RN), per_user(b_RN)
     return {name: difference(a[name], b[name], seed) for name in COMPARED}
 
 
 def difference(a: np.ndarray, b: np.ndarray, seed: int) -> dict:
-    """{"difference": of the means, "ci95": [low, high], "p": of `sign_flip_p`}; a, b: float[n], by user."""
+    """Compares values a, b float[n] of the same users.
+
+    Returns {"difference": mean(a - b), "ci95": [low, high], "p": `sign_flip_p`}.
+    """
     interval = list(paired_ci(a, b, seed))
     return {"difference": float(np.mean(a - b)), "ci95": interval, "p": sign_flip_p(a - b, seed)}

@@ -5,6 +5,8 @@ rows share; it returns hidden states and this pass's own keys and values. So a p
 once for its whole group, in training (gradients flow back through its keys and values) as in rollout.
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -231,6 +233,7 @@ def head(params) -> jax.Array:
     return gathered(params["embed_tokens"], "vocab", "embed").T
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))  # op by op, the scan over layers compiles at every call
 def init_variables(model: Llama, seed: int) -> dict:
     """Fresh variables, unboxed: {'params': ..., 'lora': ... if the model has adapters, 'projector' and
     'items' (zeros) if it has item tokens}."""

@@ -1,1 +1,1 @@
-"""Through grain: example index -> chains -> prompt -> tokens -> padded batch."""
+"""The grain input pipeline: example index -> chains -> prompt -> tokens -> padded batch."""

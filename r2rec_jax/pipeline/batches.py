@@ -1,8 +1,8 @@
-"""Examples to padded batches through grain: ahead of the step, deterministic and resumable.
+"""Makes padded batches of examples with grain: prefetched, deterministic and resumable.
 
-Batch k is a function of (source, seed, k) alone. Whatever reads it, threads of this process or worker
-processes, however many, and however far ahead, the same batches come in the same order. On several
-machines each process makes all of them, whole: how wide a batch is padded, all its rows decide.
+Batch k is a function of (source, seed, k). The order of the batches does not depend on the number of threads
+or worker processes, or on how far ahead they read. On several machines each process makes every batch
+completely, because the padded width depends on all rows of the batch.
 """
 
 import signal
@@ -19,9 +19,12 @@ from r2rec_jax.runtime.library_workarounds import pack, unpack
 
 
 def pad(rows: list[np.ndarray], buckets: tuple[int, ...], dtype=np.int32) -> np.ndarray:
-    """Stacks rows right-padded with zeros to the smallest bucket that holds the longest.
+    """Stacks rows, right-padded with zeros to the smallest bucket that fits the longest row.
 
-    Few buckets mean few compiled programs. Raises UserError when a row fits no bucket.
+    The number of buckets limits the number of compiled programs.
+
+    Raises:
+      UserError: a row fits no bucket.
     """
     longest = max(len(row) for row in rows)
     width = next((bucket for bucket in sorted(buckets) if bucket >= longest), None)
@@ -36,7 +39,7 @@ def pad(rows: list[np.ndarray], buckets: tuple[int, ...], dtype=np.int32) -> np.
 def collate(
     examples: list[dict], prompt_buckets: tuple[int, ...], response_buckets: tuple[int, ...]
 ) -> CompletionBatch:
-    """One CompletionBatch of (prompt, response, mask) examples, one completion a prompt."""
+    """Makes a CompletionBatch of {'prompt', 'response', 'mask'} examples, with one completion per prompt."""
     return CompletionBatch(
         prompt=pad([example["prompt"] for example in examples], prompt_buckets),
         prompt_length=np.array([len(example["prompt"]) for example in examples], np.int32),
@@ -48,7 +51,10 @@ def collate(
 def check_fit(
     examples, prompt_buckets: tuple[int, ...], response_buckets: tuple[int, ...], where: str
 ) -> None:
-    """Raises UserError for the first example that no bucket holds; `where` says what is counted, from 1."""
+    """Raises UserError for the first example that fits no bucket.
+
+    `where` and the example's number, from 1, begin the error message.
+    """
     fields = {"prompt": ("prompt.buckets", prompt_buckets)}
     fields["response"] = ("train.response_buckets", response_buckets)
     for number, example in enumerate(examples, start=1):
@@ -61,7 +67,7 @@ def check_fit(
 
 
 def lengths_of(examples) -> np.ndarray:
-    """Tokens of each (prompt, response, mask) example of a source, int [len(examples)]."""
+    """The number of tokens (prompt and response) of each example, int [len(examples)]."""
     return np.array([len(example["prompt"]) + len(example["response"]) for example in examples])
 
 
@@ -76,17 +82,18 @@ def batches(
     workers: int = 0,
     put: Callable[[object], object] | None = None,
 ) -> "Batches":
-    """An endless iterator over a random-access source.
+    """An endless iterator of batches over a random-access source.
 
     Args:
-      to_batch: turns a list of examples into a batch; runs in a worker, like `source`, so both are numpy.
-      lengths: of the examples, int [len(source)]: shuffled, a batch holds examples of similar length
-        (`SimilarLengths`).
-      workers: processes that read, 0 for threads of this one.
-      put: applied here to each batch ahead of its step, to have it on the devices by then.
+      to_batch: converts a list of examples to a batch. It runs in a worker like `source`, so both must use
+        NumPy only.
+      lengths: tokens of the examples, int [len(source)]. If given, batches are shuffled and contain examples
+        of similar length (`SimilarLengths`).
+      workers: number of worker processes, 0 for threads of this process.
+      put: function applied in this process to each prefetched batch, for example to copy it to the devices.
 
     Raises:
-      UserError: fewer than no workers; with `lengths`, a source of less than one batch.
+      UserError: `workers` is negative, or `lengths` is given and the source is smaller than a batch.
     """
     if workers < 0:
         raise UserError(f"data.workers={workers}: use 0 for threads, or a number of processes")
@@ -100,23 +107,23 @@ def batches(
 
 
 class Batches(grain.DatasetIterator):
-    """Reads a dataset of batches in order, ahead of whoever asks for them.
+    """Iterates over a dataset of batches in order, with prefetching.
 
-    The state is the number of batches handed out. What was read ahead of it is read again after a
-    restart, with as many workers as there are then.
+    The state is the number of batches returned. Batches that were prefetched but not returned are read again
+    after a restart. The number of workers may change between runs.
     """
 
     def __init__(self, dataset: grain.MapDataset, workers: int, put: Callable[[object], object] | None):
         super().__init__()
         self._dataset, self._workers, self._put = dataset, workers, put
-        self._handed_out, self._ahead = 0, None
+        self._returned, self._ahead = 0, None
 
     def start_prefetch(self) -> None:
-        """Begins to read, or to start workers, which takes seconds; else the first batch asked for does."""
+        """Starts reading, which takes seconds with workers. Otherwise the first `next` starts it."""
         self._assert_not_closed()
         if self._ahead is None:
-            # A terminal sends Ctrl-C to workers too, a scheduler SIGTERM, but their parent may want one more
-            # batch: both are blocked for whatever threads and processes begin here, from the first moment.
+            # Ctrl-C and a scheduler's SIGTERM also reach the workers, but their parent may need one more
+            # batch. The threads and processes that start here inherit a mask that blocks both signals.
             before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
             try:
                 self._ahead = self._read_ahead()
@@ -127,18 +134,18 @@ class Batches(grain.DatasetIterator):
     def __next__(self):
         self.start_prefetch()
         batch = next(self._ahead)
-        self._handed_out += 1
+        self._returned += 1
         return batch
 
     def get_state(self) -> dict[str, int]:
-        return {"next_index": self._handed_out}
+        return {"next_index": self._returned}
 
     def set_state(self, state: dict[str, int]) -> None:
         self._stop()
-        self._handed_out = state["next_index"]
+        self._returned = state["next_index"]
 
     def close(self) -> None:
-        """Ends the workers."""
+        """Stops the workers."""
         super().close()
         self._stop()
 
@@ -149,8 +156,8 @@ class Batches(grain.DatasetIterator):
 
     def _read_ahead(self) -> grain.DatasetIterator:
         threads = 0 if self._workers else 2
-        # Slicing a dataset moves its start; grain deals what follows to the workers in turn.
-        ahead = self._dataset[self._handed_out :].to_iter_dataset(grain.ReadOptions(threads, 2 * threads))
+        # Slicing moves the start of the dataset. grain distributes the rest to the workers round-robin.
+        ahead = self._dataset[self._returned :].to_iter_dataset(grain.ReadOptions(threads, 2 * threads))
         if self._workers:
             library_workarounds.start_resource_tracker()
             library_workarounds.let_grain_read_flags()
@@ -158,32 +165,32 @@ class Batches(grain.DatasetIterator):
             ahead = ahead.map(pack).mp_prefetch(options, worker_init_fn=_begin_worker).map(unpack)
         if self._put is not None:
             ahead = ahead.map(self._put)
-        # One batch waits in the buffer and one in the thread's hand: on the devices, if they are put there.
+        # One batch is in the buffer and one in the thread. With `put` both occupy device memory.
         return iter(grain.experimental.ThreadPrefetchIterDataset(ahead, prefetch_buffer_size=1))
 
 
 def _begin_worker(index: int, count: int) -> None:  # noqa: ARG001 - as grain calls it
-    """A worker starts no accelerator, whatever its code asks of JAX, and does not outlive its parent."""
+    """Initializes a worker: JAX uses the CPU only, and the worker exits when its parent exits."""
     jax.config.update("jax_platforms", "cpu")
     library_workarounds.end_with_parent()
 
 
 class SimilarLengths:
-    """Shuffled batches of similar length, so that little of a batch is padding; endless.
+    """An endless source of shuffled batches with examples of similar length, which reduces padding.
 
-    An epoch is shuffled, sorted by length within windows of `WINDOW` batches, cut, and its batches are
-    shuffled. What does not fill a batch waits for another epoch, which leaves out others. Group k, the list
-    of batch k's examples, depends on (seed, k) alone.
+    An epoch is shuffled, sorted by length within windows of `WINDOW` batches, split into batches, and the
+    batches are shuffled. Each epoch drops random examples that do not fill a batch. Element k, the list of
+    examples of batch k, depends on (seed, k).
     """
 
-    WINDOW = 50  # batches: enough to find neighbours in length, few enough to leave the order random
+    WINDOW = 50  # batches; large enough for similar lengths, small enough to keep the order random
 
     def __init__(self, source, lengths: np.ndarray, batch_size: int, seed: int):
-        """Raises UserError when the source has less than one batch."""
+        """Raises UserError if the source has fewer examples than a batch."""
         if len(source) < batch_size:
             raise UserError(f"{len(source)} examples do not fill a batch of {batch_size}: make it smaller")
         self.source, self.lengths, self.batch_size, self.seed = source, lengths, batch_size, seed
-        self._made: tuple[int, np.ndarray | None] = (-1, None)
+        self._cached: tuple[int, np.ndarray | None] = (-1, None)
 
     def __len__(self) -> int:
         return 1 << 40
@@ -193,14 +200,14 @@ class SimilarLengths:
         return [self.source[row] for row in self._epoch(epoch)[place].tolist()]
 
     def _epoch(self, epoch: int) -> np.ndarray:
-        made, rows = self._made  # read and written whole: threads may each make it, none sees a mixture
-        if made != epoch:
+        cached, rows = self._cached  # one tuple, so that threads never read an epoch with rows of another
+        if cached != epoch:
             rows = self._make_epoch(epoch)
-            self._made = epoch, rows
+            self._cached = epoch, rows
         return rows
 
     def _make_epoch(self, epoch: int) -> np.ndarray:
-        """int[batches, batch_size]: rows of the source."""
+        """Indices into the source, int[batches, batch_size]."""
         rng = np.random.default_rng([self.seed, epoch])
         order = rng.permutation(len(self.source))
         order = order[: len(order) // self.batch_size * self.batch_size]

@@ -1,4 +1,7 @@
-"""LLaRA's lessons (Liao et al. 2024, arXiv 2312.02445): the next item of 20, in words, then in items too."""
+"""Training examples of LLaRA (Liao et al. 2024, arXiv 2312.02445): predict the next item among candidates.
+
+The curriculum begins with titles only and moves to titles with item tokens.
+"""
 
 import dataclasses
 
@@ -9,16 +12,17 @@ from r2rec_jax.prompts.answer_parser import ORDER
 
 
 class LLaRAExamples:
-    """Row k of a run of `rows`: {'prompt', 'response', 'mask'}; the answer names the truth, all of it learnt.
+    """Example k of `rows`: {'prompt', 'response', 'mask'}. The response is the title of the held-out item.
 
-    Users come in an order drawn anew each epoch. A prompt tells items by title alone or by title and token;
-    the chance of the latter grows from 0 to 1 with k. So row k is a function of (seed, k).
+    All response tokens have loss. The order of the users is drawn anew each epoch. Items are shown as titles,
+    or as titles with item tokens. The probability of item tokens increases linearly from 0 to 1 with k. Row k
+    is a function of (seed, k).
     """
 
     def __init__(self, prompts: RankingPrompts, rows: int):
-        """`prompts` are those of the end, with `config.item_tokens`."""
+        """`prompts` must have `config.item_tokens` set."""
         self.prompts, self.rows = prompts, rows
-        self.easy = dataclasses.replace(prompts.config, item_tokens=False)
+        self.titles_only = dataclasses.replace(prompts.config, item_tokens=False)
 
     def __len__(self) -> int:
         return self.rows
@@ -28,7 +32,7 @@ class LLaRAExamples:
         epoch, place = divmod(int(k), len(source))
         record = source.record(int(np.random.default_rng([seed, epoch]).permutation(len(source))[place]))
         hybrid = np.random.default_rng([seed, k, 1]).random() < k / self.rows
-        config = source.config if hybrid else self.easy
+        config = source.config if hybrid else self.titles_only
         prompt = fit(record, source.dataset.catalog, source.wording, source.chat, config)
         title = prompt.titles[record.candidates.tolist().index(record.truth)]
         response = closed_answer(source.chat, f"{ORDER} {title}")

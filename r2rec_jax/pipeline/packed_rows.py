@@ -11,8 +11,8 @@ from r2rec_jax.prompts.corpus import Corpus, Document
 
 
 @dataclasses.dataclass
-class Weighed:
-    """Tokens, and how much the loss of each counts: 0 where there is nothing to learn."""
+class WeightedTokens:
+    """Tokens and the loss weight of each. Tokens with weight 0 have no loss."""
 
     tokens: list[int] = dataclasses.field(default_factory=list)
     weights: list[float] = dataclasses.field(default_factory=list)
@@ -24,25 +24,24 @@ class Weighed:
         self.tokens += tokens
         self.weights += [weight] * len(tokens)
 
-    def extend(self, more: "Weighed") -> None:
+    def extend(self, more: "WeightedTokens") -> None:
         self.tokens += more.tokens
         self.weights += more.weights
 
 
 class Text(Protocol):
-    def row(self, rng: np.random.Generator, length: int, options: int) -> Iterator[Weighed]:
-        """Documents that have room in a row of `length` tokens, with lists of up to `options` items."""
+    def row(self, rng: np.random.Generator, length: int, options: int) -> Iterator[WeightedTokens]:
+        """Yields documents that together fit in `length` tokens, with lists of up to `options` items."""
 
 
 class PretrainRows:
-    """Row k, {'prompt', 'response', 'mask'}: whole documents, drawn from (seed, k).
+    """Row k, {'prompt', 'response', 'mask'}, consists of complete documents drawn from (seed, k).
 
-    `curriculum` lists (fraction of the run, row length in tokens, most options a document offers),
-    ascending.
+    `curriculum` lists (fraction of the run, row length in tokens, largest number of options), ascending.
     """
 
     def __init__(self, text: Text, begin: int, *, rows: int, seed: int, curriculum):
-        """`begin` is the token before every row."""
+        """`begin` is the id of the begin token, the prompt of every row."""
         self.text, self.begin = text, begin
         self.rows, self.seed, self.curriculum = rows, seed, curriculum
 
@@ -52,7 +51,7 @@ class PretrainRows:
     def __getitem__(self, k: int) -> dict[str, np.ndarray]:
         rng = np.random.default_rng([self.seed, k])
         length, options = next(stage[1:] for stage in self.curriculum if k <= stage[0] * self.rows)
-        row = Weighed()
+        row = WeightedTokens()
         for document in self.text.row(rng, length, options):
             row.extend(document)
         return {
@@ -63,27 +62,30 @@ class PretrainRows:
 
 
 class Documents:
-    """Documents of a corpus. One that does not fit is left out; a document's context carries no loss."""
+    """Tokenized documents of a corpus. The context of a document has no loss.
+
+    Documents that do not fit are skipped. The row ends after three of them.
+    """
 
     def __init__(self, corpus: Corpus, chat: Chat):
         self.corpus, self.chat = corpus, chat
 
-    def row(self, rng: np.random.Generator, length: int, options: int) -> Iterator[Weighed]:
-        left_out = 0
-        while left_out < 3:
-            said = self._weighed(self.corpus.document(rng, options))
-            if len(said) > length:
-                left_out += 1
+    def row(self, rng: np.random.Generator, length: int, options: int) -> Iterator[WeightedTokens]:
+        skipped = 0
+        while skipped < 3:
+            tokens = self._encode(self.corpus.document(rng, options))
+            if len(tokens) > length:
+                skipped += 1
                 continue
-            length -= len(said)
-            yield said
+            length -= len(tokens)
+            yield tokens
 
-    def _weighed(self, document: Document) -> Weighed:
-        chat, said = self.chat, Weighed()
+    def _encode(self, document: Document) -> WeightedTokens:
+        chat, tokens = self.chat, WeightedTokens()
         if document.reasoning is None:
-            said.add(chat.encode(document.context))
-            said.add([*chat.encode(document.text), chat.end], 1.0)
+            tokens.add(chat.encode(document.context))
+            tokens.add([*chat.encode(document.text), chat.end], 1.0)
         else:
-            said.add(chat.prompt(document.context))
-            said.add(chat.completion(document.reasoning, document.text), 1.0)
-        return said
+            tokens.add(chat.prompt(document.context))
+            tokens.add(chat.completion(document.reasoning, document.text), 1.0)
+        return tokens

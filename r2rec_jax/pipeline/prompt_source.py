@@ -17,10 +17,10 @@ from r2rec_jax.runtime.errors import UserError
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Prompt:
-    """A query in ids, its text, its tokens, and the candidates as the text names them.
+    """A record, its prompt text, its token ids int32[P], and the candidates' titles in the text.
 
-    dropped_chains, dropped_likes: how many of the user's the record lacks because they did not fit; rated
-    items of the history count as likes.
+    dropped_chains, dropped_likes: number of chains and likes that were dropped from the record because they
+      did not fit. Dropped items of the history count as likes.
     """
 
     record: RankingRecord
@@ -32,14 +32,14 @@ class Prompt:
 
     @property
     def id(self) -> int:
-        """The user: what the prompt's completions depend on besides seed and index."""
+        """The user, which with seed and index determines the random keys of the prompt's completions."""
         return self.record.user
 
 
 class RankingPrompts:
-    """Prompt k is user k's; the same whatever the order or the number of workers.
+    """Prompt k is that of `users[k]`. It does not depend on the order of access or the number of workers.
 
-    One that is longer than the largest of `config.buckets` loses chains, likes, history (see `fit`).
+    A prompt longer than the largest of `config.buckets` loses chains, likes and history (see `fit`).
     """
 
     def __init__(
@@ -52,8 +52,12 @@ class RankingPrompts:
         *,
         before_target_time: bool = False,
     ):
-        """`config` is a config's `prompt` section; `seed` draws the chains; with `before_target_time`
-        (data.before_target_time) they show nobody's ratings from the truth's time on."""
+        """config: the `prompt` section of a config.
+
+        seed: seed of the chains.
+        before_target_time: data.before_target_time. If set, chains contain only companions' ratings before
+          the held-out item's time.
+        """
         self.dataset, self.users, self.chat, self.config, self.seed = (
             dataset,
             users,
@@ -63,7 +67,9 @@ class RankingPrompts:
         )
         self.before_target_time = before_target_time
         if config.item_tokens and chat.first_item is None:
-            raise UserError("prompt.item_tokens is for LLaRA, trained by configs/llara.py: leave it out here")
+            raise UserError(
+                "prompt.item_tokens is only for LLaRA, trained by configs/llara.py: set it to false"
+            )
         count = dataset.split.candidates.shape[1]
         if config.places > count:
             raise UserError(
@@ -80,7 +86,7 @@ class RankingPrompts:
             )
 
     def __getstate__(self) -> dict:
-        return vars(self) | {"graph": None}  # sooner built anew in another process than sent there
+        return vars(self) | {"graph": None}  # rebuilding it in another process is faster than pickling it
 
     def __setstate__(self, state: dict) -> None:
         vars(self).update(state)
@@ -93,20 +99,25 @@ class RankingPrompts:
         return fit(self.record(k), self.dataset.catalog, self.wording, self.chat, self.config)
 
     def widths(self) -> np.ndarray:
-        """The bucket of every prompt, int [len(self)]. Makes them all, about 3 ms each: what is left out
-        where they do not fit cannot be known before."""
+        """The bucket of every prompt, int [len(self)].
+
+        Makes all prompts, about 3 ms each, because the length depends on what `fit` drops.
+        """
         buckets = np.sort(self.config.buckets)
         return buckets[np.searchsorted(buckets, [len(self[k].tokens) for k in range(len(self))])]
 
     def shortest(self, k: int) -> Prompt:
-        """Prompt k with its candidates alone. Raises UserError where even that fits no bucket."""
+        """Prompt k without chains, likes and history. Raises UserError if even that fits no bucket."""
         record = self.record(k, chains=0, likes=0, history=0)
         return fit(record, self.dataset.catalog, self.wording, self.chat, self.config)
 
     def record(
         self, k: int, *, chains: int | None = None, likes: int | None = None, history: int | None = None
     ) -> RankingRecord:
-        """User k's query whole, before `fit`; or with so many chains, likes and rated items."""
+        """The complete record of user k, before `fit`.
+
+        chains, likes, history: their largest numbers, by default those of the config.
+        """
         c = self.config
         return make_record(
             self.dataset,
@@ -123,15 +134,15 @@ class RankingPrompts:
 
 
 def fit(record: RankingRecord, catalog: Catalog, words: Wording, chat: Chat, config: PromptConfig) -> Prompt:
-    """The record's prompt within max(config.buckets) tokens, `config` being a `prompt` section.
+    """Makes the record's prompt within max(config.buckets) tokens. `config` is a `prompt` section.
 
-    What is too long loses its first chain, again and again, since of recent ones the last is the latest; then
-    its oldest like, then the oldest of its history; never a candidate.
+    If the prompt is too long, chains are dropped from the first one on, since the last is the most recent.
+    Then the oldest likes are dropped, then the oldest items of the history, but never a candidate.
 
     Raises:
-      UserError: candidates and request alone are too long.
+      UserError: the candidates and the request alone are too long.
     """
-    whole, budget = record, max(config.buckets)
+    full, budget = record, max(config.buckets)
     while True:
         text = ranking_prompt(
             record,
@@ -154,20 +165,20 @@ def fit(record: RankingRecord, catalog: Catalog, words: Wording, chat: Chat, con
         else:
             raise UserError(
                 f"the candidates of user {record.user} alone need {len(tokens)} tokens, more than "
-                f"prompt.buckets {tuple(config.buckets)} hold: add a larger bucket"
+                f"prompt.buckets {tuple(config.buckets)} allow: add a larger bucket"
             )
     return Prompt(
         record,
         without_item_tokens(text),
         tokens,
         shown_titles(record, catalog, words),
-        dropped_chains=len(whole.chains) - len(record.chains),
-        dropped_likes=len(whole.likes + whole.history) - len(record.likes + record.history),
+        dropped_chains=len(full.chains) - len(record.chains),
+        dropped_likes=len(full.likes + full.history) - len(record.likes + record.history),
     )
 
 
-def not_shown(chains: float, likes: float, buckets: tuple[int, ...]) -> str:
-    """What to tell of so many chains and likes that did not fit; "" of none."""
+def dropped_message(chains: float, likes: float, buckets: tuple[int, ...]) -> str:
+    """A message about the numbers of chains and likes that did not fit; "" if both are 0."""
     if not (chains or likes):
         return ""
     return (
@@ -177,12 +188,12 @@ def not_shown(chains: float, likes: float, buckets: tuple[int, ...]) -> str:
 
 
 def open_turn(chat: Chat, text: str, reasoning: bool) -> list[int]:
-    """`chat.prompt`; without `reasoning` the block for it is closed, so that the answer comes next."""
+    """`chat.prompt`. Without `reasoning` the think block is closed, so that the answer comes next."""
     return chat.prompt(text) if reasoning else [*chat.prompt(text), chat.end_think]
 
 
 def closed_answer(chat: Chat, answer: str) -> list[int]:
-    """What continues a turn that `open_turn` opened without reasoning: the answer and the end token."""
+    """The continuation of `open_turn` without reasoning: the answer and the end token."""
     rest = chat.completion("", answer)
     return rest[rest.index(chat.end_think) + 1 :]
 

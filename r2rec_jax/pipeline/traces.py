@@ -1,4 +1,4 @@
-"""Teacher traces (JSON lines of launch.annotate) as tokenised SFT examples."""
+"""Teacher traces (JSON lines of launch.annotate) as tokenized SFT examples."""
 
 from pathlib import Path
 
@@ -13,20 +13,21 @@ FIELDS = ("prompt", "reasoning", "answer")
 
 
 class Traces:
-    """Example k is line k of a trace file: {'prompt', 'response', 'mask'}, all of the response learnt.
+    """Example k is line k of a trace file: {'prompt', 'response', 'mask'}. All response tokens have loss.
 
-    A trace without reasoning continues a prompt whose think block is closed, as `open_turn` says.
+    The prompt of a trace without reasoning has a closed think block (see `open_turn`).
     """
 
     def __init__(self, path: str | Path, chat: Chat):
-        """Raises UserError naming an absent file or the first line that is no trace."""
+        """Raises UserError if the file is missing or empty, or for the first line that is not a trace."""
         path = Path(path)
         if not path.exists():
             raise UserError(
                 f"no traces at {path}: run `python -m launch.annotate` with this config's data first"
             )
         self.examples = []
-        # Bytes split at line feeds alone; text would split at separators that JSON strings may hold.
+        # bytes.splitlines splits at line breaks only. str.splitlines also splits at separators that JSON
+        # strings may contain.
         for number, line in enumerate(path.read_bytes().splitlines(), start=1):
             trace = _parse(line)
             if trace is None:
@@ -36,7 +37,7 @@ class Traces:
             except ValueError as fault:
                 raise UserError(f"{path}:{number}: {fault}; annotate again") from None
         if not self.examples:
-            raise UserError(f"{path} holds no trace; annotate again with --overwrite")
+            raise UserError(f"{path} contains no trace; annotate again with --overwrite")
 
     def __len__(self) -> int:
         return len(self.examples)

@@ -1,1 +1,1 @@
-"""Text out of chains and candidates, tokens out of text, and rankings back out of completions."""
+"""Prompt texts from chains and candidates, their tokens, and the rankings parsed from completions."""

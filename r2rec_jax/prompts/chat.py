@@ -1,8 +1,8 @@
-"""Turns of the R1-Distill family as token ids, built by hand.
+"""Builds the chat turns of the R1-Distill family as token ids.
 
-The family's stock chat template drops the reasoning from assistant turns and opens the think block
-for the model, so training targets cannot come from it. Markup enters here as ids and only here;
-text is stripped of anything that reads like a marker and can never become one.
+The family's chat template drops the reasoning from assistant turns and opens the think block, so it cannot
+produce training targets. Only this module adds markers, as token ids. Text never becomes a marker: `encode`
+rejects text that reads like one.
 """
 
 import re
@@ -19,21 +19,23 @@ MARKERS = {
     "think": "<think>",
     "end_think": "</think>",
 }
-# Around an item's number, in place of its token. `plain` takes the character out of untrusted text.
+# Placeholder of an item token: the item's number between two separators. `plain` removes the separator from
+# untrusted text.
 _ITEM = re.compile("\x1f([0-9]+)\x1f")
 
 
 def item_token(item: int) -> str:
-    """What stands in a prompt's text for the item's own token; nothing that people read."""
+    """The placeholder of the item's own token in a prompt's text. `Chat.encode` replaces it by the token."""
     return f"\x1f{item}\x1f"
 
 
 def without_item_tokens(text: str) -> str:
+    """`text` without item placeholders."""
     return _ITEM.sub("", text)
 
 
 class Unmeasured:
-    """In place of a `Chat` where no tokenizer is at hand: every text has no tokens, so all of it fits."""
+    """Replaces `Chat` if there is no tokenizer: every text has no tokens, so every prompt fits."""
 
     first_item, end_think = None, 0
 
@@ -47,32 +49,33 @@ class Unmeasured:
 class Chat:
     """A tokenizer with the family's six markers.
 
-    Attributes `begin`, `end`, `user`, `assistant`, `think`, `end_think` are their token ids; `folder` is
-    where the tokenizer was read.
+    The attributes `begin`, `end`, `user`, `assistant`, `think` and `end_think` are their token ids. `folder`
+    is the folder of the tokenizer.
     """
 
     def __init__(self, folder: str | Path, first_item: int | None = None):
-        """Reads `folder/tokenizer.json`; `first_item` is the token of item 0, of a model that has any.
+        """Reads `folder/tokenizer.json`. Raises UserError as `load_tokenizer` does.
 
-        Raises UserError as `load_tokenizer` does.
+        first_item: the token id of item 0, or None for a model without item tokens.
         """
         self.folder, self.first_item = Path(folder), first_item
         self.tokenizer = load_tokenizer(folder, MARKERS)
         for name, text in MARKERS.items():
             setattr(self, name, self.tokenizer.token_to_id(text))
-        # Other special tokens, <s> or [PAD], may be a title's text: there they are cut as text.
+        # A title may contain the text of other special tokens, <s> or [PAD], so these are encoded as text.
         self.tokenizer.encode_special_tokens = True
-        added = {token: one.content for token, one in self.tokenizer.get_added_tokens_decoder().items()}
+        added = {k: token.content for k, token in self.tokenizer.get_added_tokens_decoder().items()}
         added |= {self.tokenizer.token_to_id(text): text for text in MARKERS.values()}
         markup = {k: text for k, text in added.items() if text in MARKERS.values() or MARKUP.search(text)}
-        # Whether or not the file calls them special: none is a piece of text.
-        self._no_text, self._markup = set(markup), re.compile("|".join(map(re.escape, markup.values())))
+        # These tokens never occur in text, even if the file does not declare them as special.
+        self._markup_ids, self._markup = set(markup), re.compile("|".join(map(re.escape, markup.values())))
 
     def encode(self, text: str) -> list[int]:
-        """Tokens of trusted wording and cleaned data; of items too, where the model has any.
+        """Token ids of wording and cleaned data. Item placeholders become item tokens if the model has them.
 
-        Raises ValueError if the text holds what `plain` takes out: a marker, or another added token that
-        reads like one, or half a surrogate pair.
+        Raises:
+          ValueError: the text contains something that `plain` removes: a marker, another added token that
+            reads like one, or half a surrogate pair.
         """
         if self.first_item is not None and _ITEM.search(text):
             before, item, after = _ITEM.split(text, maxsplit=1)
@@ -81,17 +84,20 @@ class Chat:
             ids = self.tokenizer.encode(text, add_special_tokens=False).ids
         except TypeError:
             raise ValueError(f"text is not Unicode; pass it through plain() first: {text[:80]!r}") from None
-        if not self._no_text.isdisjoint(ids) or self._markup.search(text):
-            raise ValueError(f"text holds chat markup; pass it through plain() first: {text[:80]!r}")
+        if not self._markup_ids.isdisjoint(ids) or self._markup.search(text):
+            raise ValueError(f"text contains chat markup; pass it through plain() first: {text[:80]!r}")
         return ids
 
     def conversation(self, messages: list[dict[str, str]]) -> list[int]:
-        """Turns from the begin token on, as the family's template renders them.
+        """Token ids of a conversation, including the begin token, as the family's template renders it.
 
         Args:
-          messages: {'role': 'system' | 'user' | 'assistant', 'content': text}; the system's text, if any,
-            comes first and has no marker of its own. An assistant's content is its answer alone: past
-            reasoning is not shown to the family.
+          messages: {'role': 'system' | 'user' | 'assistant', 'content': text}. A system message must be the
+            first and has no marker. The content of an assistant message is the answer without its reasoning,
+            since the family does not see past reasoning.
+
+        Raises:
+          ValueError: another role, or a system message that is not the first.
         """
         ids = [self.begin]
         for place, message in enumerate(messages):
@@ -104,21 +110,21 @@ class Chat:
                 case "assistant":
                     ids += [self.assistant, *content, self.end]
                 case role:
-                    raise ValueError(f"message {place} has the role {role!r}; a system's comes first")
+                    raise ValueError(f"message {place} has the role {role!r}; a system message must be first")
         return ids
 
     def prompt(self, text: str) -> list[int]:
-        """A user turn and the opened reasoning of the answer: what a completion continues."""
+        """A user turn and the opened think block of the assistant's turn, which a completion continues."""
         turn = self.conversation([{"role": "user", "content": text}])
         return [*turn, self.assistant, self.think, *self.encode("\n")]
 
     def completion(self, reasoning: str, answer: str) -> list[int]:
-        """The rest of the assistant's turn, think block kept, closed by the end token."""
+        """The rest of the assistant's turn: reasoning, end of the think block, answer, end token."""
         closed = [*self.encode(reasoning + "\n"), self.end_think]
         return [*closed, *self.encode("\n\n" + answer), self.end]
 
     def split(self, completion: list[int]) -> tuple[str, str | None]:
-        """(reasoning, answer) of a sampled completion; answer None if the reasoning never closed."""
+        """(reasoning, answer) of a completion. The answer is None if the think block is not closed."""
         if self.end in completion:
             completion = completion[: completion.index(self.end)]
         if self.end_think not in completion:
@@ -127,14 +133,15 @@ class Chat:
         return self.decode(completion[:cut]), self.decode(completion[cut + 1 :])
 
     def decode(self, ids: list[int]) -> str:
+        """The text of `ids` without surrounding whitespace."""
         return self.text(ids).strip()
 
     def text(self, ids: list[int]) -> str:
-        """With the space around it."""
+        """The text of `ids` with surrounding whitespace."""
         return self.tokenizer.decode(ids, skip_special_tokens=False)
 
     def to_transformers(self):
-        """The same tokenizer as transformers saves and loads it; it pads with its end token, as R1 does."""
+        """The tokenizer as a transformers tokenizer. The padding token is the end token, as in R1."""
         from transformers import PreTrainedTokenizerFast  # slow to import, needed for exports only
 
         return PreTrainedTokenizerFast(

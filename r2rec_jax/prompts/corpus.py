@@ -1,13 +1,13 @@
-"""Pretraining text for the embedded base model, rendered from generated logs.
+"""Pretraining text for the bundled tiny base model, rendered from generated logs.
 
-Six kinds of document, each in several wordings: facts of the catalogue, histories, lists said
-twice, filters by genre, choices among options, and chat turns that read chains, reason, and rank.
-They share words with the compact wording (prompts/wording.py), since an adapter cannot teach new ones
-to a model this small, but not its prompt, which only SFT teaches.
+There are six kinds of document, each in several wordings: catalogue facts, histories, repeated lists,
+filters by genre, choices among options, and chat turns that read chains, reason and rank. They share words
+with the compact wording (prompts/wording.py), because an adapter cannot teach new words to a model this
+small. They do not contain the prompts of that wording, which only SFT teaches.
 
-A ranking orders its options by how many of the favourites *shown in the document* share their
-genre, then by popularity: a rule that can be read off the page, so that looking things up in
-context pays from the first steps.
+A ranking sorts its options by the number of favourites *shown in the document* with the same genre, then by
+popularity. The model can infer the rule from the document, so attending to the context reduces the loss from
+the first steps.
 """
 
 import dataclasses
@@ -42,9 +42,9 @@ BEST = 3  # places that a ranking fills
 
 @dataclasses.dataclass(frozen=True)
 class Document:
-    """Text to learn, after a `context` that carries no loss (random lists are all noise).
+    """Text with loss, after a `context` without loss (random lists cannot be predicted).
 
-    With `reasoning` it is a chat turn: context is the question, text the answer.
+    With `reasoning` the document is a chat turn: `context` is the question and `text` the answer.
     """
 
     context: str
@@ -53,7 +53,7 @@ class Document:
 
 
 class Corpus:
-    """An endless set of documents about one log; `document(rng, options)` draws one."""
+    """Draws documents about one log with `document(rng, options)`."""
 
     def __init__(self, interactions: Interactions, catalog: Catalog, graph: Graph):
         self.title = catalog.title
@@ -71,7 +71,7 @@ class Corpus:
         self.readers = np.flatnonzero([len(likes) > LIKES for likes in self.likes])
 
     def document(self, rng: np.random.Generator, options: int) -> Document:
-        """One document whose lists of options hold 2 to `options` items."""
+        """Draws a document whose lists of options have 2 to `options` items."""
         kind = rng.choice(6, p=(0.08, 0.07, 0.15, 0.15, 0.3, 0.25))
         if kind == 0:
             facts = [self._fact(int(item), rng) for item in rng.integers(len(self.title), size=3)]
@@ -128,7 +128,7 @@ class Corpus:
         return Document(wordings[rng.integers(len(wordings))], f" {matching}.")
 
     def _options(self, user: int, count: int, rng) -> tuple[np.ndarray, np.ndarray]:
-        """Five favourites to show, and `count` other items holding at least one later favourite."""
+        """Five favourites to show, and `count` other items that include at least one later favourite."""
         likes = self.likes[user]
         cut = int(rng.integers(LIKES, len(likes)))
         others = np.setdiff1d(np.arange(len(self.title)), likes)
@@ -136,7 +136,7 @@ class Corpus:
         return likes[cut - LIKES : cut], rng.permutation(options)
 
     def _rank(self, shown: np.ndarray, options: np.ndarray) -> tuple[str, list[int]]:
-        """The shown favourites' main genre, and the best options under the rule of this module."""
+        """The most frequent genre of the shown favourites, and the BEST options by this module's rule."""
         counts = {genre: sum(self.genre[item] == genre for item in shown) for genre in self.genres}
         order = sorted(options, key=lambda item: (-counts[self.genre[item]], -self.popularity[item]))
         return max(counts, key=counts.get), [int(item) for item in order[:BEST]]

@@ -1,8 +1,9 @@
-"""The prompts' words for films, books, products, games, music, or items of any kind.
+"""Prompt templates for films, books, products, games, music, and items of any kind.
 
-A `Domain` has the nouns and the verb; the templates below have a slot `<...>` for each, and for what depends
-on the scale. `RATED` is for ratings on any scale ("gave Heat a 4"), `EVENTS` for counts ("listened to Heat
-12 times") and for bare events ("bought Heat"). tests/prompts/golden has the prompts of every domain in full.
+A `Domain` defines the nouns and the verb. The templates below have a slot `<...>` for each of them and for
+words that depend on the scale. `RATED` is for ratings on any scale ("gave Heat a 4"). `EVENTS` is for counts
+("listened to Heat 12 times") and for interactions without ratings ("bought Heat"). tests/prompts/golden
+contains complete prompts of every domain.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ from r2rec_jax.prompts.config import ANSWERS
 
 @dataclasses.dataclass(frozen=True)
 class Domain:
-    """person: who rates. item, items: what is rated. do, did, done: what a person does with an item."""
+    """person: noun for a user. item, items: noun for an item. do, did, done: verb for an interaction."""
 
     person: str
     item: str
@@ -64,7 +65,7 @@ _COMMON = {
     },
     "no_reason": "Do not reason or explain.\n\n",
     "verdicts": ("No", "Yes"),
-    "told": (4,),
+    "hop_counts": (4,),
     "taste_like": "{title}",
     "recap": "",
     "together": "",
@@ -187,7 +188,7 @@ RATED = _COMMON | {
     ),
 }
 
-# Without ratings nobody can be asked for one, and nothing is disliked: those templates are empty.
+# Without ratings there are no rating questions and no dislikes, so those templates are empty.
 EVENTS = _COMMON | {
     "likes": "<Items> the <person> <did> most recently, oldest first:\n{likes}\n\n",
     "dislikes": "",
@@ -261,11 +262,11 @@ EVENTS = _COMMON | {
 }
 
 _SLOT = re.compile(r"<([^<>]+)>")
-_AMOUNT = re.compile(r"[ :]+\{\w+\}")  # of an event, told of counts alone
+_AMOUNT = re.compile(r"[ :]+\{\w+\}")  # the number of an event, shown for counts only
 
 
 def domain_templates(domain: Domain, scale: Scale, *, dated: bool) -> dict:
-    """The templates of a `Wording` by field; `dated` says that titles are followed by years."""
+    """The templates of a `Wording` by field name. `dated`: whether titles are followed by years."""
     steps = f" in steps of {scale.step:g}" if scale.step != 1 else ""
     words = dataclasses.asdict(domain) | {
         "Items": domain.items.capitalize(),

@@ -1,4 +1,4 @@
-"""Proof, before anything is trained, that no prompt shows what was done at or after a truth."""
+"""Audits all prompts for ratings at or after a held-out item, before training."""
 
 import numpy as np
 from absl import logging
@@ -14,16 +14,16 @@ from r2rec_jax.prompts.ranking_prompt import draw_chains, recent_ratings
 def audit_prompts(
     dataset: Dataset, graph: Graph, config: PromptConfig, *, seed: int, before_target_time: bool
 ) -> tuple[int, int]:
-    """Draws what the prompt of every user of every group shows, and looks each rating up in the log itself.
+    """Looks up every rating in the prompts of all users of all groups in the log.
 
-    Chains are those of `seed` and of the section: its selection, length and number, every companion
-    included.
+    Chains are drawn with `seed` and with selection, length and number from `config`. All their edges are
+    checked.
 
     Returns:
-      How many chains were audited, and how many users have none.
+      The number of audited chains, and the number of users without chains.
 
     Raises:
-      UserError: the first rating that may not be shown, with the user it concerns.
+      UserError: the first rating that must not be in a prompt, with its user.
     """
     checked = alone = 0
     users = np.concatenate(list(dataset.split.users.values())).tolist()
@@ -47,7 +47,7 @@ def audit_prompts(
 
 
 def _own(dataset: Dataset, user: int, c: PromptConfig) -> list[Edge]:
-    """The likes and the history of the user's prompt."""
+    """The edges of the likes and the history in the user's prompt."""
     rated = dict(recent_ratings(dataset, user, len(dataset.interactions.item[dataset.history(user)])))
     shown = [*dataset.recent_likes(user, c.likes).tolist(), *list(rated)[max(0, len(rated) - c.history) :]]
     return [(user, item, rated[item]) for item in shown]

@@ -1,4 +1,4 @@
-"""The recommendation prompt: what is known of a user, and the candidates to rank."""
+"""The ranking prompt: a user's demographics, history, likes and chains, and the candidates to rank."""
 
 import dataclasses
 import functools
@@ -17,12 +17,14 @@ from r2rec_jax.runtime.errors import UserError
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RankingRecord:
-    """One user's query in ids: what a prompt shows, and the truth, which it never tells apart.
+    """The content of one user's prompt as ids, and the held-out item `truth`, which the prompt does not mark.
 
-    likes: recently liked items, oldest first. chains: may be empty, the prompt then has no such
-    section. candidates: int32[C], among them the truth. popularity: int64[C], how many ratings of each
-    may be seen; a teacher breaks ties by it, no prompt shows it. history: recently rated items with
-    their ratings, oldest first; may be empty, the prompt then has no such section.
+    likes: recently liked items, oldest first.
+    chains: interaction chains. If empty, the prompt has no such section.
+    candidates: int32[C], including the held-out item.
+    popularity: int64[C], the number of visible ratings of each candidate. Teachers break ties with it. It is
+      not part of the prompt.
+    history: recently rated items with their ratings, oldest first. If empty, the prompt has no such section.
     """
 
     user: int
@@ -50,16 +52,16 @@ def make_record(
 ) -> RankingRecord:
     """Draws the user's chains from (seed, user) and collects the rest of the query.
 
-    `chains` of `length` companions are drawn by `selection` (see sample_chains), from nobody's ratings
-    at or after the truth's time if `before_target_time`.
+    chains, length, selection: number of chains, companions per chain, and selection (see sample_chains).
+    before_target_time: whether chains contain only companions' ratings before the held-out item's time.
 
     Raises:
       UserError: the user is in no group of the split, so it has no candidates.
-      AssertionError: a candidate occurs in a chain, the likes or the history, which would give it away.
+      AssertionError: a candidate occurs in a chain, the likes or the history, which would be a leak.
     """
     candidates = np.array(dataset.split.candidates[user])
     if candidates[0] < 0:
-        raise UserError(f"user {user} has no candidates: take users from the groups of the split")
+        raise UserError(f"user {user} has no candidates: choose users from the groups of the split")
     drawn = draw_chains(
         dataset,
         graph,
@@ -97,7 +99,7 @@ def draw_chains(
     selection: str,
     before_target_time: bool,
 ) -> list[Chain]:
-    """The chains that a prompt shows to `user`; arguments as for `make_record`."""
+    """Draws the chains of the prompt of `user`. Arguments as in `make_record`."""
     return sample_chains(
         graph,
         user,
@@ -112,9 +114,9 @@ def draw_chains(
 
 
 def recent_ratings(dataset: Dataset, user: int, n: int, before: int | None = None) -> list[tuple[int, float]]:
-    """The last `n` items that the user rated, oldest first, with the ratings.
+    """The last `n` items that the user rated, oldest first, with their ratings.
 
-    `before`: a row of the log, only what stands above it; default: all of the user's history.
+    before: a row of the log. Only rows before it are used. Default: the whole history.
     """
     rows = dataset.history(user)
     stop = rows.stop if before is None else before
@@ -133,44 +135,48 @@ def ranking_prompt(
     reasoning: bool = True,
     item_tokens: bool = False,
 ) -> str:
-    """The text of the user turn. `answer` says what the reply names: "titles" or "numbers".
+    """The text of the user turn.
 
-    With `item_tokens` the titles of likes, history and candidates are followed by `item_token`.
-
-    Without `reasoning` it asks for the answer alone (the paper's Table 2, "no reasoning chain").
+    answer: how the answer names candidates, "titles" or "numbers".
+    places: number of candidates to rank.
+    reasoning: if False, the prompt requests the answer only (the paper's Table 2, "no reasoning chain").
+    item_tokens: whether `item_token` follows the titles of likes, history and candidates.
 
     Raises:
-      UserError: another `answer`, or `places` outside 1..C.
+      UserError: an unknown `answer`, or `places` outside 1..C.
     """
     if answer not in ANSWERS:
         raise UserError(f"answer={answer!r}: use {' or '.join(ANSWERS)}")
     count = len(record.candidates)
     if not 1 <= places <= count:
         raise UserError(f"places={places}: there are {count} candidates to rank")
-    parts = [situation(record, catalog, wording, answer=answer, item_tokens=item_tokens)]
+    parts = [context_text(record, catalog, wording, answer=answer, item_tokens=item_tokens)]
     request, form = wording.request, wording.form
     if places == count:
         request = wording.request_all
     elif places == 1:
         request, form = wording.request_one, wording.form_one
     parts.append(request.format(places=places, count=count))
-    known = "chains" if record.chains else "likes" if record.likes else "neither"
-    parts.append(wording.reason[known] if reasoning else wording.no_reason)
+    evidence = "chains" if record.chains else "likes" if record.likes else "neither"
+    parts.append(wording.reason[evidence] if reasoning else wording.no_reason)
     parts.append(form[answer].format(places=places))
     return "".join(parts)
 
 
-def situation(
+def context_text(
     record: RankingRecord, catalog: Catalog, wording: Wording, *, answer: str, item_tokens: bool = False
 ) -> str:
-    """What a prompt tells before it asks: who the user is, history, likes, chains, candidates."""
-    tell = functools.partial(told, catalog=catalog, wording=wording, item_tokens=item_tokens)
+    """The prompt before the request: demographics, history, likes, chains and candidates."""
+    fill = functools.partial(item_text, catalog=catalog, wording=wording, item_tokens=item_tokens)
     parts = [wording.traits(record.demographics, wording.about)]
     if record.history:
-        rated = [rated_text(*one, catalog, wording, item_tokens=item_tokens) for one in record.history]
+        rated = [
+            rated_text(item, rating, catalog, wording, item_tokens=item_tokens)
+            for item, rating in record.history
+        ]
         parts.append(wording.history.format(history=wording.like_joiner.join(rated)))
     if record.likes:
-        likes = [tell(wording.like, item) for item in record.likes]
+        likes = [fill(wording.like, item) for item in record.likes]
         parts.append(wording.likes.format(likes=wording.like_joiner.join(likes)))
     if record.chains:
         names = peer_names(record.chains, wording)
@@ -186,7 +192,7 @@ def situation(
         ]
         parts.append(wording.chains.format(chains="\n".join(chains)))
     candidates = [
-        tell(wording.candidate[answer], item, number=k) for k, item in enumerate(record.candidates, 1)
+        fill(wording.candidate[answer], item, number=k) for k, item in enumerate(record.candidates, 1)
     ]
     parts.append(wording.candidates.format(candidates=wording.candidate_joiner.join(candidates)))
     return "".join(parts)
@@ -195,18 +201,22 @@ def situation(
 def rated_text(
     item: int, rating: float, catalog: Catalog, wording: Wording, *, item_tokens: bool = False
 ) -> str:
-    """One item of a history."""
-    facts = {"catalog": catalog, "wording": wording, "item_tokens": item_tokens}
-    return told(wording.rated, item, rating=wording.rating(rating), **facts)
+    """The text of one rated item of a history."""
+    options = {"catalog": catalog, "wording": wording, "item_tokens": item_tokens}
+    return item_text(wording.rated, item, rating=wording.rating(rating), **options)
 
 
 def shown_titles(record: RankingRecord, catalog: Catalog, wording: Wording) -> list[str]:
-    """The candidates' names as the prompt shows them: what an answer is compared with."""
+    """The candidates' titles as the prompt shows them. Answers are compared with these."""
     return [wording.title(catalog, item) for item in record.candidates]
 
 
 def peer_names(chains: list[Chain], wording: Wording) -> dict[int, str]:
-    """What each companion is called: one name a person, in order of appearance."""
+    """The name of each companion in the prompt, assigned in order of appearance.
+
+    Raises:
+      UserError: there are more companions than names.
+    """
     peers = list(dict.fromkeys(peer for chain in chains for peer in chain.peers))
     if len(peers) > len(wording.peers):
         raise UserError(
@@ -216,7 +226,7 @@ def peer_names(chains: list[Chain], wording: Wording) -> dict[int, str]:
 
 
 def chain_facts(chain: Chain, catalog: Catalog, wording: Wording, names: dict[int, str]) -> dict[str, str]:
-    """What a template may tell of a chain besides its links; `names` are those of `peer_names`."""
+    """The template fields of a chain except its links. `names` is the result of `peer_names`."""
     facts = {name: wording.rating(getattr(chain, name)) for name in ("r00", "r10", "r11", "r01")}
     for name, item in (("i0", chain.i0), ("i1", chain.i1), ("last", chain.items[-1])):
         facts[name] = wording.title(catalog, item)
@@ -228,7 +238,7 @@ def chain_facts(chain: Chain, catalog: Catalog, wording: Wording, names: dict[in
 def link_facts(
     chain: Chain, catalog: Catalog, wording: Wording, names: dict[int, str]
 ) -> list[dict[str, str]]:
-    """What a template may tell of each companion after the first."""
+    """The template fields of each companion after the first."""
     return [
         {
             "peer": names[link.peer],
@@ -242,10 +252,10 @@ def link_facts(
     ]
 
 
-def told(
+def item_text(
     template: str, item: int, *, catalog: Catalog, wording: Wording, item_tokens: bool = False, **facts
 ) -> str:
-    """`template` filled with the item's {title} and {genres}, and with `facts`."""
+    """Fills `template` with the item's {title} and {genres}, and with `facts`."""
     title, genres = wording.title(catalog, item), wording.genre_note(catalog, item)
     if item_tokens:
         title += item_token(item)

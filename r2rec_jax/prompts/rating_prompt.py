@@ -1,4 +1,4 @@
-"""The interaction-of-thought question: what did the user rate the chain's last item?"""
+"""The interaction-of-thought question, which requests the user's rating of a chain's last item."""
 
 from r2rec_jax.chains.chain import Chain
 from r2rec_jax.data.interactions import Catalog
@@ -14,8 +14,10 @@ def rating_prompt(
     *,
     reasoning: bool = True,
 ) -> str:
-    """The text of the user turn: the chain without r01, the target user's `demographics`, and the
-    question for r01. Without `reasoning` it asks for the answer alone."""
+    """The text of the user turn: the chain without r01, the target user's `demographics`, and the question.
+
+    reasoning: if False, the prompt requests the answer only.
+    """
     links = link_facts(chain, catalog, wording, peer_names([chain], wording))
     question = wording.question.format(
         about=wording.traits(demographics, wording.about),
@@ -26,7 +28,7 @@ def rating_prompt(
 
 
 def hidden_facts(chain: Chain, catalog: Catalog, wording: Wording) -> dict[str, str]:
-    """`chain_facts` without r01: a template that told it would fail instead of leaking."""
+    """`chain_facts` without r01. A template that uses r01 raises KeyError instead of leaking it."""
     facts = chain_facts(chain, catalog, wording, peer_names([chain], wording))
     del facts["r01"]
     return facts

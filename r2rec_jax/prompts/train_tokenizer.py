@@ -1,4 +1,4 @@
-"""Small tokenizers with the R1-Distill family's markers, which have the first ids; both encode any text."""
+"""Makes small tokenizers that encode any text. The first token ids are the R1-Distill family's markers."""
 
 import dataclasses
 import re
@@ -17,7 +17,7 @@ _WORD = re.compile(r" ?[^ \n]+\n?|\n")
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """A byte-level BPE trained on `texts`."""
+    """Trains a byte-level BPE tokenizer on `texts`."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -32,11 +32,11 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 
 def title_tokenizer(catalog: Catalog, wording: Wording) -> Tokenizer:
-    """A tokenizer with one token for a title after a space, one for each word of `wording`, its names,
-    traits, genres and ratings, and bytes for the rest.
+    """A tokenizer with one token per title (after a space) and per word of `wording`, and bytes for the rest.
 
-    All pieces are equally likely, so that a text becomes as few tokens as it can (Unigram's best path). No
-    piece goes on after a line's end, and only titles, traits and genres go on after a space.
+    The names, traits, genres and ratings of `wording` also have one token each. All pieces have equal
+    probability, so Unigram's best path encodes a text with the fewest tokens. No piece continues after a line
+    break, and only titles, traits and genres contain spaces inside.
     """
     names = {*wording.peers, *map(str, range(1, 21)), *(f"{half / 2:g}" for half in range(1, 11))}
     names |= set(map(wording.rating, wording.scale.values()))
@@ -57,7 +57,7 @@ def title_tokenizer(catalog: Catalog, wording: Wording) -> Tokenizer:
 
 
 def _texts(value) -> Iterator[str]:
-    """What templates say around their fields."""
+    """Yields the fixed texts of templates, without their fields."""
     if isinstance(value, str):
         yield from (part.rstrip(" ") for part in _FIELD.split(value))
     elif isinstance(value, dict):

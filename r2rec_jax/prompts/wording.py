@@ -1,8 +1,8 @@
-"""Every human word of the prompts and of the template teacher, as data.
+"""The templates with all words of the prompts and of the template teacher.
 
-A `Wording` is a set of `str.format` templates; prompts/ and teachers/ fill them. `wording_of` makes the one
-that fits a data set: its domain, its scale of ratings, titles with or without years. Each part that may be
-unknown (year, genres, people, chains) has a template of its own, which vanishes with its content.
+A `Wording` is a set of `str.format` templates that prompts/ and teachers/ fill. `wording_of` makes the one
+for a data set: its domain, its rating scale, and titles with or without years. Each part that may be unknown
+(year, genres, people, chains) has its own template, which is omitted if the part is empty.
 """
 
 import dataclasses
@@ -22,32 +22,32 @@ from r2rec_jax.runtime.plain_text import clean
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Wording:
-    """Templates; the names in braces are what each is filled with.
+    """A set of templates. The comment of each field lists the names in braces that fill it.
 
-    In `chain`, `hops` and the rating templates: ratings r00, r10, r11, r01 as in `Chain`, titles i0 and
-    i1, their genres i0_genres and i1_genres, the peer's name and peer_about; the {links} of a longer
-    chain, and of its end the {last} item, its last_genres, and last_peer, who rated it before the user.
-    A template for one hop names nothing that comes after this hop.
+    `chain`, `hops` and the rating templates have these fields: ratings r00, r10, r11, r01 as in `Chain`;
+    titles i0 and i1 with genres i0_genres and i1_genres; the peer's name and peer_about; the {links} of a
+    longer chain; the {last} item with last_genres; and last_peer, the companion who rated the last item.
+    The template of one hop uses no field of later hops.
     """
 
     scale: Scale = FIVE_STARS
-    like_above: float = 3.0  # a rating above it speaks for its item
+    like_above: float = 3.0  # a rating above it is a like
 
     year: str  # {year}, after a title
     genres: str  # {genres}, after a title and year
     trait: str  # {name} {value}
     trait_joiner: str
     listing: tuple[str, str]  # between names of a sentence, and before the last
-    peers: tuple[str, ...]  # what the companions are called, in order of appearance
+    peers: tuple[str, ...]  # names of the companions, in order of appearance
 
     about: str  # {traits}: the target user
     like: str  # {title} {genres}
     like_joiner: str
     likes: str  # {likes}
-    dislikes: str  # {likes}: what the user rated low, each as `like`
+    dislikes: str  # {likes}: items with low ratings, each formatted with `like`
     rated: str  # {title} {genres} {rating}
-    history: str  # {history}, each as `rated`, joined as likes are
-    chain: str  # a whole chain, and its {number}
+    history: str  # {history}: items formatted with `rated`, joined with `like_joiner`
+    chain: str  # a complete chain with its {number}
     link: str  # a further companion: {peer}, peer_about, {rating}; {item}, item_genres, {next_rating}
     chains: str  # {chains}
     peer_about: str  # {traits}: a companion
@@ -55,43 +55,43 @@ class Wording:
     candidate_joiner: str
     candidates: str  # {candidates}
     request: str  # {places} of {count} candidates
-    request_one: str  # {count}: one place
-    request_all: str  # {count}: every candidate has a place
-    reason: dict[str, str]  # how to reason from "chains"; from "likes" alone; from "neither"
-    form: dict[str, str]  # by answer: {places}, how the answer looks
-    form_one: dict[str, str]  # the same with one place
+    request_one: str  # {count}: rank one candidate
+    request_all: str  # {count}: rank all candidates
+    reason: dict[str, str]  # instruction to reason: from "chains", from "likes" only, from "neither"
+    form: dict[str, str]  # by answer: {places}, the format of the answer
+    form_one: dict[str, str]  # the format of an answer with one place
 
-    question: str  # the chain without r01, and what it asks: r01
+    question: str  # the chain without r01, and the question for r01
     question_link: str
     question_reason: str
     question_form: str
-    no_reason: str  # instead of either way to reason
+    no_reason: str  # replaces `reason` and `question_reason` in prompts without reasoning
 
-    liking: str  # {title} {genres}: will the user like it?
-    verdicts: tuple[str, str]  # the answers to it: the user will not; the user will
+    liking: str  # {title} {genres}: TALLRec's question whether the user likes the item
+    verdicts: tuple[str, str]  # its answers: no, yes
 
-    told: tuple[int, ...]  # statements before the taste; a user always gets the same number of these
-    hops: tuple[str, ...]  # statements about a chain, in its order; the second may tell {agreement}
-    link_hops: tuple[str, str]  # as `link`, a statement each
-    guide: tuple[str, str]  # after a whole chain: {peer} rates much as the user does, or not; '' for none
-    like_hop: str  # {title} {genres}: a statement when there is no chain
-    taste_like: str  # {title} {genre}
-    taste: str  # {likes} {genre}: the statement that concludes
-    taste_chains: str  # {likes} {genre}: where chains speak for a genre and likes do not; '' for `taste`
-    taste_open: str  # where nothing speaks for a genre; '' for `taste`
-    taste_unknown: str  # when no like has a genre
-    recap: str  # {history} of chains as `together`, else of likes: instead of a taste; '' for a taste
-    together: str  # {peer} {titles}: what a companion and the user both rated, of a recap
+    hop_counts: tuple[int, ...]  # numbers of statements before the taste, indexed by user % length
+    hops: tuple[str, ...]  # one statement per hop of a chain, in order; the second may use {agreement}
+    link_hops: tuple[str, str]  # the two statements about a `link`
+    guide: tuple[str, str]  # after a complete chain: {peer} rates like the user, or not; '' for none
+    like_hop: str  # {title} {genres}: a statement in prompts without chains
+    taste_like: str  # {title} {genre}: a like in a taste statement
+    taste: str  # {likes} {genre}: the concluding statement
+    taste_chains: str  # {likes} {genre}: the chains but not the likes favour a genre; '': uses `taste`
+    taste_open: str  # no genre is favoured; '': uses `taste`
+    taste_unknown: str  # no like has a genre
+    recap: str  # {history}: replaces the taste; chains formatted with `together`, else likes; '': none
+    together: str  # {peer} {titles}: items that a companion and the user both rated, in a recap
 
     rating_hops: tuple[str, ...]  # r00; r10 and {agreement}; r11
     agreement: tuple[str, str, str]  # r10 against r00: equal, one apart, further apart
     expectation: tuple[str, str, str]  # r01 below, equal to, above the rating of last_peer
-    expectation_again: tuple[str, str, str]  # the same where r00 stood likewise to r10
+    expectation_again: tuple[str, str, str]  # as `expectation`, if r00 compares with r10 in the same way
 
     def title(self, catalog: Catalog, item: int) -> str:
-        """The item as prompts and answers name it: title, and year where known; never with '>'.
+        """The item's name in prompts and answers: title, and year if known. It never contains '>'.
 
-        No two items of a catalogue have one name: those that would are "Heat (version 1)" and so on.
+        Names are unique within a catalogue: equal ones become "Heat (version 1)", "Heat (version 2)", ...
         """
         year = int(catalog.year[item]) if self.year else 0
         title = catalog.shown(item)
@@ -101,12 +101,12 @@ class Wording:
         return title + (self.year.format(year=year) if year else "")
 
     def genre_note(self, catalog: Catalog, item: int) -> str:
-        """What follows a title where genres are told; '' when there are none."""
+        """The genres in the form that follows a title; '' if the item has none."""
         genres = ", ".join(clean(genre) for genre in catalog.genres[item])
         return self.genres.format(genres=genres) if genres else ""
 
     def rating(self, value: float) -> str:
-        """A rating as prompts show it: "4", "3.5"; "once", "12 times" of a count."""
+        """A rating as prompts show it: "4" or "3.5"; "once" or "12 times" for a count."""
         if self.scale.kind == COUNTS:
             return {1: "once", 2: "twice"}.get(value, f"{value:.15g} times")
         return f"{value + 0.0:.7g}"  # all digits of a float32; 0 and not -0
@@ -117,29 +117,29 @@ class Wording:
         return self.scale.first_like(self.like_above)
 
     def is_like(self, rating: float) -> bool:
-        """Whether a rating speaks for its item; compared in float32, as the log is."""
+        """Whether a rating is a like. The comparison is in float32, the dtype of the log."""
         return bool(np.float32(rating) > np.float32(self.like_above))
 
-    def distance(self, one: float, other: float) -> int:
-        """How far apart two ratings are: 0 equal, 1 within a quarter of the scale, 2 further."""
-        apart = abs(one - other)
-        return 0 if apart == 0 else 1 if apart <= (self.scale.most - self.scale.least) / 4 else 2
+    def distance(self, rating: float, other: float) -> int:
+        """Distance of two ratings: 0 if equal, 1 within a quarter of the scale, 2 if larger."""
+        difference = abs(rating - other)
+        return 0 if difference == 0 else 1 if difference <= (self.scale.most - self.scale.least) / 4 else 2
 
     def listed(self, names: list[str]) -> str:
-        """Names one after another, as in a sentence."""
+        """Joins names to an enumeration within a sentence."""
         between, last = self.listing
         return last.join([between.join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
     def traits(self, demographics: dict[str, str], template: str) -> str:
-        """`template` filled with a user's {traits}; '' when nothing is known."""
-        told = [
+        """Fills `template` with a user's {traits}; '' if there are no demographics."""
+        traits = [
             self.trait.format(name=clean(name), value=clean(value)) for name, value in demographics.items()
         ]
-        return template.format(traits=self.trait_joiner.join(told)) if told else ""
+        return template.format(traits=self.trait_joiner.join(traits)) if traits else ""
 
 
-# For the tiny embedded model: few tokens, and mostly words that its pretraining text holds. A title
-# is one token only after a space, so no title may begin a line.
+# For the bundled tiny model: few tokens, and mostly words of its pretraining text. A title is one token only
+# after a space, so no title may begin a line.
 COMPACT = Wording(
     year="",
     genres=", a {genres}",
@@ -174,7 +174,7 @@ COMPACT = Wording(
     no_reason="",
     liking="Kai gave {title}{genres} what?",
     verdicts=("Kai gave it a 2.", "Kai gave it a 5."),
-    told=(2, 3, 4),
+    hop_counts=(2, 3, 4),
     hops=(
         "Kai gave {i0} a {r00}.",
         "{peer} gave it a {r10}.",
@@ -209,9 +209,9 @@ COMPACT = Wording(
     ),
 )
 
-# For R2Rec-mini, whose tokenizer has a token for each title after a space: nothing stands between titles. A
-# chain names the companion and both films first, then the ratings round the loop; its recap repeats the
-# names as they stood, which a small model learns soon.
+# For R2Rec-mini, whose tokenizer has one token per title after a space, so titles need no separator. A chain
+# lists the companion and both films first, then the ratings in the order of the loop. Its recap repeats the
+# names in the same order, which a small model learns quickly.
 MINI = dataclasses.replace(
     COMPACT,
     year=" ({year})",
@@ -224,7 +224,7 @@ MINI = dataclasses.replace(
     history="Kai saw{history}.\n",
     recap="Kai saw{history}.",
     together=" with {peer}{titles}",
-    told=(4,),
+    hop_counts=(4,),
     chain="{peer} {i0} {i1} {r00} {r10} {r11}{links} {r01}",
     link=" {peer} {item} {rating} {next_rating}",
     candidate={"titles": " {title}", "numbers": " {number} {title}"},
@@ -235,8 +235,8 @@ MINI = dataclasses.replace(
     request_all="Best {count}?",
 )
 
-# Chains and hops of R2Rec-mini where there are no ratings.
-MINI_WITHOUT = {
+# Chains and hops of R2Rec-mini for counts, and for interactions without ratings.
+MINI_UNRATED = {
     COUNTS: {
         "hops": (
             "Kai saw {i0} {r00}.",
@@ -261,13 +261,14 @@ WORDINGS = (*DOMAINS, "compact", "mini")
 def wording(
     name: str, scale: Scale = FIVE_STARS, like_above: float | None = None, *, dated: bool = True
 ) -> Wording:
-    """The wording called `name` for ratings on a scale; `dated`: titles have years.
+    """The wording called `name` for ratings on a scale.
 
     Args:
-      like_above: a rating above it is a like; default: the scale's own threshold.
+      like_above: a rating above it is a like. Default: the scale's own threshold.
+      dated: whether titles have years.
 
     Raises:
-      UserError: an unknown name, the nearest being named, or one that has no words for such a scale.
+      UserError: an unknown name (the message suggests the nearest), or a wording without words for the scale.
     """
     if name not in WORDINGS:
         near = difflib.get_close_matches(name, WORDINGS, n=1, cutoff=0.0)[0]
@@ -281,17 +282,14 @@ def wording(
         )
     if scale.kind != STARS and name == "compact":
         raise UserError(
-            "prompt.wording='compact' has words for ratings alone, and the data have none: use "
+            "prompt.wording='compact' has words for ratings only, but the data have no ratings: use "
             f"{', '.join((*DOMAINS, 'mini'))}"
         )
-    form, without = (COMPACT, {}) if name == "compact" else (MINI, MINI_WITHOUT.get(scale.kind, {}))
-    return dataclasses.replace(form, scale=scale, like_above=like_above, **without)
+    base, changes = (COMPACT, {}) if name == "compact" else (MINI, MINI_UNRATED.get(scale.kind, {}))
+    return dataclasses.replace(base, scale=scale, like_above=like_above, **changes)
 
 
 def wording_of(name: str, dataset: Dataset) -> Wording:
-    """The wording called `name` for a data set: its scale, threshold of a like, and years.
-
-    Raises UserError as `wording`.
-    """
+    """The wording called `name` for a data set's scale, like threshold and years. Raises as `wording`."""
     dated = bool(np.any(dataset.catalog.year))
     return wording(name, dataset.scale, dataset.split.like_above, dated=dated)

@@ -7,7 +7,7 @@ import numpy as np
 
 from r2rec_jax.model.llama import Llama
 from r2rec_jax.pipeline.prompt_source import Prompt, RankingPrompts, closed_answer
-from r2rec_jax.pipeline.tallrec import Questions, ask
+from r2rec_jax.pipeline.tallrec import Questions, build_questions
 from r2rec_jax.prompts.ranking_prompt import shown_titles
 from r2rec_jax.prompts.tallrec_question import question_text
 from r2rec_jax.rank.policy_ranker import blocks
@@ -69,8 +69,10 @@ def questions(source: RankingPrompts, k: int) -> tuple[Prompt, list[list[int]]]:
     """
     record, words, catalog = source.record(k), source.wording, source.dataset.catalog
     items = record.candidates.tolist()
-    asked: Questions = ask(record.history, items, source.dataset, words, source.chat, source.config)
-    text = asked.text + "\n".join(question_text(item, catalog, words) for item in items)
+    built: Questions = build_questions(
+        record.history, items, source.dataset, words, source.chat, source.config
+    )
+    text = built.text + "\n".join(question_text(item, catalog, words) for item in items)
     titles = shown_titles(record, catalog, words)
-    prompt = Prompt(record, text, np.array(asked.known, np.int32), titles, dropped_likes=asked.dropped)
-    return prompt, asked.asked
+    prompt = Prompt(record, text, np.array(built.prefix, np.int32), titles, dropped_likes=built.dropped)
+    return prompt, built.questions

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from r2rec_jax.cli.required_inputs import require
 from r2rec_jax.data import prepared
 from r2rec_jax.model.policy import load_policy
-from r2rec_jax.pipeline.prompt_source import not_shown
+from r2rec_jax.pipeline.prompt_source import dropped_message
 from r2rec_jax.prompts.chat import Chat, Unmeasured
 from r2rec_jax.prompts.wording import wording_of
 from r2rec_jax.runtime.errors import UserError
@@ -85,7 +85,7 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
         counts["cost"],
         workdir / COUNTS,
     )
-    if left_out := not_shown(counts["dropped_chains"], counts["dropped_likes"], config.prompt.buckets):
+    if left_out := dropped_message(counts["dropped_chains"], counts["dropped_likes"], config.prompt.buckets):
         logging.warning("%s, in total", left_out)
 
 

@@ -17,7 +17,7 @@ from r2rec_jax.metrics.intervals import bootstrap_ci
 from r2rec_jax.metrics.ranking_metrics import summarise
 from r2rec_jax.metrics.system_metrics import difference, measure, paired
 from r2rec_jax.model.architecture import load_config
-from r2rec_jax.pipeline.prompt_source import not_shown
+from r2rec_jax.pipeline.prompt_source import dropped_message
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.config import PromptConfig
 from r2rec_jax.rank.results import UserLines, write_metrics
@@ -38,7 +38,7 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     print(table(systems))
     for name, row in systems.items():
         buckets = prompt_section(config.prompt, config.systems[name], name).buckets
-        if left_out := not_shown(row["dropped_chains"], row["dropped_likes"], buckets):
+        if left_out := dropped_message(row["dropped_chains"], row["dropped_likes"], buckets):
             print(f"{name}: per prompt, on average, {left_out}")
 
 

@@ -62,7 +62,7 @@ def ranking_trace(
 def narration(record: RankingRecord, catalog: Catalog, wording: Wording) -> str:
     """The reasoning of `ranking_trace`."""
     # The user alone decides, so that the number of statements does not depend on the answer.
-    count = wording.told[record.user % len(wording.told)]
+    count = wording.hop_counts[record.user % len(wording.hop_counts)]
     hops = _chain_hops if record.chains else _like_hops
     conclude = recap if wording.recap else _taste
     return "\n".join([*hops(record, catalog, wording, count), conclude(record, catalog, wording)])

@@ -152,7 +152,7 @@ def test_movielens_reference_values(tmp_path):
 
 @pytest.mark.parametrize(
     "name, held_out_from, said",
-    [("sasrec", 1, "two items before the cutoff"), ("lightgcn", 0, "nothing was rated before the cutoffs")],
+    [("sasrec", 1, "two items before the cutoff"), ("lightgcn", 0, "no ratings before the cutoffs")],
 )
 def test_data_with_nothing_to_learn_from_are_refused_before_anything_is_written(name, held_out_from, said):
     """Every user's truth is its second, or its first item."""

@@ -62,7 +62,7 @@ def test_a_step_changes_the_adapter_and_no_weight(programs):
 def test_only_known_models_on_the_device_that_is_there():
     with pytest.raises(UserError, match="--model=llama4 is unknown: use one of llama3_8b, tiny"):
         device.run("cpu", "llama4")
-    with pytest.raises(UserError, match="--device=gpu: what JAX finds here is a cpu"):
+    with pytest.raises(UserError, match="--device=gpu: JAX runs on a cpu here"):
         device.run("gpu", "tiny")
 
 

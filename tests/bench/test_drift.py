@@ -25,7 +25,7 @@ def test_what_was_written_reads_back(tmp_path):
 @pytest.mark.parametrize("content", ["", "{}", '[{"name": "a"}]', "[1]", "[" * 100_000])
 def test_another_file_is_refused(tmp_path, content):
     (tmp_path / "a.json").write_text(content)
-    with pytest.raises(UserError, match=r"a\.json is no result of launch\.bench"):
+    with pytest.raises(UserError, match=r"a\.json is not a result of launch\.bench"):
         read_rows(tmp_path / "a.json")
     with pytest.raises(UserError, match="No such file"):
         read_rows(tmp_path / "b.json")
@@ -45,5 +45,5 @@ CHANGES = [
     "change", [*CHANGES, {"spread": [0.1, None]}, {"name": []}, {"unit": None}, {"ratio": 10**400}]
 )
 def test_numbers_that_cannot_be_compared_are_refused(tmp_path, change):
-    with pytest.raises(UserError, match=r"a\.json is no result of launch\.bench"):
+    with pytest.raises(UserError, match=r"a\.json is not a result of launch\.bench"):
         read_rows(written(tmp_path / "a.json", change))

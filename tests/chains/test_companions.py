@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from r2rec_jax.chains.companions import DOUBT, companions, weights
+from r2rec_jax.chains.companions import SHRINKAGE, companions, weights
 from r2rec_jax.chains.graph import build_graph
 from r2rec_jax.runtime.errors import UserError
 from tests.chains import formula
@@ -43,7 +43,7 @@ def test_similar_is_the_shrunk_mean_agreement(timed, quantile):
         for peer in peers.tolist():
             shared = formula.circle(edges, user, before)[peer]
             agreement = [1 - abs(edges[user, i][0] - edges[peer, i][0]) / 2 for i in shared]
-            expected.append(max(0, sum(agreement)) / (len(shared) + DOUBT))
+            expected.append(max(0, sum(agreement)) / (len(shared) + SHRINKAGE))
         found = weights(graph, user, peers, "similar", np.empty(0, int), graph.clock(before))
         np.testing.assert_allclose(found, expected)
 

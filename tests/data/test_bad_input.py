@@ -279,7 +279,7 @@ ITEMS = ('"a ""thing"""', "name", "year", "kinds")
 @pytest.mark.parametrize(
     ("form", "named"),
     [
-        ("item-{0};{1};{2};{3}", "its ids are like 'item-I"),
+        ("item-{0};{1};{2};{3}", "its ids look like 'item-I"),
         ("{0}; ;{2};{3}", "titles_missing 5 of 5"),
         ("{0};{1};MCM{2};{3}", "years_unreadable 5 of 5"),
         ("{0};{1};{2};[{3}]", "items_with_unreadable_categories 5 of 5"),
@@ -328,9 +328,9 @@ def test_items_of_one_title_and_year_are_counted(make_raw):
 def test_a_file_in_place_of_a_folder(make_raw):
     raw = make_raw("csv")
     raw.config.raw = str(raw.ratings)
-    refused(raw, raw.ratings, "is a file: name the folder", "data.table.ratings")
+    refused(raw, raw.ratings, "is a file: set it to the folder", "data.table.ratings")
     raw.config.source = "ml-1m"
-    refused(raw, raw.ratings, "is a file: name the folder")
+    refused(raw, raw.ratings, "is a file: set it to the folder")
 
 
 def test_messages_name_what_is_there(make_raw):

@@ -142,7 +142,7 @@ def test_ids_of_every_type(tmp_path, sql, raw_id):
 def test_values_that_are_not_single_are_refused_by_type(tmp_path, column, sql):
     columns = {"user": "1", "item": "2", "rating": "3", "time": str(NOON)} | {column: sql}
     name = parquet(tmp_path, "a.parquet", **columns)
-    with pytest.raises(UserError, match=rf"a\.parquet: column '{column}' holds "):
+    with pytest.raises(UserError, match=rf"a\.parquet: column '{column}' has type "):
         read(tmp_path, name)
 
 

@@ -115,7 +115,7 @@ def test_up_to_the_whole_catalogue_and_no_further(log):
     most = 60 - max(np.diff(log.offsets)) + 1
     groups = split(log, seed=0, sizes={"evaluation": 100}, candidates=int(most))
     assert groups.candidates.shape[1] == most
-    with pytest.raises(UserError, match="ask for at most") as error:
+    with pytest.raises(UserError, match="set at most") as error:
         split(log, seed=0, sizes={"evaluation": 100}, candidates=60)
     assert "negatives are needed" in str(error.value)
 

@@ -49,7 +49,7 @@ def test_an_archive_that_is_not_the_published_one(archive, monkeypatch, damage):
     elif damage == "lacking":
         with zipfile.ZipFile(path, "w") as file:
             file.writestr("ml-25m/ratings.csv", "")
-        says = "holds 0 files movies.csv"
+        says = "contains 0 files movies.csv"
     elif damage == "absent":
         path.unlink()
         says = "is missing"
@@ -70,5 +70,5 @@ def test_checksums_beside_the_files(make_raw):
     listed.write_text(f"{md5}  ratings.csv\n00  ../movies.csv\n00 absent.csv\nnonsense\n")
     raw.read()
     listed.write_text(f"{md5[::-1]} *ratings.csv\n")
-    with pytest.raises(UserError, match="another MD5"):
+    with pytest.raises(UserError, match="does not have the MD5"):
         raw.read()

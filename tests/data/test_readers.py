@@ -177,7 +177,7 @@ def test_genres_without_end_are_cut_and_counted(make_raw):
 def test_a_literal_of_megabytes_is_not_parsed_as_python(make_raw):
     raw = make_raw("amazon-2014")
     raw.items.write_bytes(gzip.compress(b"[" + b"1," * (1 << 20) + b"'']"))
-    with pytest.raises(UserError, match=r"meta_Toys.*:1: no item in Python or JSON form"):
+    with pytest.raises(UserError, match=r"meta_Toys.*:1: not an item as JSON or a Python literal"):
         raw.read()
 
 

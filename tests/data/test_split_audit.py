@@ -28,7 +28,7 @@ def test_truth_is_another_item(small_dataset):
     user = small_dataset.split.users["sft"][0]
     truth = small_dataset.split.truth.copy()
     truth[user] = (truth[user] + 1) % 64
-    with pytest.raises(UserError, match=f"user {user}: the truth"):
+    with pytest.raises(UserError, match=f"user {user}: the held-out item"):
         audit(with_split(small_dataset, truth=truth))
 
 
@@ -96,7 +96,7 @@ def test_the_truth_in_a_chain(small_dataset):
     log, split = small_dataset.interactions, small_dataset.split
     user = int(split.users["sft"][0])
     row = int(split.cutoff[user])
-    with pytest.raises(UserError, match="at or after the truth"):
+    with pytest.raises(UserError, match="at or after the cutoff"):
         audit_chains(small_dataset, user, [(user, int(log.item[row]), float(log.rating[row]))])
 
 
@@ -104,7 +104,7 @@ def test_another_users_truth_in_a_chain(small_dataset):
     log, split = small_dataset.interactions, small_dataset.split
     user, other = split.users["sft"][:2].tolist()
     row = int(split.cutoff[other])
-    with pytest.raises(UserError, match=f"what user {other} did"):
+    with pytest.raises(UserError, match=f"the cutoff of user {other}"):
         audit_chains(small_dataset, user, [(other, int(log.item[row]), float(log.rating[row]))])
 
 
@@ -113,7 +113,7 @@ def test_a_candidate_in_a_chain(small_dataset):
     user = int(split.users["sft"][0])
     shown = set(split.candidates[user].tolist())
     row = next(row for row in range(len(log)) if log.item[row] in shown and row < split.cutoff[log.user[row]])
-    with pytest.raises(UserError, match="shows the candidate"):
+    with pytest.raises(UserError, match="contains the candidate"):
         audit_chains(small_dataset, user, [(int(log.user[row]), int(log.item[row]), float(log.rating[row]))])
 
 
@@ -139,7 +139,7 @@ def test_time_of_the_truth_bounds_others_only_when_asked(small_dataset):
     )
     edge = (int(log.user[row]), int(log.item[row]), float(log.rating[row]))
     audit_chains(small_dataset, user, [edge])
-    with pytest.raises(UserError, match="after the time of the truth"):
+    with pytest.raises(UserError, match="after the time of the held-out item"):
         audit_chains(small_dataset, user, [edge], before_target_time=True)
 
 

@@ -86,21 +86,21 @@ def test_the_files_of_movielens_1m_as_a_table(tmp_path):
 @pytest.mark.parametrize(
     ("content", "table", "message"),
     [
-        (lines(",").encode() + "u3,\xe9,3,5\n".encode("latin-1"), {}, "is in UTF-8 but for about byte"),
-        (lines(",").encode("cp1252") + b"u\x01,x,3,5\n", {}, "is no text file"),
-        (lines(",").encode("utf-16-le"), {}, "is no text file"),
+        (lines(",").encode() + "u3,\xe9,3,5\n".encode("latin-1"), {}, "is UTF-8 except near byte"),
+        (lines(",").encode("cp1252") + b"u\x01,x,3,5\n", {}, "is not a text file"),
+        (lines(",").encode("utf-16-le"), {}, "is not a text file"),
         (lines(",").encode(), {"encoding": "ascii"}, "is not in ascii .about byte"),
-        (lines(",").encode(), {"encoding": "ebcdic"}, "Python knows no such one"),
+        (lines(",").encode(), {"encoding": "ebcdic"}, "is not a Python codec name"),
         (lines(",").encode(), {"separator": ";"}, r"csv:1: no column 'user' among 'user,item,rating,time'"),
         (lines(",").encode(), {"header": "no"}, r"no column 'user' among '1', '2', '3', '4'"),
-        (lines(",", ()).encode(), {}, r"log\.csv:1: no column 'user' and no header: name columns by place"),
+        (lines(",", ()).encode(), {}, r"log\.csv:1: no column 'user' and no header: use column numbers"),
         (lines(",").encode(), {"quote": "*"}, r"data\.table\.quote"),
         (lines(",").encode(), {"header": "maybe"}, r"data\.table\.header"),
         (lines(",").encode(), {"separator": ",,,,,"}, r"data\.table\.separator"),
         (lines(",").encode() + b'u3,"x,3,5\n', {}, r"log\.csv:5: "),
         (b"\n", {}, r"log\.csv:1: "),
         # A header that Windows has written over rows that it has not.
-        (lines(",").encode().replace(b"\n", b"\r\n", 1), {}, "its lines end in different ways"),
+        (lines(",").encode().replace(b"\n", b"\r\n", 1), {}, "it mixes Windows"),
     ],
 )
 def test_what_cannot_be_read_is_one_line(tmp_path, content, table, message):

@@ -164,7 +164,7 @@ class Types(Target):
             assert len(set(ids)) == len(ids) and all(one == one.strip() and one for one in ids)
             is_text = said["columns"][column][0] == "VARCHAR"  # text stays as it is
             assert is_text or not any(one.endswith(".0") for one in ids)
-        assert dataset.scale.held(dataset.interactions.rating).all()
+        assert dataset.scale.contains(dataset.interactions.rating).all()
 
 
 class Scales(Target):
@@ -184,11 +184,11 @@ class Scales(Target):
         except (ValueError, TypeError, OverflowError, AssertionError):
             raise UserError("not a case") from None
         scale = Scale.of(ratings)
-        assert scale.kind in (STARS, COUNTS, NONE) and scale.held(ratings).all()
+        assert scale.kind in (STARS, COUNTS, NONE) and scale.contains(ratings).all()
         assert scale.first_like(scale.like_above) > scale.like_above
         if scale.kind == STARS:
             assert scale.least <= scale.like_above < scale.most
-            assert scale.held(np.array(scale.values())).all()
+            assert scale.contains(np.array(scale.values())).all()
         for each in WORDINGS:
             try:
                 words = wording(each, scale)

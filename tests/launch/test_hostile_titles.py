@@ -144,7 +144,7 @@ def test_no_title_is_markup_in_a_prompt(run):
         prompts = RankingPrompts(dataset, users, chat, config.prompt, 0)
         for k in range(len(users)):
             prompt = prompts[k]
-            markup = [token for token in prompt.tokens.tolist() if token in chat._no_text]
+            markup = [token for token in prompt.tokens.tolist() if token in chat._markup_ids]
             assert markup == [chat.begin, chat.user, chat.assistant, chat.think]
             assert not unseen(prompt.text) and not any(">" in title for title in prompt.titles)
 

@@ -175,7 +175,7 @@ def test_a_leaking_sampler_is_caught(amazon, tmp_path, monkeypatch, late):
                     )
 
     monkeypatch.setattr(ranking_prompt, "sample_chains", leaking)
-    with pytest.raises(UserError, match="after the time of the truth" if late else "not in the log"):
+    with pytest.raises(UserError, match="after the time of the held-out item" if late else "not in the log"):
         preparation.main(config_of(amazon, before_target_time=True), tmp_path / "data", False)
     assert not (tmp_path / "data").exists()
 
@@ -205,7 +205,7 @@ def test_a_log_without_ratings_and_times_and_its_warnings(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert (
         "rows are ordered by  their order in the file" in printed
-        and "rows that only say what happened" in printed
+        and "interactions without ratings" in printed
     )
     assert "items_not_listed 17 of 47" in printed.partition("WARNING")[2]
     dataset = prepared.load(tmp_path / "data")

@@ -8,7 +8,7 @@ from r2rec_jax.data.generate import generate
 from r2rec_jax.data.prepared import Dataset
 from r2rec_jax.data.protocol import split
 from r2rec_jax.pipeline.batches import batches
-from r2rec_jax.pipeline.prompt_source import RankingPrompts, not_shown, pad_prompts
+from r2rec_jax.pipeline.prompt_source import RankingPrompts, dropped_message, pad_prompts
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
 from r2rec_jax.runtime.errors import UserError
@@ -169,7 +169,7 @@ def test_more_places_than_candidates_are_refused_before_any_prompt(dataset, chat
 
 
 def test_what_does_not_fit_is_told_and_nothing_is_told_of_nothing():
-    assert not_shown(25, 13, (64, 640)) == (
+    assert dropped_message(25, 13, (64, 640)) == (
         "25 chains and 13 likes did not fit prompt.buckets, the largest of which is 640 tokens"
     )
-    assert not_shown(0, 0.0, (64,)) == ""
+    assert dropped_message(0, 0.0, (64,)) == ""

@@ -7,7 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from r2rec_jax.data.rating_scale import NONE, Scale
-from r2rec_jax.pipeline.tallrec import ask, tallrec_examples
+from r2rec_jax.pipeline.tallrec import build_questions, tallrec_examples
 from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
 from r2rec_jax.prompts.wording import wording
@@ -75,20 +75,20 @@ def test_a_user_with_few_rows_is_asked_about_each_once(dataset, chat):
 
 def test_what_is_too_long_loses_its_oldest_history(dataset, chat):
     history, config = [(0, 5.0), (1, 2.0), (2, 4.0)], CONFIG.copy_and_resolve_references()
-    whole = ask(history, [5, 6], dataset, COMPACT, chat, config)
-    one = ask(history, [6], dataset, COMPACT, chat, config)
-    assert whole.known == one.known and whole.asked[1] == one.asked[0] and whole.dropped == 0
-    assert [*whole.known, *whole.asked[0]].count(chat.begin) == 1
-    config.buckets = (len(whole.known) + max(map(len, whole.asked)) - 1,)
-    shorter = ask(history, [5, 6], dataset, COMPACT, chat, config)
-    assert shorter.dropped == 1 and shorter.asked == whole.asked
-    assert shorter.known == ask(history[1:], [5, 6], dataset, COMPACT, chat, CONFIG).known
+    whole = build_questions(history, [5, 6], dataset, COMPACT, chat, config)
+    single = build_questions(history, [6], dataset, COMPACT, chat, config)
+    assert whole.prefix == single.prefix and whole.questions[1] == single.questions[0] and whole.dropped == 0
+    assert [*whole.prefix, *whole.questions[0]].count(chat.begin) == 1
+    config.buckets = (len(whole.prefix) + max(map(len, whole.questions)) - 1,)
+    shorter = build_questions(history, [5, 6], dataset, COMPACT, chat, config)
+    assert shorter.dropped == 1 and shorter.questions == whole.questions
+    assert shorter.prefix == build_questions(history[1:], [5, 6], dataset, COMPACT, chat, CONFIG).prefix
     config.buckets = (5,)
     with pytest.raises(UserError, match=r"needs \d+ tokens.*add a larger bucket"):
-        ask(history, [5], dataset, COMPACT, chat, config)
+        build_questions(history, [5], dataset, COMPACT, chat, config)
 
 
 def test_without_ratings_nobody_can_be_asked(dataset, chat):
     words = wording("products", Scale(NONE, 1, 1, 1))
     with pytest.raises(UserError, match="no ratings: leave it out"):
-        ask([(1, 1.0)], [5], dataset, words, chat, CONFIG)
+        build_questions([(1, 1.0)], [5], dataset, words, chat, CONFIG)

@@ -98,5 +98,5 @@ def test_text_that_is_not_utf8_is_named(tmp_path, chat):
 
 
 def test_an_empty_file_is_refused(written):
-    with pytest.raises(UserError, match="holds no trace"):
+    with pytest.raises(UserError, match="contains no trace"):
         written()

@@ -107,5 +107,5 @@ def test_windows_are_stretches_of_history_and_cover_it(moments, pasts):
 def test_other_chains_are_refused(dataset, field):
     config = mini(base()).prompt
     config.update(field)
-    with pytest.raises(UserError, match="pretraining shows chains of selection 'recent' and length 1"):
+    with pytest.raises(UserError, match="pretraining needs chain_selection 'recent' and chain_length 1"):
         Moments(dataset, build_graph(dataset), config)

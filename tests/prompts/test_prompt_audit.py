@@ -50,7 +50,7 @@ def test_a_leak_planted_for_companions_is_found(dataset, selection, length):
             try:
                 audit_prompts(one, leaky, **of(config))
             except UserError as error:
-                assert "at or after the truth" in str(error) or "shows the candidate" in str(error)
+                assert "at or after the cutoff" in str(error) or "contains the candidate" in str(error)
                 leaks += 1
         assert leaks, user
 
@@ -87,5 +87,5 @@ def test_without_chains_the_likes_and_the_history_are_audited(dataset, graph):
             return slice(int(self.interactions.offsets[one]), int(late[one]))
 
     leaky = Late(dataset.name, dataset.interactions, dataset.catalog, dataset.split)
-    with pytest.raises(UserError, match=f"user {user} shows"):
+    with pytest.raises(UserError, match=f"the cutoff of user {user}"):
         audit_prompts(leaky, graph, **of(config))

@@ -105,14 +105,14 @@ def test_a_marker_that_takes_from_the_text_beside_it_is_refused(folder, tiny_cha
         tiny_chat.end_think,
         *tiny_chat.encode(pieces[1]),
     ]
-    with pytest.raises(UserError, match=r"'</think>' changes the text beside it: its lstrip, rstrip"):
+    with pytest.raises(UserError, match=r"'</think>' changes adjacent text: its lstrip, rstrip"):
         Chat(folder)
 
 
 def test_cutting_at_random_is_refused(folder):
     model = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]
     edit(folder, model=model | {"dropout": 0.1})
-    with pytest.raises(UserError, match=r"model\.dropout=0\.1 cuts a text at random"):
+    with pytest.raises(UserError, match=r"model\.dropout=0\.1 tokenizes text at random"):
         Chat(folder)
 
 
@@ -128,7 +128,7 @@ def test_cutting_at_random_is_refused(folder):
             {"chat_template": "{{ '<|start_header_id|>' + message['role'] }}"},
             "chat template has no '<｜User｜>'",
         ),
-        ([], "no JSON object"),
+        ([], "is not a JSON object"),
     ],
 )
 def test_what_transformers_would_do_otherwise_is_named(folder, fields, named):
@@ -160,7 +160,7 @@ def test_another_end_of_a_completion_is_refused(folder, name, end, fine):
 
 def test_more_tokens_than_the_model_has_are_refused(folder):
     edit(folder, "config.json", vocab_size=1023)
-    with pytest.raises(UserError, match=r"as 1023, and .*config\.json vocab_size=1023: fetch both"):
+    with pytest.raises(UserError, match=r"as 1023, but .*config\.json has vocab_size=1023: fetch both"):
         Chat(folder)
 
 

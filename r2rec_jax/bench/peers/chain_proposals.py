@@ -1,7 +1,7 @@
-"""The proposals of chains/proposals.py written three plainer ways, as good as each way gets.
+"""Three simpler implementations of the proposals of chains/proposals.py, each optimized within its approach.
 
-Each takes a graph and users int32[n] with at least two items, and returns int32[n, 3] of companion,
-i0 and i1, -1 where the proposal was rejected: the same walks with the same chances.
+Each takes a graph and users int32[n] with at least two items. It returns int32[n, 3] of companion, i0 and i1,
+-1 where the proposal was rejected, with the same distribution.
 """
 
 import random
@@ -13,7 +13,7 @@ from r2rec_jax.chains.graph import Graph
 
 
 class PlainPython:
-    """Loops over memoryviews, which give Python's own integers without turning 29M of them into objects."""
+    """Python loops over memoryviews, which return Python integers without converting all 29M elements."""
 
     def __init__(self, graph: Graph):
         arrays = (graph.user_offsets, graph.user_items, graph.item_offsets)
@@ -46,7 +46,7 @@ class PlainPython:
 
 
 class Vectorised:
-    """Whole-array numpy; ragged rows are laid end to end, `batch` users at a time."""
+    """NumPy on whole arrays. Ragged rows are concatenated for `batch` users at a time."""
 
     def __init__(self, graph: Graph, batch: int = 1 << 14):
         self.graph, self.batch = graph, batch
@@ -72,22 +72,22 @@ class Vectorised:
         peer_row, peer_item, _ = self._rows(peer)
         edge, wanted = row * n_items + item, peer_row * n_items + peer_item
         place = np.minimum(np.searchsorted(edge, wanted), len(edge) - 1)
-        met = np.flatnonzero(edge[place] == wanted)
-        peer_row, peer_item = peer_row[met], peer_item[met]
+        matches = np.flatnonzero(edge[place] == wanted)
+        peer_row, peer_item = peer_row[matches], peer_item[matches]
         shared = np.bincount(peer_row, minlength=len(users))
         with_top = np.bincount(peer_row[peer_item == item[top][peer_row]], minlength=len(users))
         accepted = (peer != users) & (shared >= 2) & (rng.random(len(users)) * (shared - with_top) < 1)
-        who = np.flatnonzero(accepted)
-        first = (np.cumsum(shared) - shared)[who]
-        one = (rng.random(len(who)) * shared[who]).astype(np.int64)
-        other = (rng.random(len(who)) * (shared[who] - 1)).astype(np.int64)
-        other += other >= one
+        kept = np.flatnonzero(accepted)
+        begin = (np.cumsum(shared) - shared)[kept]
+        first = (rng.random(len(kept)) * shared[kept]).astype(np.int64)
+        second = (rng.random(len(kept)) * (shared[kept] - 1)).astype(np.int64)
+        second += second >= first
         chains = np.full((len(users), 3), -1, np.int32)
-        chains[who] = np.stack([peer[who], peer_item[first + one], peer_item[first + other]], axis=1)
+        chains[kept] = np.stack([peer[kept], peer_item[begin + first], peer_item[begin + second]], axis=1)
         return chains
 
     def _rows(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(row, item) of every edge of the users, end to end, and where each row begins."""
+        """(row, item) of every edge of the users, concatenated, and the position where each row begins."""
         start = self.graph.user_offsets[users]
         length = self.graph.user_offsets[users + 1] - start
         begin = np.cumsum(length) - length
@@ -96,7 +96,7 @@ class Vectorised:
 
 
 class PlainNumba:
-    """The compiled loop one writes first: a walk to its end, then the next."""
+    """A straightforward compiled loop that completes one walk before the next."""
 
     def __init__(self, graph: Graph):
         self.arrays = (graph.user_offsets, graph.user_items, graph.item_offsets)
@@ -142,8 +142,8 @@ def _walk(user_offsets, user_items, item_offsets, item_users, users, seed):
         shared = matches[:count]
         if count < 2 or np.random.random() * (count - (items[top] in shared)) >= 1:
             continue
-        one = np.random.randint(count)
-        other = np.random.randint(count - 1)
-        other += other >= one
-        chains[k] = peer, shared[one], shared[other]
+        first = np.random.randint(count)
+        second = np.random.randint(count - 1)
+        second += second >= first
+        chains[k] = peer, shared[first], shared[second]
     return chains

@@ -1,8 +1,8 @@
 """The peer of bench/rollout.py: transformers' generate, run as `generate_transformers.py FOLDER VARIANT`.
 
 VARIANT is MODE,CACHE,DTYPE: eager or compiled, which needs the static cache; dynamic or static; float32 or
-bfloat16. FOLDER/prompts.npz holds the prompts, [B, P], the sampled rows of the other side, [N, R], whose mean
-log-probability is the first answer, and `samples`.
+bfloat16. FOLDER/prompts.npz contains `prompts` [B, P], `rows` [N, R], the rows sampled by the other side, and
+`samples`, the number of rows per prompt. The first reply is the mean log-probability of these rows.
 """
 
 import sys
@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, CompileConfig
 
 def compiled_anywhere() -> CompileConfig:
     config = CompileConfig(mode="default")
-    config._compile_all_devices = True  # generate compiles for accelerators alone unless this is set
+    config._compile_all_devices = True  # by default generate compiles only on accelerators
     return config
 
 
@@ -27,7 +27,7 @@ def main(folder: Path, mode: str, cache: str, dtype: str) -> None:
     rows = torch.tensor(given["rows"], dtype=torch.long)
     samples, R = int(given["samples"]), rows.shape[1]
     options = {"compile_config": compiled_anywhere()} if mode == "compiled" else {"disable_compile": True}
-    # No end token: every row runs to its last token.
+    # Without an end token, every row has R tokens.
     model.generation_config.eos_token_id = None
 
     @torch.inference_mode()

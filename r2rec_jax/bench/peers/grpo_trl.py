@@ -1,10 +1,11 @@
 """The peer of bench/grpo.py: GRPO steps of TRL, run as `grpo_trl.py FOLDER VARIANT`.
 
 VARIANT is MODE,CACHE,DTYPE: eager or compiled (torch_compile of the trainer; TRL never compiles
-generation); dynamic or static; float32 or autocast (bf16=True). FOLDER/grpo.npz holds prompts [B, P], rows
-[N, R] whose mean log-probability is the first answer, and `steps`, the most that will be asked for.
+generation); dynamic or static; float32 or autocast (bf16=True). FOLDER/grpo.npz contains `prompts` [B, P],
+`rows` [N, R] and `steps`, the largest number of requests. The first reply is the mean log-probability of the
+rows.
 
-A turn is one step of `GRPOTrainer.train`, from on_step_begin to on_step_end: generation by transformers,
+A request runs one step of `GRPOTrainer.train`, from on_step_begin to on_step_end: generation by transformers,
 rewards, the reference's log-probabilities, loss, gradient and AdamW.
 """
 
@@ -23,23 +24,25 @@ from trl import GRPOConfig, GRPOTrainer
 
 
 def word_tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:
-    """Token i is the word "i", so that text has exactly the tokens meant; the model never draws the end
-    token, whose id lies past its vocabulary."""
+    """A tokenizer whose token i is the word "i", so that a text encodes to known tokens.
+
+    The model never draws the end token, because its id is above the model's vocabulary.
+    """
     words = {str(token): token for token in range(vocab_size)} | {"<end>": vocab_size}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="0"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<end>")
 
 
-class OneStepATurn(TrainerCallback):
-    def __init__(self, say):
-        self.say = say
+class OneStepPerRequest(TrainerCallback):
+    def __init__(self, reply):
+        self.reply = reply
 
     def on_step_begin(self, args, state, control, **kwargs):  # noqa: ARG002
         wait()
 
     def on_step_end(self, args, state, control, **kwargs):  # noqa: ARG002
-        self.say({"step": state.global_step})
+        self.reply({"step": state.global_step})
 
 
 def main(folder: Path, mode: str, cache: str, dtype: str) -> None:
@@ -86,8 +89,8 @@ def main(folder: Path, mode: str, cache: str, dtype: str) -> None:
             logprobs, *_ = trainer._get_per_token_logps_and_entropies(
                 trainer.model, tokens, torch.ones_like(tokens), R
             )
-        say = begin({"mean_logprob": logprobs.mean().item()})
-        trainer.add_callback(OneStepATurn(say))
+        reply = begin({"mean_logprob": logprobs.mean().item()})
+        trainer.add_callback(OneStepPerRequest(reply))
         trainer.train()
 
 

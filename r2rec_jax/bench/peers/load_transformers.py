@@ -1,4 +1,4 @@
-"""The peer of bench/load.py, run as `load_transformers.py FOLDER DTYPE`; JSON on the last line."""
+"""The peer of bench/load.py, run as `load_transformers.py FOLDER DTYPE`. Prints JSON on the last line."""
 
 import json
 import sys
@@ -6,7 +6,7 @@ import time
 
 import torch
 from transformers import AutoModelForCausalLM
-from transformers.models.llama import modeling_llama  # noqa: F401 (a lazy import, no part of loading)
+from transformers.models.llama import modeling_llama  # noqa: F401 (a lazy import, excluded from the measurement)
 
 
 def peak_mb() -> float:

@@ -1,4 +1,4 @@
-"""The peers' side of result.Peer: a JSON object to begin with, then one for every line that is asked."""
+"""The peer's side of result.Peer: writes one JSON object at the start and one for every request line."""
 
 import json
 import os
@@ -9,27 +9,27 @@ import torch
 
 
 def begin(hello: dict) -> Callable[[dict], None]:
-    """Says `hello`; returns the function that says what follows. All else that is printed goes to stderr."""
+    """Writes `hello` and returns a function that writes replies. All other output goes to stderr."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 
-    def say(reply: dict) -> None:
+    def write(reply: dict) -> None:
         print(json.dumps(reply), file=replies, flush=True)
 
-    say(hello)
-    return say
+    write(hello)
+    return write
 
 
 def wait() -> None:
-    """Returns when the next turn is asked for; ends the process when nobody will ask any more."""
+    """Waits for the next request. Exits the process if the other side has closed the pipe."""
     if not sys.stdin.readline():
         sys.exit()
 
 
 def serve(turn: Callable[[], dict], hello: dict) -> None:
-    """Answers every request with `turn()`."""
-    say = begin(hello)
+    """Replies to every request with the result of `turn()`."""
+    write = begin(hello)
     while True:
         wait()
-        say(turn())
+        write(turn())

@@ -1,7 +1,7 @@
 """The peer of bench/sft.py: a LoRA step of torch and peft, run as `sft_peft.py FOLDER VARIANT [START]`.
 
 VARIANT is MODE,DTYPE: eager or compiled; float32, bfloat16 (weights) or autocast (float32 weights, linear
-layers in bfloat16). With START, a time.time(), it makes one step and prints the seconds since, as JSON.
+layers in bfloat16). With START, a time.time(), it runs one step and prints the seconds since START as JSON.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ def make_step(folder: Path, mode: str, dtype: str) -> Callable[[], dict]:
     labels[:, : batch["prompt"].shape[1]] = -100
 
     def step() -> dict:
-        # Rows are full: without a mask torch takes its causal kernel, the fastest it has.
+        # Rows have no padding. Without a mask torch uses its causal kernel, the fastest.
         with torch.autocast("cpu", torch.bfloat16) if dtype == "autocast" else contextlib.nullcontext():
             loss = forward(input_ids=tokens, labels=labels, use_cache=False).loss
         loss.backward()
