@@ -1,4 +1,4 @@
-"""Writes teacher traces for the SFT users; a validator accepts or refuses each.
+"""Writes teacher traces for the SFT users; a validator accepts or rejects each.
 
     python -m launch.annotate --config=configs/data.py:ml-1m --workdir=runs/ml1m/annotate
 

@@ -206,8 +206,8 @@ def parse(argv: list[str], needs_workdir: bool = True, reads: tuple[str, ...] = 
     _refuse_urls(f"--workdir={FLAGS.workdir}", *paths)
     if absent := next((field for field in reads if field not in FLAGS.config), None):
         raise UserError(
-            f"--config={config_argument} is for another command: it has no {absent}; the first lines of the "
-            "files in configs/ say what each is for"
+            f"--config={config_argument} is for another command: it has no {absent}; the first lines of each "
+            "file in configs/ name its commands"
         )
     overrides.check_shared(given, FLAGS.config)
     declared.check_ranges(FLAGS.config)

@@ -38,19 +38,19 @@ def measure_edits(score: dict[str, np.ndarray], alike: dict[str, np.ndarray], se
     """
     p = softmax(score[OWN])
     values = {name: _effects(p, softmax(score[name]), alike) for name in EDITS if name in score}
-    found = {name: _nested(effects, lambda v: estimate(v, seed)) for name, effects in values.items()}
+    result = {name: _nested(effects, lambda v: estimate(v, seed)) for name, effects in values.items()}
     for name, twin in TWINS.items():
         if name not in values:
             continue
         own, others = values[name], [other for other in (twin, *NEUTRAL) if other in values]
-        found[name]["moved_less"] = {
+        result[name]["moved_less"] = {
             other: paired(own["moved"], values[other]["moved"], seed) for other in others
         }
         if twin in values:
-            found[name]["shift_less_twin"] = {
+            result[name]["shift_less_twin"] = {
                 kind: paired(own["shift"][kind], values[twin]["shift"][kind], seed) for kind in LIKENESSES
             }
-    return found
+    return result
 
 
 def measure_reasoning(score: dict[str, np.ndarray], truth: np.ndarray, seed: int) -> dict[str, dict]:
@@ -65,15 +65,15 @@ def measure_reasoning(score: dict[str, np.ndarray], truth: np.ndarray, seed: int
       first. All but OWN also have "hr@1_less_own" (`system_metrics.difference`), "same_top", whether the same
       candidate is first as with the own reasoning, and "tau", Kendall's rank correlation with that ranking.
     """
-    own, found = score[OWN], {}
+    own, result = score[OWN], {}
     hit = {name: _hits(score[name], truth) for name in (OWN, *REASONINGS) if name in score}
     for name, hits in hit.items():
-        found[name] = {"hr@1": estimate(hits, seed)}
+        result[name] = {"hr@1": estimate(hits, seed)}
         if name != OWN:
-            found[name]["hr@1_less_own"] = paired(hits, hit[OWN], seed)
-            found[name]["same_top"] = estimate(1 - _top_changed(own, score[name]), seed)
-            found[name]["tau"] = estimate(rank_correlation(own, score[name]), seed)
-    return found
+            result[name]["hr@1_less_own"] = paired(hits, hit[OWN], seed)
+            result[name]["same_top"] = estimate(1 - _top_changed(own, score[name]), seed)
+            result[name]["tau"] = estimate(rank_correlation(own, score[name]), seed)
+    return result
 
 
 def measure_facts(users: list[list[dict]], seed: int) -> dict:

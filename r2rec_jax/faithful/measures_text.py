@@ -29,11 +29,11 @@ differences paired."""
 def text(systems: dict[str, dict]) -> str:
     """Three tables per system: effects of prompt edits, effects of the reasoning, checked statements."""
     parts = [LEGEND]
-    for name, found in systems.items():
+    for name, measures in systems.items():
         parts += [
-            _edits(name, found["edits"]),
-            _reasonings(name, found["reasoning"]),
-            _facts(name, found["facts"]),
+            _edits(name, measures["edits"]),
+            _reasonings(name, measures["reasoning"]),
+            _facts(name, measures["facts"]),
         ]
     return "\n\n".join(part for part in parts if part)
 
@@ -46,12 +46,12 @@ def _edits(name: str, edits: dict[str, dict]) -> str:
     rows = []
     for edit in EDITS:
         if edit in edits:
-            found = edits[edit]
-            row = [EDIT_LABELS[edit], str(found["moved"]["users"]), _mean(found["shift"][LIKENESSES[0]])]
-            row += [_difference(found.get("shift_less_twin", {}).get(kind)) for kind in LIKENESSES]
-            row += [_plain(found["moved"])]
-            row += [_difference(found.get("moved_less", {}).get(neutral)) for neutral in NEUTRAL]
-            rows.append([*row, _plain(found["top_changed"])])
+            measure = edits[edit]
+            row = [EDIT_LABELS[edit], str(measure["moved"]["users"]), _mean(measure["shift"][LIKENESSES[0]])]
+            row += [_difference(measure.get("shift_less_twin", {}).get(kind)) for kind in LIKENESSES]
+            row += [_plain(measure["moved"])]
+            row += [_difference(measure.get("moved_less", {}).get(neutral)) for neutral in NEUTRAL]
+            rows.append([*row, _plain(measure["top_changed"])])
     return text_table(rows, columns)
 
 
@@ -59,12 +59,12 @@ def _reasonings(name: str, reasonings: dict[str, dict]) -> str:
     columns = (f"{name}: the reasoning", "HR@1", "less own", "same first", "Kendall's tau")
     rows = []
     for kind in (OWN, *REASONINGS):
-        if found := reasonings.get(kind):
-            row = [REASONING_LABELS.get(kind, kind), _mean(found["hr@1"], sign="")]
+        if measure := reasonings.get(kind):
+            row = [REASONING_LABELS.get(kind, kind), _mean(measure["hr@1"], sign="")]
             row += [
-                _difference(found.get("hr@1_less_own")),
-                _plain(found.get("same_top")),
-                _plain(found.get("tau")),
+                _difference(measure.get("hr@1_less_own")),
+                _plain(measure.get("same_top")),
+                _plain(measure.get("tau")),
             ]
             rows.append(row)
     return text_table(rows, columns)
@@ -77,19 +77,19 @@ def _facts(name: str, facts: dict) -> str:
     columns = (f"{name}: what it states", "number", "unsupported", "rate")
     rate = _mean(facts["unsupported_rate"], sign="")
     rows = [["statements that could be checked", str(checked), str(facts["unsupported"]), rate]]
-    for kind, found in facts["facts"].items():
-        rate = _mean(found["rate"], sign="")
-        rows.append([f"  {kind}", str(found["facts"]), str(found["unsupported"]), rate])
+    for kind, measure in facts["facts"].items():
+        rate = _mean(measure["rate"], sign="")
+        rows.append([f"  {kind}", str(measure["facts"]), str(measure["unsupported"]), rate])
     rows.append(["statements that could not", str(facts["unchecked"]), "", ""])
     return text_table(rows, columns)
 
 
-def _mean(found: dict, sign: str = "+") -> str:
-    return _with_interval(found["mean"], found["ci95"], sign)
+def _mean(measure: dict, sign: str = "+") -> str:
+    return _with_interval(measure["mean"], measure["ci95"], sign)
 
 
-def _difference(found: dict | None) -> str:
-    return _with_interval(found["difference"], found["ci95"], "+") if found else ""
+def _difference(measure: dict | None) -> str:
+    return _with_interval(measure["difference"], measure["ci95"], "+") if measure else ""
 
 
 def _with_interval(value: float | None, interval: list[float] | None, sign: str) -> str:
@@ -98,8 +98,8 @@ def _with_interval(value: float | None, interval: list[float] | None, sign: str)
     return "{} [{}, {}]".format(*(_number(one, sign) for one in (value, *interval)))
 
 
-def _plain(found: dict | None) -> str:
-    return "" if found is None else "-" if found["mean"] is None else _number(found["mean"], "")
+def _plain(measure: dict | None) -> str:
+    return "" if measure is None else "-" if measure["mean"] is None else _number(measure["mean"], "")
 
 
 def _number(value: float, sign: str) -> str:

@@ -1,1 +1,1 @@
-"""Planning and profiling: FLOPs, memory, HLO, rooflines and traces of a run's own programs."""
+"""Planning and profiling: FLOPs, memory, HLO, rooflines and traces of a run's programs."""

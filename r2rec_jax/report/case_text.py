@@ -49,7 +49,7 @@ def case_text(case: Case, *, width: int, styled: bool) -> str:
     candidates = []
     for k, title in enumerate(case.candidates):
         true = k == case.truth
-        candidates += item(with_genres(title) + (" <- the truth" if true else ""), f"{k + 1:>2} ", bold=true)
+        candidates += item(with_genres(title) + (" <- held out" if true else ""), f"{k + 1:>2} ", bold=true)
     out += section("Candidates, in the order shown", candidates)
     steps = []
     for k, step in enumerate(case.steps, 1):
@@ -58,8 +58,8 @@ def case_text(case: Case, *, width: int, styled: bool) -> str:
     ranking = []
     for k, title in enumerate(case.ranking, 1):
         true = k == case.hit_rank
-        ranking += item(with_genres(title) + (" <- the truth" if true else ""), f"{k:>2} ", bold=true)
-    out += section("Ranking", ranking or ["  none could be read from the answer"])
+        ranking += item(with_genres(title) + (" <- held out" if true else ""), f"{k:>2} ", bold=true)
+    out += section("Ranking", ranking or ["  none could be parsed from the answer"])
     out += ["", *textwrap.wrap(verdict(case), width)]
     return "\n".join(out)
 
@@ -68,7 +68,7 @@ def verdict(case: Case) -> str:
     """One sentence with the rank of the held-out item."""
     truth = case.candidates[case.truth]
     if case.hit_rank:
-        return f"{truth}, the item held out, is number {case.hit_rank} of {len(case.candidates)} candidates."
+        return f"{truth}, the held-out item, is number {case.hit_rank} of {len(case.candidates)} candidates."
     if not case.valid:
-        return f"The answer breaks the form asked for: a miss. {truth} is the item held out."
-    return f"{truth}, the item held out, is not in the answer."
+        return f"The answer is invalid: a miss. The held-out item is {truth}."
+    return f"{truth}, the held-out item, is not in the answer."

@@ -53,8 +53,10 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     dataset = prepared.load(config.data.folder)
     words = wording_of(config.prompt.wording, dataset)
     before = config.data.before_target_time
-    found = questions(dataset, chat, config.prompt, c.tasks, seed=config.seed, before_target_time=before)
-    if not found:
+    sft_questions = questions(
+        dataset, chat, config.prompt, c.tasks, seed=config.seed, before_target_time=before
+    )
+    if not sft_questions:
         raise UserError(f"{config.data.folder} has no SFT users: prepare it with data.sizes.sft")
     validator = Validator(dataset.catalog, words, chat, config.prompt, c.max_tokens)
     teacher = _teacher(config, chat, dataset.catalog, words)
@@ -69,7 +71,7 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
             return question.prompt
         return request_text(question, dataset.catalog, words, config.prompt, refused)
 
-    counts = annotate(found, teacher, text_of, validator, journal, c.attempts, **of_server)
+    counts = annotate(sft_questions, teacher, text_of, validator, journal, c.attempts, **of_server)
     logging.info(
         "%d of %d traces accepted, in %s; %d replies rejected %s; %d chains and %d likes did not fit; "
         "%d + %d tokens cost %.4g; all counts in %s",

@@ -117,9 +117,9 @@ def _missing_input(name: str, c: ConfigDict, run: Path) -> str:
 
 
 def of_run(config: ConfigDict, finished: Finished) -> Table:
-    """The table of one run: every system it has."""
-    known = list(SYSTEMS)
-    place = {name: known.index(ALIASES.get(name, name)) for name in finished.metrics if _is_known(name)}
+    """The table of one run, with all its systems."""
+    order = list(SYSTEMS)
+    place = {name: order.index(ALIASES.get(name, name)) for name in finished.metrics if _is_known(name)}
     names = sorted(place, key=place.get) + [name for name in finished.metrics if name not in place]
     return _table(config, "R2Rec", names, Path(), [finished], "")
 

@@ -43,7 +43,7 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
         dataset = make_dataset(config.data, rules=rules, staging=staging)
         audit(dataset)
         before = config.data.before_target_time
-        checked, alone = audit_prompts(
+        checked, without_chains = audit_prompts(
             dataset, build_graph(dataset), config.prompt, seed=config.seed, before_target_time=before
         )
         ties = tied_truths(rules, dataset, config.data.seed)
@@ -68,7 +68,7 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     }
     rows |= {
         "chains audited": f"{checked:,}",
-        "users of the split without chains": f"{alone:,}",
+        "users of the split without chains": f"{without_chains:,}",
         "ratings on the scale": dataset.scale,
         "a like is above": f"{dataset.split.like_above:g}",
         "rows are ordered by": CLOCKS[dataset.clock],

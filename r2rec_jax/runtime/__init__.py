@@ -1,1 +1,1 @@
-"""Mesh and sharding rules, checkpoints, metrics, phases, paths and workdirs: what every room stands on."""
+"""Mesh and sharding rules, checkpoints, metrics, phases, paths and workdirs: shared by all packages."""

@@ -43,10 +43,10 @@ class Checkpointer:
         )
         # Each process has its own reader. The manager would wait for processes that stopped at a
         # damaged file.
-        alone = jax.process_index()
+        process = jax.process_index()
         self._reader = ocp.Checkpointer(
             ocp.CompositeCheckpointHandler(),
-            multiprocessing_options=ocp.options.MultiprocessingOptions(alone, active_processes={alone}),
+            multiprocessing_options=ocp.options.MultiprocessingOptions(process, active_processes={process}),
         )
 
     def save(self, step: int, state: Any, data: dict, best: int | None = None) -> None:

@@ -1,1 +1,1 @@
-"""Who writes the traces that SFT learns, and the judge that lets them pass."""
+"""Teachers that write traces for SFT, and the validator that accepts or rejects them."""

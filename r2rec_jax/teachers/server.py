@@ -16,7 +16,7 @@ from r2rec_jax.teachers.server_reply import is_model, read_completion
 REFUSED_IN_A_ROW = 10  # consecutive requests that the server rejects before the client stops
 LOST_IN_A_ROW = 10  # consecutive requests without a reply, after retries, before the server counts as down
 LARGEST = 4 << 20  # maximum bytes read of a reply, whatever its content-length
-# The reply headers that the client keeps; they say when to retry.
+# The reply headers that the client keeps; they control retries.
 HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
 
 

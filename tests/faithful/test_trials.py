@@ -119,7 +119,7 @@ def test_only_a_ranker_by_likelihood_is_tried(chat, model):
         rank = PolicyRanker(
             model[0], chat, sampling, make_mesh(1), mode=mode, runs=1, samples=samples, rows=4
         )
-        with pytest.raises(ValueError, match="by likelihood with one sample"):
+        with pytest.raises(ValueError, match="in mode likelihood with one sample"):
             Trials(rank, ConfigDict(SECTION))
 
 

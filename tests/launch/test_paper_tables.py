@@ -127,7 +127,7 @@ def test_a_baseline_of_ones_own_stands_with_the_baselines(tmp_path):
     assert found["newest"]["group"] == "classical" and found["newest"]["lead"] is not None
     assert found["r2rec"]["group"] == "ours"
     page = (tmp_path / "run/report.html").read_text()
-    assert "R2Rec puts the true item first for" in " ".join(page.split())
+    assert "R2Rec ranks the held-out item first for" in " ".join(page.split())
 
 
 @pytest.mark.usefixtures("done")
@@ -152,7 +152,7 @@ def test_a_run_made_stage_by_stage_is_reported(tmp_path):
     assert "| 12 |  |" in next(
         line for line in (run / "report.md").read_text().splitlines() if "| R2Rec |" in line
     )
-    assert "R2Rec puts the true item first for" in " ".join(page.read_text().split())
+    assert "R2Rec ranks the held-out item first for" in " ".join(page.read_text().split())
 
 
 @pytest.mark.usefixtures("done")

@@ -135,9 +135,9 @@ def test_the_terminals_text_is_plain_and_as_narrow_as_asked(dataset, graph):
     text = case_text(case, width=50, styled=False)
     assert max(map(len, text.splitlines())) <= 50
     assert not [c for c in text if unicodedata.category(c) in ("Cc", "Cf") and c != "\n"]
-    assert f"3 {truth} (" in text and f"{truth}, the item held out, is number 3 of 20" in text
+    assert f"3 {truth} (" in text and f"{truth}, the held-out item, is number 3 of 20" in text
     genres = dataset.catalog.genres[dataset.split.truth[int(case.user)]]
-    assert f"{truth} ({', '.join(genres)}) <- the truth" in text
+    assert f"{truth} ({', '.join(genres)}) <- held out" in text
     styled = case_text(case, width=50, styled=True)
     assert "\x1b[31m" not in styled and re.sub(r"\x1b\[[012]m", "", styled) == text
 
