@@ -9,7 +9,7 @@ STAMP := $(VENV)/installed-$(REQUIREMENTS)
 PEERS := .peers
 
 .DEFAULT_GOAL := help
-.PHONY: help env quickstart test lint docs fuzz chaos soak peers bench clean
+.PHONY: help env quickstart test slow lint docs fuzz chaos soak peers bench clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,8 +32,11 @@ quickstart: env ## the full pipeline on bundled data and a bundled model; ends w
 	$(PYTHON) -m launch.reproduce --config=configs/reproduce.py:quickstart --workdir=runs/quickstart
 
 # Files side by side: compiling, most of the work, keeps one core busy. A worker takes up to 3 GB.
-test: env ## the test suite
-	$(PYTHON) -m pytest -n auto --maxprocesses=4 --dist=loadfile
+test: env ## the tests but those marked slow
+	$(PYTHON) -m pytest -n auto --maxprocesses=4 --dist=loadfile -m "not slow"
+
+slow: env ## the tests marked slow
+	$(PYTHON) -m pytest -n auto --maxprocesses=4 --dist=loadfile -m slow
 
 fuzz: env ## odd inputs for every reader, a million of them; half an hour or more, counts in runs/fuzz/fuzz.json
 	$(PYTHON) -m tests.fuzz all

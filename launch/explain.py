@@ -46,7 +46,7 @@ def explain(config: ConfigDict, workdir: Path, user_id: str | None, width: int, 
     (row,) = finished.lines[policy].of(policy, 0, [user])
     graph, (prompt, before) = (
         build_graph(finished.dataset),
-        finished.asked(policy, config.prompt, config.data),
+        finished.prompt_of(policy, config.prompt, config.data),
     )
     case = build_case(row, finished.dataset, graph, prompt, seed=finished.seed, before_target_time=before)
     text = [case_text(case, width=width, styled=styled), "", "The truth's rank by system"]

@@ -172,6 +172,13 @@ def test_make_targets_exist(page):
             assert target in targets, line
 
 
+def test_every_command_is_in_the_reference():
+    page = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    table = page.split("## Commands")[1].split("\n## ")[0]
+    files = {path.stem for path in (ROOT / "launch").glob("*.py")} - {"__init__"}
+    assert set(re.findall(r"^\| `launch\.(\w+)` \|", table, re.MULTILINE)) == files
+
+
 def test_metrics_are_those_of_the_code():
     """Of every metric in the tables of the reference both parts stand in the code's strings."""
     code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "r2rec_jax").rglob("*.py"))

@@ -103,6 +103,11 @@ def check_shared(argv: list[str], config: ConfigDict) -> None:
 
 def explain(argv: list[str], argument: str, error: Exception) -> UserError:
     """The one line for an error that absl or ml_collections raised while parsing `argv`."""
+    too_deep = isinstance(error, RecursionError)
+    message = "a flag is too long, or its value nests too deeply" if too_deep else shown(error)
+    plain = UserError(message or f"the flags cannot be read: {type(error).__name__}")
+    if not argument:  # without --config there are no fields to look at
+        return plain
     try:
         config = read_config(argument)
     except UserError as config_error:
@@ -116,7 +121,7 @@ def explain(argv: list[str], argument: str, error: Exception) -> UserError:
         if f"{spelt}={value}:" in str(error):
             kind = type(fields[field]).__name__
             return UserError(f"--config.{field}={shown(value, 200)}: the value must be of type {kind}")
-    return UserError(shown(error) or f"the flags cannot be read: {type(error).__name__}")
+    return plain
 
 
 def _overrides(argv: list[str]) -> Iterator[tuple[str, str]]:

@@ -5,6 +5,8 @@ It returns hidden states and the keys and values of its own tokens. A prompt is 
 its group, in rollout and in training, where gradients flow through its keys and values.
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -235,6 +237,7 @@ def head(params) -> jax.Array:
     return gathered(params["embed_tokens"], "vocab", "embed").T
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))  # op by op, the scan over layers compiles at every call
 def init_variables(model: Llama, seed: int) -> dict:
     """Initializes variables, unboxed.
 

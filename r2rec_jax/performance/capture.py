@@ -1,4 +1,4 @@
-"""Runs a stage's own steps under the profiler, in the place of its training loop."""
+"""Runs a few steps of a training stage under the profiler, in place of the training loop."""
 
 import contextlib
 import dataclasses
@@ -22,15 +22,18 @@ from r2rec_jax.train.loop import Step as TrainingStep
 from r2rec_jax.train.loop import ready
 from r2rec_jax.train.state import TrainState
 
-FEWEST, MOST = 2, 20  # steps of warm-up: until one has compiled nothing
-WINDOW = "profiled"  # the host's annotation of all traced steps
+FEWEST, MOST = 2, 20  # warm-up steps: warm-up ends after the first step that compiles nothing
+WINDOW = "profiled"  # name of the host annotation around all traced steps
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One step: seconds from the end of the one before, those of each phase, its shapes, the share of them
-    that is padding, and metrics."""
+    """One measured step.
+
+    seconds: from the end of the previous step to the end of this one. phases: host seconds by phase. padding:
+    fraction of the token positions that is padding.
+    """
 
     seconds: float
     phases: dict[str, float]
@@ -41,8 +44,8 @@ class Step:
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """An executable that ran: its optimised HLO, the operations in it, and its bytes on one device, all its
-    arguments and results among them."""
+    """An executable that ran. text: its optimised HLO. operations: by name. bytes: memory on one device,
+    including arguments and results."""
 
     name: str
     text: str
@@ -52,31 +55,31 @@ class Program:
 
 @contextlib.contextmanager
 def compilations() -> Iterator[list[tuple[str, float]]]:
-    """A list that grows by (function, seconds) whenever XLA compiles, or loads what it compiled before."""
-    found: list[tuple[str, float]] = []
+    """Yields a list to which each compilation, or load from the cache, appends (function, seconds)."""
+    compiled: list[tuple[str, float]] = []
 
     def note(event: str, seconds: float, **about) -> None:
         if event == _COMPILED:
-            found.append((str(about.get("fun_name", "")), seconds))
+            compiled.append((str(about.get("fun_name", "")), seconds))
 
     jax.monitoring.register_event_duration_secs_listener(note)
     try:
-        yield found
+        yield compiled
     finally:
         jax.monitoring.unregister_event_duration_listener(note)
 
 
 class Capture:
-    """Steps timed without the profiler, then as many with it.
+    """Times steps without the profiler, then runs as many under it.
 
-    `drive` takes the place of `train.loop.run`: it has its arguments and calls the same `advance`, but
-    neither evaluates nor writes checkpoints. What it found is in the attributes then.
+    `drive` replaces `train.loop.run`: it takes the same arguments and calls the same `advance`, but neither
+    evaluates nor writes checkpoints. It sets the attributes below.
 
     Attributes:
-      warmup: seconds of each step before those that count. timed, traced: the steps.
-      compiled: how many programs were compiled before the timed steps, and from then on.
-      trace: of the traced ones. programs: those that ran in it, by (module name, number).
-      memory: what the first device says of its memory, None where it says nothing.
+      warmup: seconds of each warm-up step. timed, traced: steps without and with the profiler.
+      compiled: number of programs compiled before the timed steps, and during the measurement.
+      trace: of the traced steps. programs: those that ran in it, by (module name, number).
+      memory: memory statistics of the first device; None if the backend has none.
     """
 
     def __init__(self, steps: int, folder: Path, compiled: list[tuple[str, float]]):
@@ -127,15 +130,17 @@ class Capture:
         return state
 
     def _steps(self, count: int, state, batches, advance, phases):
-        """As the training loop takes them, each waited for when the next one is under way; the device is idle
-        before and after."""
+        """Runs steps as the training loop does: it waits for a step after it has dispatched the next one.
+
+        The device is idle before the first step and after the last.
+        """
         jax.block_until_ready(state)
         phases.drain()
-        handed, ends = [], [time.perf_counter()]  # an end is None until it is known
+        dispatched, ends = [], [time.perf_counter()]  # an end is None until the step has finished
 
         def settle() -> None:
             if ends[-1] is None:
-                jax.block_until_ready(handed[-1][1])
+                jax.block_until_ready(dispatched[-1][1])
                 ends[-1] = time.perf_counter()
 
         for _ in range(count):
@@ -146,18 +151,18 @@ class Capture:
                 state, metrics, batch = advance(state, batch, self._number)
             settle()
             ends.append(time.perf_counter() if ready(metrics) else None)
-            handed.append((batch, metrics, phases.drain()))
+            dispatched.append((batch, metrics, phases.drain()))
         settle()
         jax.block_until_ready(state)
-        # Only now, when nothing is measured any more, are numbers fetched from the device.
+        # Fetching numbers from the device takes time, so it happens after the measurement.
         seconds = np.diff(ends).tolist()
-        return state, [_step(*each, taken) for each, taken in zip(handed, seconds, strict=True)]
+        return state, [_step(*result, taken) for result, taken in zip(dispatched, seconds, strict=True)]
 
 
 def _step(batch, metrics: dict, phases: dict[str, float], seconds: float) -> Step:
     completions = jax.device_get(batch.completions if isinstance(batch, GRPOBatch) else batch)
     (B, P), (N, R) = completions.prompt.shape, completions.response.shape
-    prompted = P > 1  # pretraining's prompt of one token is its row's first input
+    prompted = P > 1  # in pretraining the prompt is one token, the first input of the row
     used = completions.response_mask.sum() + prompted * completions.prompt_length.sum()
     names = {name.removeprefix("time/").removesuffix("_s"): value for name, value in phases.items()}
     padding = 1 - float(used) / (N * R + prompted * B * P)
@@ -165,10 +170,10 @@ def _step(batch, metrics: dict, phases: dict[str, float], seconds: float) -> Ste
     return Step(seconds, names, Shapes(B, N // B, P, R), padding, numbers)
 
 
-def _programs(found: trace.Trace) -> dict[tuple[str, str], Program]:
-    """Those that ran, matched by module name and by the operations that were seen."""
+def _programs(recorded: trace.Trace) -> dict[tuple[str, str], Program]:
+    """The executables that ran, matched to the trace by module name and by operation names."""
     seen = defaultdict(set)
-    for event in found.events:
+    for event in recorded.events:
         if event.op:
             seen[event.program].add(event.op)
     candidates = defaultdict(list)
@@ -179,16 +184,17 @@ def _programs(found: trace.Trace) -> dict[tuple[str, str], Program]:
             candidates[module.name].append((executable, module.to_string()))
     programs = {}
     for program, ops in seen.items():
-        # Shapes of one function share a name: the right one has all operations that ran.
+        # Compilations of one function for different shapes share a name. The right one has all the
+        # operations.
         best = None
         for executable, text in candidates[program[0]]:
-            known = operations(text)
-            matching = len(ops & known.keys())
+            by_name = operations(text)
+            matching = len(ops & by_name.keys())
             if best is None or matching > best[0]:
-                best = matching, executable, text, known
+                best = matching, executable, text, by_name
         if best is not None:
-            _, executable, text, known = best
+            _, executable, text, by_name = best
             m = executable.get_compiled_memory_stats()
             size = m.argument_size_in_bytes + m.output_size_in_bytes + m.temp_size_in_bytes
-            programs[program] = Program(program[0], text, known, size - m.alias_size_in_bytes)
+            programs[program] = Program(program[0], text, by_name, size - m.alias_size_in_bytes)
     return programs

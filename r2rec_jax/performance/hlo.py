@@ -1,6 +1,7 @@
-"""The reader of optimised HLO text: computations and their instructions.
+"""Parses optimised HLO text into computations and their instructions.
 
-hlo_operations.py counts FLOPs and bytes in what it reads, hlo_collectives.py what devices send each other.
+hlo_operations.py counts FLOPs and bytes of the instructions, hlo_collectives.py the bytes sent between
+devices.
 """
 
 import collections
@@ -17,7 +18,8 @@ _OP_NAME = re.compile(r'op_name="((?:[^"\\]|\\.)*)"')
 
 @dataclasses.dataclass
 class Instruction:
-    """One line. kind: its opcode. result: its type as written. operands: names. root: of its computation."""
+    """One instruction. kind: opcode. result: type as written. operands: names. line: the whole text line.
+    root: whether its result is that of the computation."""
 
     name: str
     kind: str
@@ -29,30 +31,31 @@ class Instruction:
     @property
     def arrays(self) -> list[tuple[int, tuple[int, ...]]]:
         """(bits of an element, shape) of each array of the result."""
-        found = []
+        arrays = []
         for dtype, sizes in _ARRAY.findall(self.result):
             digits = re.search(r"\d+", dtype)
-            bits = _BITS.get(dtype) or (
-                int(digits[0]) if digits else 0
-            )  # s32, u8, f8e4m3fn; a token has none
-            found.append((bits, tuple(map(int, filter(None, sizes.split(","))))))
-        return found
+            # s32, u8 and f8e4m3fn carry their width in the name; a token has none.
+            bits = _BITS.get(dtype) or (int(digits[0]) if digits else 0)
+            arrays.append((bits, tuple(map(int, filter(None, sizes.split(","))))))
+        return arrays
 
     @property
     def bytes(self) -> float:
-        """Of the result."""
+        """Bytes of the result."""
         return sum(bits * math.prod(shape) for bits, shape in self.arrays) / 8
 
     @property
     def op_name(self) -> str:
-        """What JAX calls the operation that the instruction was made for, "" where it does not say."""
+        """JAX's name of the operation that the instruction was made for; "" if the line has none."""
         match = _OP_NAME.search(self.line)
         return match[1] if match else ""
 
 
 class HloProgram:
-    """`compiled.as_text()`, read. computations: their instructions by name. by_name: all instructions.
-    entry: the name of the computation that runs."""
+    """The parsed text of `compiled.as_text()`.
+
+    computations: name -> instructions. by_name: all instructions. entry: name of the entry computation.
+    """
 
     def __init__(self, text: str):
         self.computations: dict[str, list[Instruction]] = collections.defaultdict(list)
@@ -65,9 +68,9 @@ class HloProgram:
             elif match := _INSTRUCTION.match(line):
                 root, name, result, kind, rest = match.groups()
                 operands = re.findall(r"%([\w.\-]+)", rest.split(")")[0])
-                one = Instruction(name, kind, result, operands, line, bool(root))
-                self.computations[inside].append(one)
-                self.by_name[name] = one
+                instruction = Instruction(name, kind, result, operands, line, bool(root))
+                self.computations[inside].append(instruction)
+                self.by_name[name] = instruction
 
-    def operand(self, one: Instruction, k: int) -> Instruction:
-        return self.by_name[one.operands[k]]
+    def operand(self, instruction: Instruction, k: int) -> Instruction:
+        return self.by_name[instruction.operands[k]]

@@ -1,4 +1,4 @@
-"""The collectives of a compiled program, read from its HLO text with loops counted out."""
+"""The collectives of a compiled program, read from its HLO text; loops multiply by their trip counts."""
 
 import collections
 import dataclasses
@@ -17,10 +17,10 @@ _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 class Collective:
     """One collective instruction.
 
-    kind: of KINDS. shapes: of the arrays it returns on a device, scalars as (). bytes: of those arrays.
-    devices: that take part together. times: it runs in one run of the program. loop: the trip counts of
-    the loops around it, outermost first. computation: that it stands in, such as a loop's body. source:
-    the operation it was made for, as JAX names it.
+    kind: one of KINDS. shapes: of the arrays it returns on one device, scalars as (). bytes: of those arrays.
+    devices: size of a group. loop: trip counts of the enclosing loops, outermost first. times: executions
+    per run of the program. computation: the one that contains it, such as a loop's body. source: JAX's
+    op_name of the operation it was made for.
     """
 
     kind: str
@@ -52,43 +52,47 @@ class Collective:
 def collectives(text: str) -> list[Collective]:
     """The collectives of `compiled.as_text()`, in the text's order.
 
-    Raises ValueError for a collective in a loop whose trip count the compiler does not know.
+    Raises ValueError for a collective in a loop whose trip count the HLO does not give.
     """
-    program, found = HloProgram(text), []
+    program, result = HloProgram(text), []
 
     def visit(computation: str, loop: tuple):
-        for one in program.computations[computation]:
-            if one.kind.removesuffix("-start") in KINDS:
+        for instruction in program.computations[computation]:
+            if instruction.kind.removesuffix("-start") in KINDS:
                 if None in loop:
-                    raise ValueError(f"a collective in a loop of unknown length: {one.line.strip()[:200]}")
-                found.append(_collective(one, loop, computation))
+                    raise ValueError(
+                        f"a collective in a loop of unknown trip count: {instruction.line.strip()[:200]}"
+                    )
+                result.append(_collective(instruction, loop, computation))
             inside = loop
-            if one.kind == "while":
-                trips = _TRIPS.search(one.line)
+            if instruction.kind == "while":
+                trips = _TRIPS.search(instruction.line)
                 inside = (*loop, int(trips[1]) if trips else None)
-            for group in _CALLED.findall(one.line):
+            for group in _CALLED.findall(instruction.line):
                 for called in group.split(", "):
                     visit(called.strip("%"), inside)
 
     visit(program.entry, ())
-    return found
+    return result
 
 
-def _collective(one: Instruction, loop: tuple[int, ...], computation: str) -> Collective:
+def _collective(instruction: Instruction, loop: tuple[int, ...], computation: str) -> Collective:
     return Collective(
-        kind=one.kind.removesuffix("-start"),
-        shapes=tuple(shape for _, shape in one.arrays),
-        bytes=int(one.bytes),
-        devices=_devices(one.line),
+        kind=instruction.kind.removesuffix("-start"),
+        shapes=tuple(shape for _, shape in instruction.arrays),
+        bytes=int(instruction.bytes),
+        devices=_devices(instruction.line),
         loop=loop,
         computation=computation,
-        source=one.op_name,
+        source=instruction.op_name,
     )
 
 
 def _devices(line: str) -> int:
-    """Group size, from any of the four ways of writing `replica_groups`:
-    [4,2]<=[8]; {{0,1},{2,3}}; mesh['data'=4,'fsdp'=2] {'fsdp'}; mesh['data'=8], all of it."""
+    """The group size, from any of the four forms of `replica_groups`:
+
+    [4,2]<=[8]; {{0,1},{2,3}}; mesh['data'=4,'fsdp'=2] {'fsdp'}; mesh['data'=8] for the whole mesh.
+    """
     if match := re.search(r"replica_groups=\[\d+,(\d+)\]", line):
         return int(match[1])
     if match := re.search(r"replica_groups=\{\{([\d,]+)\}", line):

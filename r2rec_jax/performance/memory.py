@@ -1,8 +1,8 @@
-"""Bytes on one device, by kind: arrays at rest from their shardings, activations in closed form.
+"""Estimates bytes on one device by kind: stored arrays from their shardings, activations in closed form.
 
-The activations' form follows the code: what a step keeps of every layer, what one layer's backward pass
-holds at once, what the head holds. Its coefficients count the arrays of a layer that XLA keeps apart; a
-test holds the sum against `memory_analysis` of compiled float32 steps. On a GPU fusion keeps fewer.
+The closed form of the activations sums what each layer saves, the peak of one layer's backward pass, and the
+peak of the head. Its coefficients count the arrays of a layer that XLA stores separately. A test compares
+the sum with `memory_analysis` of compiled float32 steps. On a GPU, fusion stores fewer arrays.
 """
 
 import dataclasses
@@ -16,14 +16,17 @@ from r2rec_jax.model.flops import Shapes
 from r2rec_jax.model.llama import Llama
 from r2rec_jax.model.policy import Policy
 
-HEAD_CHUNK = 512  # rows of logits that model/logprobs.py holds at once
+HEAD_CHUNK = 512  # rows of logits that model/logprobs.py computes at once
 
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Bytes of one device. `optimizer`: both moments. `gradients`: of what trains. `reference`: GRPO's
-    frozen adapter. `activations`: of the update. `decoder`: the rollout's copy of the weights. `kv_cache`:
-    prompts and completions of the rollout, with `prefill` the activations of filling it."""
+    """Bytes on one device.
+
+    optimizer: both moments. gradients: of the trainable parameters. reference: GRPO's frozen adapter.
+    activations: of the update. decoder: the rollout's copy of the weights. kv_cache: of the rollout's prompts
+    and completions. prefill: activations of the prefill.
+    """
 
     base: int
     adapter: int
@@ -53,7 +56,7 @@ class Memory:
 
 
 def device_bytes(tree) -> int:
-    """Bytes of a tree of placed arrays (or their shapes) on one device."""
+    """Bytes on one device of a tree of sharded arrays or ShapeDtypeStructs."""
     return sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(tree)
@@ -71,8 +74,8 @@ def estimate(
 ) -> Memory:
     """The memory of a training step of these shapes.
 
-    `decoder`: the weights that GRPO's rollout decodes with; None for a stage without. `scores`: attention
-    computes blocks of scores in memory ('xla'); cuDNN's kernels hold none.
+    decoder: the weights that GRPO's rollout decodes with; None for a stage without rollouts. scores: whether
+    attention stores blocks of scores in memory ('xla'); cuDNN's kernels store none.
     """
     trained, grpo = device_bytes(policy.trainable), decoder is not None
     return Memory(
@@ -90,7 +93,7 @@ def estimate(
 
 @dataclasses.dataclass(frozen=True)
 class _Widths:
-    """Numbers of one token on one device, and bytes of one of them."""
+    """Sizes per token on one device, in numbers; `bytes` is the size of one number."""
 
     D: int
     F: int
@@ -121,44 +124,46 @@ def _rows(mesh) -> int:
 
 
 def update_activations(model: Llama, mesh, shapes: Shapes, *, scores: bool) -> int:
-    """What the update holds beside its arguments and gradients, at its largest moment."""
+    """Peak bytes of the update beyond its arguments and gradients."""
     w, split = _widths(model, mesh), _rows(mesh) * shapes.parts
     prompts, rows = -(-shapes.B // split), -(-shapes.N // split)
     prompt_tokens = prompts * shapes.P if shapes.P > 1 else 0
     tokens = rows * shapes.R
     kept = w.L * ((prompt_tokens + tokens) * _kept_of_layer(model, w) + prompt_tokens * w.KV) * w.bytes
-    moments = [
+    peaks = [
         _layer_backward(model, w, tokens) + scores * _block_scores(w, rows, shapes.R, shapes.P + shapes.R),
         _layer_backward(model, w, prompt_tokens) + scores * _block_scores(w, prompts, shapes.P, shapes.P),
         min(tokens, HEAD_CHUNK) * w.V * 4 * 3 + tokens * w.D * 2 * w.bytes,
     ]
     whole_weights = 2 * _layer_weights(model, mesh) if mesh.shape["fsdp"] > 1 else 0
-    return kept + max(moments) + whole_weights
+    return kept + max(peaks) + whole_weights
 
 
 def _kept_of_layer(model: Llama, w: _Widths) -> int:
-    """Numbers of one token that a layer keeps for its backward pass."""
+    """Numbers per token that a layer saves for its backward pass."""
     match model.remat:
         case "offload":  # the block's input, in host memory
             return 0
         case "block":
             return w.D
-        case "dots":  # besides, each linear layer's product and its adapter's, and attention's output
+        case "dots":  # also the outputs of the linear layers, their adapters and attention
             return 5 * w.D + 3 * w.Q + 2 * w.KV + 4 * w.F
-        case _:  # fitted to XLA's count, as the coefficients of a layer's backward pass
+        case _:  # fitted to XLA's count, like the coefficients in _layer_backward
             return 8 * w.D + 4 * w.Q + w.KV + 6 * w.F
 
 
 def _layer_backward(model: Llama, w: _Widths, tokens: int) -> int:
-    """One layer computed again and differentiated: gate, up, their product and its factor with three
-    gradients; queries, outputs, and the residual stream's norms and sums likewise. What was kept is not
-    computed again: half of it."""
+    """Peak bytes of one layer's recomputation and backward pass.
+
+    It counts gate, up, their product and its factor with three gradients, and likewise queries, outputs,
+    norms and sums of the residual stream. Without recomputation it is half.
+    """
     again = tokens * (7 * w.F + 5 * w.D + 6 * w.Q + 3 * w.KV) * w.bytes
     return again if model.remat in ("block", "offload") else again // 2
 
 
 def _block_scores(w: _Widths, rows: int, queries: int, keys: int) -> int:
-    """Two float32 arrays of scores: weights and their gradient, of one block of queries."""
+    """Bytes of two float32 score arrays, weights and their gradient, of one block of queries."""
     return 2 * rows * w.H * min(queries, BLOCK) * keys * 4
 
 
@@ -173,7 +178,7 @@ def _layer_weights(model: Llama, mesh) -> int:
 
 
 def prefill_activations(model: Llama, mesh, shapes: Shapes, *, scores: bool) -> int:
-    """One layer forward over all prompts."""
+    """Peak bytes of one layer's forward pass over all prompts."""
     w, prompts = _widths(model, mesh), -(-shapes.B // _rows(mesh))
     tokens = prompts * shapes.P
     layer = tokens * (3 * w.F + 3 * w.D + 3 * w.Q + 2 * w.KV) * w.bytes
@@ -181,7 +186,7 @@ def prefill_activations(model: Llama, mesh, shapes: Shapes, *, scores: bool) -> 
 
 
 def kv_cache_bytes(model: Llama, mesh, shapes: Shapes, *, int8: bool = False) -> int:
-    """Keys and values while decoding: a prompt's once for its group, R slots a completion."""
+    """Bytes of the KV cache: each prompt once for its group, and R positions per completion."""
     w, split = _widths(model, mesh), _rows(mesh)
     prompts, rows = -(-shapes.B // split), -(-shapes.N // split)
     of_token = w.KV + w.KV // model.config.head_dim * 4 if int8 else w.KV * w.bytes

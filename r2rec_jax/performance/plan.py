@@ -1,4 +1,4 @@
-"""A run's needs on given devices, as numbers: parameters, FLOPs, memory, collectives, times."""
+"""Plans a run on given devices: parameters, FLOPs, memory, collectives, roofline times."""
 
 import dataclasses
 
@@ -25,13 +25,15 @@ from r2rec_jax.performance.memory import Memory, estimate, kv_cache_bytes
 from r2rec_jax.runtime.devices import DEVICES, Device
 from r2rec_jax.train.micro_batches import check_parts
 
-MOST_PROMPTS = 1 << 14  # a batch nobody trains with: where the search for the largest ends
+MOST_PROMPTS = 1 << 14  # upper bound of the search for the largest batch
 
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """Of one program compiled ahead of time for this mesh, by XLA for CPU, on one device: `arguments` and
-    `temporary` bytes, and the bytes it sends by kind of collective."""
+    """One program, compiled ahead of time for this mesh by XLA for CPU; all numbers are for one device.
+
+    arguments, temporary: bytes of memory. wire: bytes sent, by kind of collective.
+    """
 
     arguments: int
     temporary: int
@@ -45,7 +47,7 @@ def compiled(program: jax.stages.Compiled) -> Compiled:
 
 
 def memory_of(config: ConfigDict, policy: Policy, mesh: Mesh, shapes: Shapes) -> Memory:
-    """The analytical estimate for a GPU."""
+    """The analytical memory estimate for one GPU."""
     flash = (
         config.model.attention in ("auto", "cudnn")
         and jnp.dtype(policy.model.dtype).itemsize == 2
@@ -58,7 +60,10 @@ def memory_of(config: ConfigDict, policy: Policy, mesh: Mesh, shapes: Shapes) ->
 
 
 def largest_batch(config: ConfigDict, policy: Policy, mesh: Mesh, shapes: Shapes, device: str) -> int:
-    """The most prompts a step whose estimate fits `device`, in whole rows of the mesh; 0 if none do."""
+    """The largest batch, in prompts per step, whose estimate fits `device`; 0 if none fits.
+
+    The batch is a multiple of the data-parallel devices times the micro-batches.
+    """
     unit = mesh.shape["data"] * mesh.shape["fsdp"] * shapes.parts
 
     def fits(units: int) -> bool:
@@ -81,13 +86,16 @@ def update_roofline(
     wire: float,
     device: Device,
 ) -> Roofline:
-    """Of one update. Traffic: the weights once a pass, what layers keep written and read."""
+    """The roofline of one update.
+
+    Memory traffic: the weights are read once per pass, and saved activations are written and read once.
+    """
     frozen, grpo = "lora" in policy.trainable, config.stage == "grpo"
     reference = grpo and config.grpo.beta > 0
     flops = update_flops(policy.model.config, shapes, frozen=frozen, reference=reference)
     passes = (2 if policy.model.remat == "none" else 3) + reference
     weights = memory.base if frozen else memory.adapter
-    split = mesh.shape["fsdp"]  # gathered weights are read whole
+    split = mesh.shape["fsdp"]  # each device reads the gathered weights in full
     traffic = shapes.parts * (passes * weights * split + 2 * memory.activations)
     return roofline(device, flops=flops / mesh.size, traffic=traffic, wire=wire)
 
@@ -95,7 +103,7 @@ def update_roofline(
 def prefill_roofline(
     policy: Policy, mesh: Mesh, shapes: Shapes, memory: Memory, wire: float, device: Device
 ) -> Roofline:
-    """Of filling the cache with all prompts."""
+    """The roofline of prefilling the KV cache with all prompts."""
     prompts = dataclasses.replace(shapes, G=0)
     flops = forward_flops(policy.model.config, prompts) / mesh.size
     traffic = memory.decoder + memory.kv_cache
@@ -111,8 +119,11 @@ def decode_roofline(
     wire: float,
     device: Device,
 ) -> Roofline:
-    """Of all R tokens of every completion. A token reads the weights and the keys and values so far: a
-    prompt's once for its group, half of its own row on average. `wire` is that of one chunk."""
+    """The roofline of decoding all R tokens of every completion.
+
+    Each decoded token reads the weights, the prompt's keys and values once per group, and on average half of
+    its own row's. `wire`: bytes sent in one chunk.
+    """
     c = policy.model.config
     forward = 2 * (layer_parameters(c) + c.hidden_size * c.vocab_size) * shapes.N * shapes.R
     attention = attention_flops(c, shapes) - attention_flops(c, dataclasses.replace(shapes, G=0))
@@ -129,10 +140,12 @@ def decode_roofline(
 
 
 def make_plan(config: ConfigDict, mesh: Mesh, device: str, progress=lambda _: None) -> dict:
-    """Everything, as a tree of plain numbers and strings.
+    """The whole plan as a tree of plain numbers and strings.
 
-    Compiles the update (again for the largest batch, where that is another one) and GRPO's prefill and
-    decode; `progress` is told before each. Raises UserError for a config that cannot be planned.
+    Compiles the update, the update of the largest batch if it differs, and GRPO's prefill and decode.
+    `progress` is called with the program's name before each compilation.
+
+    Raises UserError for a config that cannot be planned.
     """
     shapes = programs.shapes_of(config)
     policy = programs.abstract_policy(config, mesh)
@@ -147,19 +160,19 @@ def make_plan(config: ConfigDict, mesh: Mesh, device: str, progress=lambda _: No
     flops = update_flops(c, shapes, frozen=frozen, reference=grpo and config.grpo.beta > 0)
 
     progress("update")
-    found = {"update": compiled(programs.update(config, policy, mesh, shapes).compile())}
+    results = {"update": compiled(programs.update(config, policy, mesh, shapes).compile())}
     times = {
         "update": update_roofline(
-            config, policy, mesh, shapes, memory, sum(found["update"].wire.values()), DEVICES[device]
+            config, policy, mesh, shapes, memory, sum(results["update"].wire.values()), DEVICES[device]
         )
     }
     if grpo:
         progress("prefill")
         prefilled = programs.prefill(config, policy, mesh, shapes).compile()
-        found["prefill"] = compiled(prefilled)
+        results["prefill"] = compiled(prefilled)
         progress("decode")
-        found["decode"] = compiled(programs.decode(config, policy, mesh, prefilled).compile())
-        wires = {name: sum(found[name].wire.values()) for name in ("prefill", "decode")}
+        results["decode"] = compiled(programs.decode(config, policy, mesh, prefilled).compile())
+        wires = {name: sum(results[name].wire.values()) for name in ("prefill", "decode")}
         times["prefill"] = prefill_roofline(policy, mesh, shapes, memory, wires["prefill"], DEVICES[device])
         times["decode"] = decode_roofline(
             config, policy, mesh, shapes, memory, wires["decode"], DEVICES[device]
@@ -167,7 +180,7 @@ def make_plan(config: ConfigDict, mesh: Mesh, device: str, progress=lambda _: No
     if most and most != shapes.B:
         progress(f"update, batch_size {most}")
         larger = dataclasses.replace(shapes, B=most)
-        found["update_largest_batch"] = compiled(programs.update(config, policy, mesh, larger).compile())
+        results["update_largest_batch"] = compiled(programs.update(config, policy, mesh, larger).compile())
 
     def size(tree):
         return sum(leaf.size for leaf in jax.tree.leaves(tree))
@@ -190,7 +203,7 @@ def make_plan(config: ConfigDict, mesh: Mesh, device: str, progress=lambda _: No
         "device_memory": DEVICES[device].memory,
         "fits": memory.peak <= DEVICES[device].memory,
         "largest_batch_size": most,
-        "compiled": {name: dataclasses.asdict(program) for name, program in found.items()},
+        "compiled": {name: dataclasses.asdict(program) for name, program in results.items()},
         "roofline": {
             name: dataclasses.asdict(time) | {"seconds": time.seconds, "bound": time.bound}
             for name, time in times.items()

@@ -1,16 +1,16 @@
-"""A plan as text."""
+"""Formats a plan as text."""
 
 from r2rec_jax.runtime.text_table import text_table
 
 GB = 1e9
 NOTE = """\
-Estimated: closed forms of the code for a GPU; what decides fits and batch size. Compiled: the same
-programs as XLA plans them for CPU, where bfloat16 is computed in float32 and attention holds
-blocks of scores. Sent: bytes a device puts on its links, a decode being one chunk of tokens."""
+Estimated: closed forms for a GPU; they decide whether the run fits and the largest batch. Compiled: the
+same programs compiled by XLA for CPU, which computes bfloat16 in float32 and keeps blocks of attention
+scores in memory. Sent: bytes that a device sends over its links; decode is one chunk of tokens."""
 
 
 def render(plan: dict) -> str:
-    """The page that launch.plan prints of a plan from `make_plan`."""
+    """The text that launch.plan prints for a plan from `make_plan`."""
     shapes = plan["shapes"]
     mesh = " ".join(f"{axis}={size}" for axis, size in plan["mesh"].items())
     of_step = f"{shapes['B']} prompts of {shapes['P']} tokens"

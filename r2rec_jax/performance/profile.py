@@ -1,4 +1,4 @@
-"""A profile as numbers: what launch.profile writes to profile.json, launch.compare reads."""
+"""Computes a profile from a capture; launch.profile writes it to profile.json, launch.compare reads it."""
 
 import dataclasses
 import statistics
@@ -16,13 +16,14 @@ from r2rec_jax.performance.scopes import NO_SCOPE
 from r2rec_jax.performance.trace import gaps, overlap, union
 from r2rec_jax.runtime.devices import Device, data_sheet
 
-MOST_OPERATIONS = 30  # of the slowest
+MOST_OPERATIONS = 30  # the slowest ones are listed
 
 
 def make_profile(config: ConfigDict, mesh: Mesh, capture: Capture, ceilings: dict, compile_s: float) -> dict:
-    """Everything that was measured, per step and device, as a JSON-able dict; seconds, bytes, FLOPs.
+    """All measurements, per step and device, as a JSON-able dict in seconds, bytes and FLOPs.
 
-    `ceilings` has "flops" and "bandwidth" of one device. `compile_s`: all compilation since the start.
+    `ceilings`: "flops" and "bandwidth" of one device, per second. `compile_s`: seconds of all compilation
+    since the start.
     """
     count, devices = len(capture.traced), max(1, len(capture.trace.devices))
     largest = max((step.shapes for step in capture.timed), key=lambda s: s.N * s.R + s.B * s.P)
@@ -57,21 +58,21 @@ def make_profile(config: ConfigDict, mesh: Mesh, capture: Capture, ceilings: dic
 
 
 def bound(flops: float, size: float, ceilings: dict) -> tuple[str, float]:
-    """What `flops` and bytes are bound by, and the seconds that takes at best."""
+    """("compute" or "memory", seconds): the resource that limits this work, and its least time."""
     compute, memory = flops / ceilings["flops"], size / ceilings["bandwidth"]
     return ("compute", compute) if compute > memory else ("memory", memory)
 
 
 def _shares(capture: Capture, per: int, ceilings: dict) -> tuple[list[dict], list[dict], list[dict]]:
-    """Time, FLOPs and bytes by scope, the slowest operations, and what each program is, slowest first.
+    """(scopes, operations, programs) with time, FLOPs and bytes, the slowest first.
 
-    What an operation does is counted as often as it ran. One may run several kernels, each once: as often as
-    the most frequent of them.
+    FLOPs and bytes of an operation count once per run. An operation may launch several kernels; its number of
+    runs is that of its most frequent kernel.
     """
     seconds, kernels = Counter(), Counter()
     for event in capture.trace.events:
-        known = capture.programs.get(event.program)
-        operation = known and known.operations.get(event.op)
+        matched = capture.programs.get(event.program)
+        operation = matched and matched.operations.get(event.op)
         if not (operation and operation.kind in CONTAINERS):
             seconds[event.program, event.op] += event.end - event.start
             kernels[event.program, event.op, event.kernel] += 1
@@ -82,37 +83,37 @@ def _shares(capture: Capture, per: int, ceilings: dict) -> tuple[list[dict], lis
     total = sum(seconds.values()) or 1.0
     by_scope, by_program, slowest = defaultdict(Counter), defaultdict(Counter), []
     for (program, op), taken in seconds.items():
-        known = capture.programs.get(program)
-        operation = known and known.operations.get(op)
+        matched = capture.programs.get(program)
+        operation = matched and matched.operations.get(op)
         scope, direction = (operation.scope, operation.direction) if operation else ((NO_SCOPE,), "forward")
         times = runs[program, op]
-        found = Counter(
+        costs = Counter(
             seconds=taken / per,
             flops=operation.flops * times / per if operation else 0.0,
             bytes=operation.bytes * times / per if operation else 0.0,
             uncounted_s=0.0 if operation and operation.known else taken / per,
         )
         name = _short(program[0])
-        by_scope[name, scope, direction].update(found)
-        by_program[program].update(found)
+        by_scope[name, scope, direction].update(costs)
+        by_program[program].update(costs)
         slowest.append(
-            {"program": name, "operation": op, "scope": "/".join(scope), "runs": times / per} | found
+            {"program": name, "operation": op, "scope": "/".join(scope), "runs": times / per} | costs
         )
 
-    def priced(found: Counter) -> dict:
-        by, best = bound(found["flops"], found["bytes"], ceilings)
-        share = found["seconds"] * per / total
-        return dict(found) | {"share": share, "bound": by, "at_best_s": best}
+    def with_bound(costs: Counter) -> dict:
+        by, best = bound(costs["flops"], costs["bytes"], ceilings)
+        share = costs["seconds"] * per / total
+        return dict(costs) | {"share": share, "bound": by, "at_best_s": best}
 
     scopes = [
-        {"program": name, "scope": "/".join(scope), "direction": direction} | priced(found)
-        for (name, scope, direction), found in by_scope.items()
+        {"program": name, "scope": "/".join(scope), "direction": direction} | with_bound(costs)
+        for (name, scope, direction), costs in by_scope.items()
     ]
     of_programs = [
         {"name": _short(program[0]), "bytes_held": capture.programs[program].bytes}
-        | priced(found)
+        | with_bound(costs)
         | {"hlo": summary(capture.programs[program].text)}
-        for program, found in by_program.items()
+        for program, costs in by_program.items()
         if program in capture.programs
     ]
 
@@ -127,7 +128,7 @@ def _short(module: str) -> str:
 
 
 def _phases(capture: Capture) -> list[dict]:
-    """The host's seconds in each phase, a step; what is left over as "rest"."""
+    """Host seconds per step in each phase; "rest" is the remainder of the step."""
     step = statistics.mean(step.seconds for step in capture.timed)
     names = dict.fromkeys(name for step in capture.timed for name in step.phases)
     rows = {name: statistics.mean(step.phases.get(name, 0.0) for step in capture.timed) for name in names}
@@ -136,9 +137,12 @@ def _phases(capture: Capture) -> list[dict]:
 
 
 def _utilisation(config: ConfigDict, mesh: Mesh, steps: list[Step], ceilings: dict) -> dict:
-    """Of the update: model FLOPs by closed form (model/flops.py), padding included, over time and ceiling,
-    mean of the steps; GRPO's update has a phase of its own, other stages' is the step. Of the rollout: the
-    time that its closed-form FLOPs and bytes need at the ceilings."""
+    """MFU of the update, and for GRPO the rollout's share of its best possible speed; means over the steps.
+
+    The update's MFU is closed-form model FLOPs (model/flops.py), padding included, over time and ceiling.
+    GRPO times the update as its own phase; the other stages use the whole step. The rollout's best time is
+    what its closed-form FLOPs and bytes need at the ceilings.
+    """
     grpo = config.stage == "grpo"
     policy = programs.abstract_policy(config, mesh)
     c, peak = policy.model.config, ceilings["flops"] * mesh.size
@@ -147,8 +151,8 @@ def _utilisation(config: ConfigDict, mesh: Mesh, steps: list[Step], ceilings: di
 
     def flops(frozen: bool) -> float:
         reference = grpo and config.grpo.beta > 0
-        each = (update_flops(c, s.shapes, frozen=frozen, reference=reference) for s in steps)
-        return updates * sum(each)
+        flops_of_steps = (update_flops(c, s.shapes, frozen=frozen, reference=reference) for s in steps)
+        return updates * sum(flops_of_steps)
 
     count = sum((1 - step.padding) * tokens(step.shapes) for step in steps)
     of_update = {
@@ -161,10 +165,10 @@ def _utilisation(config: ConfigDict, mesh: Mesh, steps: list[Step], ceilings: di
         of_update[f"mfu_{name}"] = flops(frozen) / seconds / peak
     if config.model.dtype == "bfloat16" and (sheet := data_sheet(jax.devices()[0].device_kind)):
         of_update["mfu_4n_of_data_sheet"] = flops(True) / seconds / (sheet.flops * mesh.size)
-    found = {"update": of_update}
+    result = {"update": of_update}
     if grpo:
-        found["rollout"] = _rollout(config, policy, mesh, steps, ceilings)
-    return found
+        result["rollout"] = _rollout(config, policy, mesh, steps, ceilings)
+    return result
 
 
 def _rollout(config: ConfigDict, policy, mesh: Mesh, steps: list[Step], ceilings: dict) -> dict:
@@ -185,25 +189,25 @@ def _rollout(config: ConfigDict, policy, mesh: Mesh, steps: list[Step], ceilings
 
 
 def _memory(config: ConfigDict, mesh: Mesh, capture: Capture, shapes: Shapes) -> dict:
-    """Bytes of one device at the peak, and launch.plan's estimate for these shapes."""
+    """Peak memory of one device in bytes, and launch.plan's estimate for these shapes."""
     policy = programs.abstract_policy(config, mesh)
     shapes = dataclasses.replace(shapes, parts=config.train.micro_batches)
-    found = {"predicted": plan.memory_of(config, policy, mesh, shapes).peak}
+    result = {"predicted": plan.memory_of(config, policy, mesh, shapes).peak}
     if capture.memory and "peak_bytes_in_use" in capture.memory:
-        return found | {"measured": capture.memory["peak_bytes_in_use"], "source": "the device's own count"}
+        return result | {"measured": capture.memory["peak_bytes_in_use"], "source": "the device's own count"}
     held = [program.bytes for program in capture.programs.values()]
     source = "XLA's plan of the largest program, with its arguments"
-    return found | {"measured": max(held, default=0), "source": source}
+    return result | {"measured": max(held, default=0), "source": source}
 
 
 def _idle(capture: Capture) -> dict:
-    """Seconds a step in which no device computes, by the host's phase; the first device stands for all."""
+    """Seconds per step in which the first device is idle, in total and by the host's phase."""
     trace, count = capture.trace, len(capture.traced)
     (window,) = trace.annotations[WINDOW]
     containers = {
         (program, op)
-        for program, known in capture.programs.items()
-        for op, operation in known.operations.items()
+        for program, executable in capture.programs.items()
+        for op, operation in executable.operations.items()
         if operation.kind in CONTAINERS
     }
     first = trace.devices[:1]

@@ -1,18 +1,26 @@
-"""Two profiles side by side: what got slower, in which scope, and what the compiler made of it."""
+"""Compares two profiles: times by phase and scope, and counts of the compiled programs."""
 
 from collections import Counter
 
 from r2rec_jax.runtime.text_table import text_table
 
-ALIKE = ("stage", "model", "device", "devices", "mesh", "jax", "shapes")  # what two profiles should share
-FEWEST, MOST = 0.005, 20  # least difference that is told, as a share of A's step; and how many
-UNEQUAL = 1.25  # ceilings that differ by that factor on one device were not measured in equal quiet
+ALIKE = (
+    "stage",
+    "model",
+    "device",
+    "devices",
+    "mesh",
+    "jax",
+    "shapes",
+)  # fields that should be equal in comparable profiles
+FEWEST, MOST = 0.005, 20  # smallest reported difference, as a share of A's step; maximum number of rows
+UNEQUAL = 1.25  # ratio of the ceilings of one device above which other load disturbed a measurement
 _CEILINGS = ("flops", "bandwidth")
 _DIFFERENCE = ("A, s", "B, s", "B - A")
 
 
 def compare(a: dict, b: dict) -> str:
-    """The page that launch.compare prints of two profiles from `make_profile`."""
+    """The text that launch.compare prints for two profiles from `make_profile`."""
     parts = [_head(a, b), _phases(a, b), _scopes(a, b), _programs(a, b)]
     return "\n\n".join("\n".join(part) for part in parts if part)
 
@@ -20,7 +28,7 @@ def compare(a: dict, b: dict) -> str:
 def _head(a: dict, b: dict) -> list[str]:
     lines = [f"{name} differs: {a[name]} in A, {b[name]} in B" for name in ALIKE if a[name] != b[name]]
     if a["device"] == b["device"] and any(_differ(a["ceilings"][x], b["ceilings"][x]) for x in _CEILINGS):
-        lines.append("the ceilings differ: the machine was not as quiet both times, and times do not compare")
+        lines.append("the ceilings differ: other load disturbed one of the runs, so times are not comparable")
     u, v = a["utilisation"]["update"], b["utilisation"]["update"]
     rows = [
         _row("step, s", a["steps"]["median_s"], b["steps"]["median_s"]),
@@ -37,20 +45,20 @@ def _head(a: dict, b: dict) -> list[str]:
 
 
 def _phases(a: dict, b: dict) -> list[str]:
-    before, after = ({one["name"]: one["seconds"] for one in profile["phases"]} for profile in (a, b))
+    before, after = ({phase["name"]: phase["seconds"] for phase in profile["phases"]} for profile in (a, b))
     rows = [_difference(name, before, after) for name in before | after]
     return [text_table(rows, ("phase", *_DIFFERENCE), align="lr")]
 
 
 def _scopes(a: dict, b: dict) -> list[str]:
-    """The largest differences first."""
+    """Differences by scope, the largest first."""
 
     def seconds(profile: dict) -> Counter:
-        found = Counter()
-        for one in profile["scopes"]:
-            direction = "" if one["direction"] == "forward" else f" ({one['direction']})"
-            found[f"{one['program']}: {one['scope']}{direction}"] += one["seconds"]
-        return found
+        totals = Counter()
+        for scope in profile["scopes"]:
+            direction = "" if scope["direction"] == "forward" else f" ({scope['direction']})"
+            totals[f"{scope['program']}: {scope['scope']}{direction}"] += scope["seconds"]
+        return totals
 
     before, after = seconds(a), seconds(b)
     least = FEWEST * a["steps"]["median_s"]
@@ -66,13 +74,13 @@ def _scopes(a: dict, b: dict) -> list[str]:
 
 
 def _programs(a: dict, b: dict) -> list[str]:
-    """What differs in the HLO. Programs of one name, which are of different shapes, are summed."""
+    """Differences of the HLO counts. Programs of one name (one function, several shapes) are summed."""
 
     def counts(profile: dict) -> dict[str, Counter]:
-        found: dict[str, Counter] = {}
-        for one in profile["programs"]:
-            found.setdefault(one["name"], Counter()).update(one["hlo"])
-        return found
+        totals: dict[str, Counter] = {}
+        for program in profile["programs"]:
+            totals.setdefault(program["name"], Counter()).update(program["hlo"])
+        return totals
 
     before, after = counts(a), counts(b)
     rows = []
@@ -84,7 +92,7 @@ def _programs(a: dict, b: dict) -> list[str]:
             if (x := before[name][what]) != (y := after[name][what]):
                 rows.append((f"{name}: {what}", f"{x:,.0f}", f"{y:,.0f}", f"{y - x:+,.0f}"))
     if not rows:
-        return ["the programs' HLO counts the same"]
+        return ["the HLO counts of all programs are equal"]
     return [text_table(rows, ("HLO", "A", "B", "B - A"), align="lr")]
 
 

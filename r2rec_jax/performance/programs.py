@@ -1,4 +1,4 @@
-"""The programs of a run, built from its config on shapes alone: what training compiles, nothing allocated."""
+"""Lowers the programs that a training run compiles, from its config and shapes alone, without allocation."""
 
 import functools
 from pathlib import Path
@@ -27,7 +27,7 @@ from r2rec_jax.train.grpo import GRPOBatch
 from r2rec_jax.train.optimizer import make_optimizer
 from r2rec_jax.train.state import TrainState
 
-# What a plan takes for a model that is not on this machine: the `config.json` it is published with.
+# The published `config.json` of models, for plans where the model folder is absent.
 PUBLISHED = {
     "DeepSeek-R1-Distill-Llama-8B": {
         "vocab_size": 128256,
@@ -53,7 +53,7 @@ PUBLISHED = {
 
 
 def shapes_of(config: ConfigDict) -> Shapes:
-    """The largest step of a training config."""
+    """The shapes of the largest step of a training config."""
     B, parts = config.train.batch_size, config.train.micro_batches
     if config.stage == "grpo":
         return Shapes(B, config.grpo.group, max(config.prompt.buckets), config.rollout.max_tokens, parts)
@@ -65,7 +65,10 @@ def shapes_of(config: ConfigDict) -> Shapes:
 
 
 def architecture(config: ConfigDict) -> LlamaConfig:
-    """Of the model's folder if it is there, else as published; of `model.architecture` without a folder."""
+    """The architecture from the model's folder if present, else as published.
+
+    A config without a folder gives it in `model.architecture`.
+    """
     folder = config.model.folder
     if not folder:
         return parse_config(config.model.architecture.to_dict(), "config.model.architecture")
@@ -76,10 +79,10 @@ def architecture(config: ConfigDict) -> LlamaConfig:
 
 
 def abstract_policy(config: ConfigDict, mesh: Mesh) -> Policy:
-    """As model.policy.load_policy, of jax.ShapeDtypeStructs that carry their shardings."""
+    """Like model.policy.load_policy, with jax.ShapeDtypeStructs (including shardings) in place of arrays."""
     c, dtype = config.model, jnp.dtype(config.model.dtype)
     lora = lora_config(config.lora) if c.folder else None
-    # What this machine can compile: offloading keeps the same program but for where inputs wait.
+    # CPUs cannot compile offloading; it changes only where the saved block inputs are stored.
     remat = "block" if c.remat == "offload" else c.remat
     items = read_items(c.item_table).shape if c.item_table else None
     model = Llama(architecture(config), lora, dtype, remat, bool(c.quantize), attention="xla", items=items)
@@ -88,7 +91,8 @@ def abstract_policy(config: ConfigDict, mesh: Mesh) -> Policy:
 
     def leaf(path, x, sharding):
         names = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
-        # Loaded weights come in the activations' dtype; what is trained, and int8 with its scales, stays.
+        # Loaded weights have the activations' dtype. Trainable leaves and int8 weights with scales
+        # keep theirs.
         quantized = model.int8 and "_proj" in names[-2]
         loaded = lora and names[0] == "params" and not quantized
         return jax.ShapeDtypeStruct(x.shape, dtype if loaded else x.dtype, sharding=sharding)
@@ -132,7 +136,7 @@ def update(config: ConfigDict, policy: Policy, mesh: Mesh, shapes: Shapes) -> ja
 
 
 def completions(shapes: Shapes, mesh: Mesh) -> CompletionBatch:
-    """A batch of these shapes, its rows over the mesh."""
+    """An abstract batch of these shapes, its rows sharded over the mesh."""
     rows = _rows_on(mesh)
     return CompletionBatch(
         prompt=rows((shapes.B, shapes.P), jnp.int32),
@@ -143,14 +147,14 @@ def completions(shapes: Shapes, mesh: Mesh) -> CompletionBatch:
 
 
 def decoder_weights(config: ConfigDict, policy: Policy, mesh: Mesh) -> dict:
-    """The weights that the rollout decodes with."""
+    """The abstract weights that the rollout decodes with."""
     weights = config.rollout.weights
     copy = functools.partial(decoder_variables, policy.model, weights)
     return _placed(jax.eval_shape(copy, policy.variables), decoder_shardings(policy.model, weights, mesh))
 
 
 def prefill(config: ConfigDict, policy: Policy, mesh: Mesh, shapes: Shapes) -> jax.stages.Lowered:
-    """The rollout's first program: prompts in, their keys and values and an empty cache out."""
+    """The rollout's prefill: prompts -> decoding state with the prompts' keys and values."""
     rows = _rows_on(mesh)
     of_prompt = rows((shapes.B,), jnp.int32)
     return _engine(config, policy, mesh)._fill.lower(
@@ -165,7 +169,8 @@ def prefill(config: ConfigDict, policy: Policy, mesh: Mesh, shapes: Shapes) -> j
 def decode(
     config: ConfigDict, policy: Policy, mesh: Mesh, prefilled: jax.stages.Compiled
 ) -> jax.stages.Lowered:
-    """The rollout's second program, a chunk of tokens, on what the compiled `prefill` leaves where."""
+    """The rollout's decode of one chunk of tokens; its input has the shapes and shardings that `prefill`
+    returns."""
     state = _placed(prefilled.out_info, prefilled.output_shardings)
     return _engine(config, policy, mesh)._decode.lower(decoder_weights(config, policy, mesh), state)
 

@@ -1,8 +1,8 @@
-"""The source's named scopes in the names that JAX gives operations."""
+"""Extracts the source's named scopes from the op names that JAX writes into HLO."""
 
 import re
 
-# What JAX and flax put between the scopes: loops, recomputation, calls of calls, an einsum's formula.
+# Parts of an op name that are no scope: loops, recomputation, nested calls, einsum formulas, modules.
 _BETWEEN = re.compile(
     r"while|body|cond|branch_\d+_fun|eval_jaxpr|closed_call|checkpoint|rematted_computation|remat\d*|"
     r"custom_[jv][vj]p_call.*|shard_map|jit\(.*\)|vmap\(.*\)|Llama|layers|layer_\d+|\w+\.[\w.]+|.*->.*"
@@ -13,13 +13,16 @@ NO_SCOPE = "(no scope)"
 
 
 def scope_of(op_name: str) -> tuple[tuple[str, ...], str]:
-    """(("loss", "prefill", "mlp"), "backward") of
-    "jit(step)/loss/transpose(jvp(prefill))/Llama/while/body/layers/mlp/dot_general".
+    """(scopes, direction) of an op name.
 
-    The second is "forward", "backward", or "recomputed" for what a backward pass computes again. Layers are
-    not told apart. An operation of no scope, such as a copy that XLA added, has ("(no scope)",).
+    "jit(step)/loss/transpose(jvp(prefill))/Llama/while/body/layers/mlp/dot_general" gives
+    (("loss", "prefill", "mlp"), "backward").
+
+    The direction is "forward", "backward", or "recomputed" for a recomputation inside the backward pass. All
+    layers share their scopes. An operation without a scope, such as a copy that XLA added, gives
+    ("(no scope)",).
     """
-    # XLA joins the names of operations that it merges by semicolons.
+    # XLA joins the names of merged operations with semicolons.
     *outer, _ = op_name.split(";")[0].split("/")
     names, backward, recomputed = [], False, "rematted_computation" in outer
     for part in outer:
@@ -27,7 +30,9 @@ def scope_of(op_name: str) -> tuple[tuple[str, ...], str]:
             backward |= part.startswith("transpose(")
             part = match[1]
         half = len(names) // 2
-        if part == "checkpoint" and names[:half] == names[half:]:  # a backward pass names its way there twice
+        if (
+            part == "checkpoint" and names[:half] == names[half:]
+        ):  # the backward pass of a checkpoint repeats the outer scopes
             names = names[:half]
         if part and not _BETWEEN.fullmatch(part) and part not in names[-1:]:
             names.append(part)

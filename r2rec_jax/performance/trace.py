@@ -1,7 +1,7 @@
-"""A profiler's trace as intervals: what each device computed, and the host's annotations.
+"""Reads a profiler trace as intervals: the operations that each device ran, and the host's annotations.
 
-`jax.profiler.ProfileData` reads the file. On a CPU the operations are events of XLA's threads; on a GPU they
-are the kernels and copies of its streams. Either way an event names its operation in the optimised HLO.
+`jax.profiler.ProfileData` parses the file. On a CPU, operations are events of XLA's threads. On a GPU, they
+are kernels and copies on streams. In both cases an event names its operation in the optimised HLO.
 """
 
 import dataclasses
@@ -15,8 +15,11 @@ Interval = tuple[float, float]
 
 @dataclasses.dataclass(frozen=True)
 class Event:
-    """One execution on a device, start and end in seconds. program: (the HLO module's name, its number). op:
-    its operation in it, "" if the profiler does not know. kernel: what ran."""
+    """One execution on a device.
+
+    program: (name of the HLO module, its number). op: name of the operation in the module, "" if the trace
+    has none. kernel: name of the kernel. start, end: seconds.
+    """
 
     device: str
     program: tuple[str, str]
@@ -28,7 +31,7 @@ class Event:
 
 @dataclasses.dataclass(frozen=True)
 class Trace:
-    """events: of all devices. annotations: the host's, by name, as (start, end) in seconds."""
+    """A parsed trace. events: of all devices. annotations: of the host, name -> [(start, end)] in seconds."""
 
     events: list[Event]
     annotations: dict[str, list[Interval]]
@@ -39,22 +42,22 @@ class Trace:
 
 
 def find(folder: str | Path) -> Path:
-    """The newest xplane file below a folder that jax.profiler wrote to. Raises FileNotFoundError for none."""
-    found = sorted(Path(folder).glob("**/*.xplane.pb"), key=lambda path: path.stat().st_mtime)
-    if not found:
+    """The newest xplane file below `folder`. Raises FileNotFoundError if there is none."""
+    files = sorted(Path(folder).glob("**/*.xplane.pb"), key=lambda path: path.stat().st_mtime)
+    if not files:
         raise FileNotFoundError(f"no *.xplane.pb below {folder}")
-    return found[-1]
+    return files[-1]
 
 
 def read(file: str | Path, names: Iterable[str]) -> Trace:
-    """The trace in an xplane file, with the host's annotations of these names."""
+    """Reads an xplane file; it keeps only the host annotations in `names`."""
     events, annotations = [], {name: [] for name in names}
     for plane in ProfileData.from_file(str(file)).planes:
         gpu = plane.name.startswith("/device:GPU")
         if not gpu and plane.name != "/host:CPU":
             continue
         for line in plane.lines:
-            # Lines that tools derive from a GPU's streams would count everything again.
+            # Lines derived from a GPU's streams would count every kernel twice.
             if gpu and not line.name.startswith("Stream"):
                 continue
             for event in line.events:
@@ -79,7 +82,7 @@ def read(file: str | Path, names: Iterable[str]) -> Trace:
 
 
 def union(intervals: Iterable[Interval]) -> list[Interval]:
-    """The same points in time as disjoint intervals in order."""
+    """Merges intervals into disjoint ones, in order of time."""
     merged: list[Interval] = []
     for start, end in sorted(intervals):
         if merged and start <= merged[-1][1]:
@@ -90,7 +93,7 @@ def union(intervals: Iterable[Interval]) -> list[Interval]:
 
 
 def gaps(busy: Iterable[Interval], window: Interval) -> list[Interval]:
-    """What of the window `busy` leaves free."""
+    """The parts of the window that no interval of `busy` covers."""
     free, at = [], window[0]
     for start, end in union(busy):
         if start > at:
@@ -104,7 +107,7 @@ def gaps(busy: Iterable[Interval], window: Interval) -> list[Interval]:
 
 
 def overlap(first: Iterable[Interval], second: Iterable[Interval]) -> float:
-    """Seconds that two lists of disjoint intervals in order have in common."""
+    """Seconds that two lists of disjoint, ordered intervals have in common."""
     first, second = list(first), list(second)
     total, i, j = 0.0, 0, 0
     while i < len(first) and j < len(second):

@@ -1,12 +1,12 @@
-"""Config sections of an evaluation: its systems, and how they are asked."""
+"""Config sections of an evaluation: its systems, and how they rank."""
 
 from r2rec_jax.prompts.config import PromptConfig
 from r2rec_jax.runtime.fields import Section, declaration, field, optional, subset
 from r2rec_jax.runtime.ranges import one_of, whole
 from r2rec_jax.teachers.config import ServerConfig
 
-# policy: a model of ours answers, or orders candidates by its probabilities; tallrec: one that was trained to
-# answer Yes or No; server: a model behind an OpenAI-compatible server answers.
+# policy: a model of this repository ranks by its answer or its probabilities. tallrec: a model trained to
+# answer Yes or No. server: a model behind an OpenAI-compatible server.
 KINDS = ("policy", "tallrec", "server")
 MODES = ("generate", "constrained", "likelihood")
 
@@ -21,10 +21,14 @@ class ValidationConfig(Section):
 
 @declaration
 class EvaluateConfig(ValidationConfig):
-    """How systems are asked."""
+    """How often systems rank, and where replies are stored."""
 
-    replies: str = field("runs/replies", "Folder of servers' replies; a question in it is not asked again.")
-    runs: int = field(3, "Runs of each system that samples; the mean of a user's runs counts.", whole(1))
+    replies: str = field(
+        "runs/replies", "Folder of servers' replies; a request whose reply is there is not sent again."
+    )
+    runs: int = field(
+        3, "Runs of each system that samples; metrics use the mean over a user's runs.", whole(1)
+    )
 
 
 @declaration
@@ -32,7 +36,7 @@ class SystemConfig(Section):
     """One system of an evaluation."""
 
     kind: str = field("policy", "What ranks: a policy, a TALLRec policy, or a server.", one_of(*KINDS))
-    adapter: str = field("", "Workdir of the training run whose adapter ranks; '': the bare base model.")
+    adapter: str = field("", "Workdir of the training run whose adapter ranks; '': the base model alone.")
     mode: str = field(
         "generate",
         "How a policy ranks: its answer, an answer constrained to valid rankings, or the likelihood of each "

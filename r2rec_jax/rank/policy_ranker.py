@@ -1,4 +1,4 @@
-"""How an evaluation has a policy rank: what it reads, in which batches, and how often it asks."""
+"""Ranks candidates with a policy: by its answer, by a constrained answer, or by likelihood."""
 
 import dataclasses
 from collections.abc import Iterator, Set
@@ -20,23 +20,23 @@ from r2rec_jax.rollout.likelihood import continuation_logprobs
 from r2rec_jax.rollout.parsed_completion import ParsedCompletion, completion_from_scores
 from r2rec_jax.runtime.errors import UserError
 
-FILLS = 8  # prompts of a block for each slot
-WIDTH = 64  # accelerators like lengths that are a multiple of it
+FILLS = 8  # prompts per slot in a block
+WIDTH = 64  # padded lengths are multiples of this, for efficient matrix products
 
 
 @dataclasses.dataclass(frozen=True)
-class Thought:
-    """A reasoning's tokens without its end, and whether it was cut off."""
+class Reasoning:
+    """The tokens of one reasoning without its end token, and whether it was cut off."""
 
     tokens: list[int]
     truncated: bool
 
 
 class PolicyRanker:
-    """Ranks users by one model in one mode. Adapters come and go; each shape compiles once.
+    """Ranks users by one model in one mode. Calls may use different adapters; each shape compiles once.
 
-    mode: "generate" reads the answer; "constrained" lets a policy say valid rankings only; "likelihood" lets
-      it reason, then ranks all candidates by the probability that the answer names them first.
+    mode: "generate" parses the answer. "constrained" restricts decoding to valid rankings. "likelihood"
+      decodes the reasoning, then ranks all candidates by the probability that the answer names them first.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class PolicyRanker:
         rows: int,
     ):
         """Each run fuses the rankings of `samples` completions (`self_consistent`). `rows` completions decode
-        at once; those of a prompt, of all runs, share its keys.
+        at once. The completions of one prompt, over all runs, share the prompt's KV cache.
 
         Raises UserError for an unknown mode, or fewer than one run, sample or slot.
         """
@@ -67,93 +67,107 @@ class PolicyRanker:
         self.runs, self.samples, self.rows = runs, samples, rows
         self.max_tokens, self.slots = sampling.max_tokens, max(1, self.rows // (runs * samples))
         sampling = dataclasses.replace(sampling, constrained=mode == "constrained")
-        # Who scores candidates needs the reasoning alone.
+        # Scoring by likelihood decodes the reasoning only.
         end = chat.end_think if mode == "likelihood" else chat.end
         self.engine = Engine(model, end, sampling, mesh, chat.text, slots=self.slots)
 
     def __call__(
         self, variables: dict, prompts: list[Prompt], config: PromptConfig, *, seed: int, wanted: Set[int]
     ) -> Iterator[tuple[int, int, ParsedCompletion]]:
-        """(k, run, what was read) of at least the prompts k in `wanted`; `config` is the `prompt` section.
+        """Yields (k, run, completion) for at least the prompts k in `wanted`; `config`: the `prompt` section.
 
-        Prompts are ranked in blocks that depend on `prompts` alone, and a block whole or not at all. So
-        whoever ranks the rest later has the same prompts decoded together as who ranks all at once, and
-        gets the same numbers even where their last bits depend on it.
+        Blocks depend on `prompts` alone, and a block is ranked as a whole. A resumed evaluation therefore
+        decodes the same prompts together as an uninterrupted one, and gets bit-identical numbers.
 
-        Raises UserError where the model gives no numbers.
+        Raises UserError if the model's outputs are not finite.
         """
         for block in blocks(prompts, config.buckets, FILLS * self.slots):
             if wanted.isdisjoint(block):
                 continue
-            asked = [prompts[k] for k in block]
+            in_block = [prompts[k] for k in block]
             rank = self._by_likelihood if self.mode == "likelihood" else self._by_answer
-            for place, judged in rank(variables, asked, config, seed):
-                places = len(judged[0].ranking.places) if self.mode == "likelihood" else config.places
+            for place, completions in rank(variables, in_block, config, seed):
+                places = len(completions[0].ranking.places) if self.mode == "likelihood" else config.places
                 for run in range(self.runs):
-                    said = judged[run * self.samples : (run + 1) * self.samples]
-                    yield block[place], run, said[0] if len(said) == 1 else self_consistent(said, places)
+                    samples = completions[run * self.samples : (run + 1) * self.samples]
+                    fused = samples[0] if len(samples) == 1 else self_consistent(samples, places)
+                    yield block[place], run, fused
 
-    def _by_answer(self, variables, asked, config, seed) -> Iterator[tuple[int, list[ParsedCompletion]]]:
+    def _by_answer(self, variables, prompts, config, seed) -> Iterator[tuple[int, list[ParsedCompletion]]]:
         samples = self.runs * self.samples
         return complete_and_parse(
-            self.engine, variables, asked, self.chat, config, seed=seed, samples=samples
+            self.engine, variables, prompts, self.chat, config, seed=seed, samples=samples
         )
 
-    def _by_likelihood(self, variables, asked, config, seed) -> Iterator[tuple[int, list[ParsedCompletion]]]:
-        thoughts = self.reason(variables, asked, config, seed)
-        samples = len(thoughts) // len(asked)
-        prompts = [prompt for prompt in asked for _ in range(samples)]
-        score_BC = self.score(variables, prompts, [thought.tokens for thought in thoughts], config)
-        for k, prompt in enumerate(asked):
+    def _by_likelihood(
+        self, variables, prompts, config, seed
+    ) -> Iterator[tuple[int, list[ParsedCompletion]]]:
+        reasonings = self.reason(variables, prompts, config, seed)
+        samples = len(reasonings) // len(prompts)
+        repeated = [prompt for prompt in prompts for _ in range(samples)]
+        score_BC = self.score(variables, repeated, [reasoning.tokens for reasoning in reasonings], config)
+        for k, prompt in enumerate(prompts):
             rows = range(k * samples, (k + 1) * samples)
-            read = []
+            completions = []
             for row in rows:
-                reasoning, cut = self.chat.decode(thoughts[row].tokens), thoughts[row].truncated
-                read.append(
-                    completion_from_scores(prompt, score_BC[row], config, reasoning=reasoning, truncated=cut)
+                text, cut = self.chat.decode(reasonings[row].tokens), reasonings[row].truncated
+                completions.append(
+                    completion_from_scores(prompt, score_BC[row], config, reasoning=text, truncated=cut)
                 )
-            yield k, read
+            yield k, completions
 
-    def reason(self, variables: dict, asked: list[Prompt], config: PromptConfig, seed: int) -> list[Thought]:
-        """The reasonings that the model writes, of a ranker by likelihood: runs x samples a prompt, those of
-        a prompt together; empty ones without `config.reasoning`."""
+    def reason(
+        self, variables: dict, prompts: list[Prompt], config: PromptConfig, seed: int
+    ) -> list[Reasoning]:
+        """Decodes runs x samples reasonings per prompt, in the order of the prompts; for mode "likelihood".
+
+        Without `config.reasoning` they are empty.
+        """
         samples = self.runs * self.samples
         if not config.reasoning:
-            return [Thought([], False)] * len(asked) * samples
-        ended = complete(self.engine, variables, asked, config.buckets, samples=samples, seed=seed)
-        found = []
-        for k, rollout in sorted(ended, key=lambda pair: pair[0]):
-            check_numbers(rollout.logprobs, asked[k])
+            return [Reasoning([], False)] * len(prompts) * samples
+        rollouts = complete(self.engine, variables, prompts, config.buckets, samples=samples, seed=seed)
+        reasonings = []
+        for k, rollout in sorted(rollouts, key=lambda pair: pair[0]):
+            check_numbers(rollout.logprobs, prompts[k])
             for row, n, cut in zip(rollout.tokens, rollout.length, rollout.truncated, strict=True):
-                said = row[:n].tolist()
-                if self.chat.end in said:  # an answer that never was: to the engine no end
-                    said, cut = said[: said.index(self.chat.end)], False
+                tokens = row[:n].tolist()
+                if self.chat.end in tokens:  # the model ended its turn inside the reasoning
+                    tokens, cut = tokens[: tokens.index(self.chat.end)], False
                 elif not cut:
-                    said.pop()
-                found.append(Thought(said, bool(cut)))
-        return found
+                    tokens.pop()
+                reasonings.append(Reasoning(tokens, bool(cut)))
+        return reasonings
 
     def score(
         self, variables: dict, prompts: list[Prompt], reasonings: list[list[int]], config: PromptConfig
     ) -> np.ndarray:
-        """log p that the answer names each candidate first, after each prompt and its reasoning, any of up to
-        `sampling.max_tokens` tokens: float64 [B, C], in nats.
+        """Log-probabilities that the answer names each candidate first, given prompt and reasoning.
 
-        Raises UserError where the model gives no numbers.
+        Args:
+          reasonings: tokens of one reasoning per prompt, each at most `sampling.max_tokens` long.
+
+        Returns:
+          float64 [B, C], in nats.
+
+        Raises:
+          UserError: the model's outputs are not finite.
         """
         chat = self.chat
         opening = [*([chat.end_think] if config.reasoning else []), *chat.encode(OPENING)]
         close = [chat.end] if config.places == 1 else chat.encode(JOINER)
-        # What ends a name counts too: else 1 would be as likely as it and all numbers that begin with it.
-        named = [[[*name, *close] for name in spelt(chat, one.titles, config.answer)] for one in prompts]
+        # The token after a name counts too; otherwise "1" would include "10" to "19".
+        answers = [
+            [[*name, *close] for name in spelt(chat, prompt.titles, config.answer)] for prompt in prompts
+        ]
         longer = len(opening) + (self.max_tokens if config.reasoning else 0)
         widest = {-(-(width + longer) // WIDTH) * WIDTH for width in config.buckets}
         pairs = zip(prompts, reasonings, strict=True)
         score_BC = continuation_logprobs(
             self.model,
             variables,
-            [np.array([*prompt.tokens, *said, *opening], np.int32) for prompt, said in pairs],
-            [[np.array(tokens, np.int32) for tokens in names] for names in named],
+            [np.array([*prompt.tokens, *tokens, *opening], np.int32) for prompt, tokens in pairs],
+            [[np.array(tokens, np.int32) for tokens in names] for names in answers],
             buckets=tuple(sorted({*config.buckets, *widest})),
             batch_size=self.rows,
             mesh=self.mesh,
@@ -164,10 +178,10 @@ class PolicyRanker:
 
 
 def blocks(prompts: list[Prompt], buckets: tuple[int, ...], size: int) -> list[list[int]]:
-    """The prompts' numbers, up to `size` of one bucket together: a block never waits for two queues."""
+    """Indices of the prompts in blocks of up to `size`; all prompts of a block are in one length bucket."""
     bucket_of = np.searchsorted(sorted(buckets), [len(prompt.tokens) for prompt in prompts])
-    found = []
+    result = []
     for bucket in np.unique(bucket_of):
         of_bucket = np.flatnonzero(bucket_of == bucket).tolist()
-        found += [of_bucket[start : start + size] for start in range(0, len(of_bucket), size)]
-    return found
+        result += [of_bucket[start : start + size] for start in range(0, len(of_bucket), size)]
+    return result

@@ -1,8 +1,8 @@
-"""The files that an evaluation leaves: WORKDIR/users.jsonl, which grows as users end, and metrics.json.
+"""The result files of an evaluation: WORKDIR/users.jsonl, appended user by user, and metrics.json.
 
-A line of users.jsonl is what one system did for one user in one run: at least "system", "run" (from 0),
-"user", its number in the prepared data, "user_id", its id in the raw files, "truth_rank" (0: a miss) and
-"candidates", the first digits of the candidates' hash.
+A line of users.jsonl is the result of one system for one user in one run. It has at least these keys:
+"system", "run" (from 0), "user" (number in the prepared data), "user_id" (id in the raw files), "truth_rank"
+(0 for a miss) and "candidates" (first digits of the candidates' hash).
 """
 
 import json
@@ -17,22 +17,22 @@ from r2rec_jax.runtime.paths import append_line, write_atomic
 from r2rec_jax.runtime.untrusted import json_line, parse_json
 
 USERS, METRICS = "users.jsonl", "metrics.json"
-DIGITS = 12  # of a hash in a line
+DIGITS = 12  # digits of the candidates' hash in a line
 
 
 class UserLines:
-    """users.jsonl of a workdir, read and added to."""
+    """Reads users.jsonl of a workdir and appends lines to it."""
 
     def __init__(self, workdir: str | Path, dataset: Dataset):
-        """Reads what is there; a last line that a killed writer left unfinished is dropped.
+        """Reads the existing lines. An unfinished last line, left by a killed process, is dropped.
 
-        Raises UserError naming a line that is none, is there twice, or is of other candidates than those
-        of `dataset`.
+        Raises UserError naming a line that is invalid, occurs twice, or ranks other candidates than those of
+        `dataset`.
         """
         self.path = Path(workdir) / USERS
         self._user_ids = dataset.catalog.user_ids
         self._candidates = candidates_hash(dataset.split)[:DIGITS]
-        self._of: dict[tuple[str, int, int], dict] = {}
+        self._lines: dict[tuple[str, int, int], dict] = {}
         if not self.path.exists():
             return
         data = self.path.read_bytes()
@@ -43,7 +43,7 @@ class UserLines:
             write_atomic(self.path, whole)
 
     def append(self, system: str, run: int, user: int, truth_rank: int, **more) -> None:
-        """Adds a line, on disk when this returns."""
+        """Appends a line; it is on disk when this returns."""
         line = {"system": system, "run": int(run), "user": int(user), "user_id": self._user_ids[user]}
         line |= {"truth_rank": int(truth_rank), **more}
         line["candidates"] = self._candidates
@@ -51,54 +51,55 @@ class UserLines:
         append_line(self.path, json_line(line))
 
     def __contains__(self, key: tuple[str, int, int]) -> bool:
-        """Whether (system, run, user) has its line."""
-        return key in self._of
+        """Whether there is a line of (system, run, user)."""
+        return key in self._lines
 
     def of(self, system: str, run: int, users: Sequence[int]) -> list[dict]:
-        """The users' lines, in their order. Raises UserError for one that has none."""
-        absent = next((user for user in users if (system, run, int(user)) not in self._of), None)
+        """The lines of `users`, in their order. Raises UserError for a user without one."""
+        absent = next((user for user in users if (system, run, int(user)) not in self._lines), None)
         if absent is not None:
             raise UserError(
                 f"{self.path} has no line of {system!r}, run {run}, user {absent}: run the same command again"
             )
-        return [self._of[system, run, int(user)] for user in users]
+        return [self._lines[system, run, int(user)] for user in users]
 
     def ranks(self, system: str, users: Sequence[int]) -> np.ndarray:
-        """int32 [R, n] of all R runs that the system has."""
-        runs = 1 + max((run for name, run, _ in self._of if name == system), default=0)
+        """Ranks of the held-out items, int32 [R, n], of all R runs of the system."""
+        runs = 1 + max((run for name, run, _ in self._lines if name == system), default=0)
         return np.array(
             [[line["truth_rank"] for line in self.of(system, run, users)] for run in range(runs)], np.int32
         )
 
     def sort(self, systems: Sequence[str], users: Sequence[int]) -> None:
-        """Rewrites the file by system, run and user in these orders, whatever ended first; others last."""
+        """Rewrites the file, sorted by system, run and user in the given orders; other lines come last."""
         system_at = {name: k for k, name in enumerate(systems)}
         user_at = {int(user): k for k, user in enumerate(users)}
-        last = len(self._of)
+        last = len(self._lines)
         keys = sorted(
-            self._of, key=lambda key: (system_at.get(key[0], last), key[1], user_at.get(key[2], last))
+            self._lines, key=lambda key: (system_at.get(key[0], last), key[1], user_at.get(key[2], last))
         )
-        write_atomic(self.path, b"".join(json_line(self._of[key]) for key in keys))
+        write_atomic(self.path, b"".join(json_line(self._lines[key]) for key in keys))
 
     def _add(self, line: dict, where: str) -> None:
         if line["candidates"] != self._candidates:
             raise UserError(
-                f"{where} ranks candidates {shown(line['candidates'], 40)}, the data folder's are "
+                f"{where} ranks candidates {shown(line['candidates'], 40)}, but the data folder has "
                 f"{self._candidates}: choose another --workdir or add --overwrite to clear it"
             )
         key = line["system"], line["run"], line["user"]
-        if key in self._of:
-            raise UserError(
-                f"{where} says again what {shown(key, 200)} has said: remove one of the two lines"
-            )
-        self._of[key] = line
+        if key in self._lines:
+            raise UserError(f"{where} repeats the line of {shown(key, 200)}: remove one of the two lines")
+        self._lines[key] = line
 
 
 def write_metrics(
     workdir: str | Path, dataset: Dataset, users: int, seed: int, systems: dict, paired: dict
 ) -> None:
-    """Writes metrics.json. `systems`: name -> what `measure` returns, and more; `paired`: "A - B" -> what
-    `measure.paired` returns; `users`: how many were ranked."""
+    """Writes metrics.json.
+
+    users: number of users ranked. systems: name -> metrics, from `system_metrics.measure` and others. paired:
+    "A - B" -> comparison, from `system_metrics.paired`.
+    """
     report = {
         "users": users,
         "candidates_sha256": candidates_hash(dataset.split),
@@ -110,16 +111,16 @@ def write_metrics(
 
 
 def read_metrics(workdir: str | Path) -> dict:
-    """metrics.json of a workdir. Raises UserError when it is not there or damaged."""
+    """Reads metrics.json of a workdir. Raises UserError if it is missing or damaged."""
     path = Path(workdir) / METRICS
     try:
-        found = parse_json(path.read_bytes())
-        if not isinstance(found, dict) or type(found.get("seed")) is not int:
+        metrics = parse_json(path.read_bytes())
+        if not isinstance(metrics, dict) or type(metrics.get("seed")) is not int:
             raise ValueError("it has no seed")
-        systems = found.get("systems")
-        if not isinstance(systems, dict) or not all(isinstance(one, dict) for one in systems.values()):
+        systems = metrics.get("systems")
+        if not isinstance(systems, dict) or not all(isinstance(system, dict) for system in systems.values()):
             raise ValueError("it has no systems")
-        return found
+        return metrics
     except FileNotFoundError:
         raise UserError(f"no evaluation at {path}: run launch.eval or launch.baselines first") from None
     except ValueError as error:
@@ -129,12 +130,12 @@ def read_metrics(workdir: str | Path) -> dict:
 def _parse(line: bytes, where: str) -> dict:
     fields = {"system": str, "run": int, "user": int, "truth_rank": int, "candidates": str}
     try:
-        found = parse_json(line)
-        valid = all(type(found[name]) is kind for name, kind in fields.items())
-        valid = valid and all(0 <= found[name] < 1 << 31 for name in ("run", "user", "truth_rank"))
-        json_line(found)  # it can be written again
+        result = parse_json(line)
+        valid = all(type(result[name]) is kind for name, kind in fields.items())
+        valid = valid and all(0 <= result[name] < 1 << 31 for name in ("run", "user", "truth_rank"))
+        json_line(result)  # raises if the line cannot be rewritten
     except (ValueError, KeyError, TypeError):
         valid = False
     if not valid:
-        raise UserError(f"{where} is no result of a user: remove the line to have it made again")
-    return found
+        raise UserError(f"{where} is not a valid result: remove the line to rank the user again")
+    return result

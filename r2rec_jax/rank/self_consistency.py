@@ -1,4 +1,4 @@
-"""Self-consistency: one ranking out of several samples of the same prompt."""
+"""Self-consistency: fuses the rankings of several completions of one prompt."""
 
 import dataclasses
 
@@ -7,39 +7,41 @@ import numpy as np
 from r2rec_jax.prompts.answer_parser import Ranking, rank_of
 from r2rec_jax.rollout.parsed_completion import ParsedCompletion
 
-K = 60  # the constant of the method's source
+K = 60  # the constant of the cited paper
 
 
 def fuse(rankings: list[Ranking], candidates: int, places: int) -> Ranking:
-    """Reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009) of readings of several answers.
+    """Reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009) of several parsed answers.
 
-    A candidate earns 1 / (60 + its place) of every answer that names it. Equal sums keep the order of the
-    candidates, which is random. An answer that names no candidate earns nobody anything; what no answer
-    names is not ranked. The result is valid where it fills the places asked for.
+    A candidate's score is the sum of 1 / (60 + place) over the answers that name it. Ties keep the order of
+    the candidates, which is random. Candidates that no answer names are not ranked. The result is valid if it
+    fills `places`.
     """
-    earned = np.zeros(candidates)
+    score = np.zeros(candidates)
     for ranking in rankings:
         for place, k in enumerate(ranking.places, start=1):
             if k is not None:
-                earned[k] += 1 / (K + place)
-    order = [int(k) for k in np.argsort(-earned, kind="stable") if earned[k] > 0][:places]
+                score[k] += 1 / (K + place)
+    order = [int(k) for k in np.argsort(-score, kind="stable") if score[k] > 0][:places]
     return Ranking(order, len(order) == places)
 
 
 def self_consistent(samples: list[ParsedCompletion], places: int) -> ParsedCompletion:
-    """The fused ranking of one user's valid answers, with the reasoning of the sample that agrees best with
-    it: whose places of what is ranked lie nearest in sum, an absent candidate being beyond the last.
+    """The fused ranking of one user's valid answers, with the reasoning of the sample nearest to it.
 
-    `lenient_rank` is that of all answers, fused.
+    The nearest sample has the smallest sum of distances between its places and the fused places; a candidate
+    that it does not name counts as one place after the last. `lenient_rank` comes from fusing all answers,
+    valid or not.
     """
     record = samples[0].prompt.record
     C = len(record.candidates)
-    fused = fuse([one.ranking for one in samples if one.ranking.valid], C, places)
-    lenient = fuse([one.ranking for one in samples], C, places)
+    fused = fuse([sample.ranking for sample in samples if sample.ranking.valid], C, places)
+    lenient = fuse([sample.ranking for sample in samples], C, places)
 
-    def distance(one: ParsedCompletion) -> int:
+    def distance(sample: ParsedCompletion) -> int:
         return sum(
-            abs((rank_of(one.ranking, k) or C + 1) - place) for place, k in enumerate(fused.places, start=1)
+            abs((rank_of(sample.ranking, k) or C + 1) - place)
+            for place, k in enumerate(fused.places, start=1)
         )
 
     truth = int(np.flatnonzero(record.candidates == record.truth)[0])

@@ -1,4 +1,4 @@
-"""Ranking by a model behind a server: every reply is kept on disk, so that nothing is paid for twice."""
+"""Ranks with a model behind a server; every reply is stored on disk, so no request is paid for twice."""
 
 import dataclasses
 import hashlib
@@ -13,81 +13,81 @@ from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.teachers.journal import Journal
 from r2rec_jax.teachers.server import Server
 
-# What a reply on disk has; `key` is a hash of the model, of how it was asked and of the prompt.
+# Fields of a stored reply; `key` is a hash of the server, the model, the sampling settings and the prompt.
 FIELDS = {"key": str, "run": int, "model": str, "fault": str | None, "text": str}
 FIELDS |= {"prompt_tokens": int, "completion_tokens": int, "cost": float | int}
-NO_REPLY = "bad_reply"  # nothing that the model said: to be asked again
-ROUNDS = 4  # requests a place in the queue, between two looks at what came back
+NO_REPLY = "bad_reply"  # the response had no completion; the request is sent again
+ROUNDS = 4  # requests per concurrent connection in one batch; results are yielded after each batch
 
 
 @dataclasses.dataclass(frozen=True)
-class _Ask:
+class _Request:
     k: int
     run: int
     text: str
 
 
 class ServerRanker:
-    """Ranks users by what a server says to the text of their prompts.
+    """Ranks users with a server's replies to the text of their prompts.
 
-    A reply that is refused, empty or cut off stands, and is read as it is: nobody is asked again because of
-    an answer.
+    A reply that is refused, empty or cut off is final and is parsed as it is. A bad answer is never retried.
     """
 
     def __init__(self, server: Server, folder: str | Path, runs: int):
-        """Replies are kept in `folder`, for every evaluation that asks the same."""
+        """Replies are stored in `folder` and serve every evaluation that sends the same requests."""
         self.server, self.runs = server, runs
         self.journal = Journal(folder, FIELDS)
-        self.rows = {(row["key"], row["run"]): row for row in self.journal.rows if self._stands(row)}
+        self.rows = {(row["key"], row["run"]): row for row in self.journal.rows if self._is_final(row)}
 
     def __call__(
         self, prompts: list[Prompt], config: PromptConfig, wanted: Set[int]
     ) -> Iterator[tuple[int, int, ParsedCompletion]]:
-        """(k, run, what was read) of the prompts k in `wanted`; `config` is the `prompt` section.
+        """Yields (k, run, completion) for the prompts k in `wanted`; `config` is the `prompt` section.
 
-        Raises UserError as Server does, and where requests were lost.
+        Raises UserError as Server does, and if requests were lost.
         """
         keys = {k: self._key(prompts[k].text) for k in sorted(wanted)}
-        needed = [_Ask(k, run, prompts[k].text) for k in keys for run in range(self.runs)]
-        places = {(keys[ask.k], ask.run) for ask in needed}
-        paid = [row for row in self.journal.rows if (row["key"], row["run"]) in places]
-        self.server.spent += sum(row["cost"] for row in paid)
+        needed = [_Request(k, run, prompts[k].text) for k in keys for run in range(self.runs)]
+        places = {(keys[request.k], request.run) for request in needed}
+        earlier = [row for row in self.journal.rows if (row["key"], row["run"]) in places]
+        self.server.spent += sum(row["cost"] for row in earlier)
         lost, step = [], ROUNDS * self.server.c.concurrency
         for start in range(0, len(needed), step):
-            some = needed[start : start + step]
-            found = {ask: self.rows.get((keys[ask.k], ask.run)) for ask in some}
+            batch = needed[start : start + step]
+            rows = {request: self.rows.get((keys[request.k], request.run)) for request in batch}
 
-            def receive(ask, reply, found=found):
+            def receive(request, reply, rows=rows):
                 if reply is None:
                     lost.append("no answer")
                     return
-                row = {"key": keys[ask.k], "run": ask.run, "model": self.server.c.model}
+                row = {"key": keys[request.k], "run": request.run, "model": self.server.c.model}
                 row |= dataclasses.asdict(reply)
-                # What cost nothing may be asked again; what cost something is kept, whatever it is.
+                # A reply that cost something is stored, whatever it contains; a free one
+                # may be requested again.
                 if reply.text or reply.prompt_tokens or reply.fault not in ("refused", NO_REPLY):
                     self.journal.append(row)
-                if not self._stands(row):
+                if not self._is_final(row):
                     lost.append("wrong_model" if reply.other_model else reply.fault)
                     return
-                found[ask] = self.rows[keys[ask.k], ask.run] = row
+                rows[request] = self.rows[keys[request.k], request.run] = row
 
-            missing = [ask for ask in some if found[ask] is None]
+            missing = [request for request in batch if rows[request] is None]
             if missing:
                 self.server(missing, receive)
-            for ask, row in found.items():
+            for request, row in rows.items():
                 if row is not None:
                     cut = row["fault"] == "truncated"
-                    yield ask.k, ask.run, parse_reply(prompts[ask.k], row["text"], cut, config)
+                    yield request.k, request.run, parse_reply(prompts[request.k], row["text"], cut, config)
         if lost:
             raise UserError(
-                f"{len(lost)} of {len(needed)} requests to {self.server.c.base_url} brought nothing "
-                f"({', '.join(sorted(set(lost)))}): run the same command again to ask only these"
+                f"{len(lost)} of {len(needed)} requests to {self.server.c.base_url} got no reply "
+                f"({', '.join(sorted(set(lost)))}): run the same command again to send only these"
             )
 
-    def _stands(self, row: dict) -> bool:
-        """Whether it is an answer of the model that is evaluated."""
+    def _is_final(self, row: dict) -> bool:
+        """Whether the reply is a completion of the evaluated model; other replies are requested again."""
         return row["fault"] != NO_REPLY and self.server.is_model(row.get("other_model", ""))
 
     def _key(self, text: str) -> str:
-        asked = [self.server.c.base_url, self.server.c.model, self.server.settings, text]
-        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+        parts = [self.server.c.base_url, self.server.c.model, self.server.settings, text]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

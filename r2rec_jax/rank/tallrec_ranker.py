@@ -1,4 +1,4 @@
-"""Ranking by Yes/No questions (TALLRec): candidates ordered by P(yes) / (P(yes) + P(no))."""
+"""Ranks by Yes/No questions (TALLRec): candidates are ordered by P(yes) / (P(yes) + P(no))."""
 
 from collections.abc import Iterator, Set
 
@@ -15,34 +15,34 @@ from r2rec_jax.rollout.completions import check_numbers
 from r2rec_jax.rollout.likelihood import continuation_logprobs
 from r2rec_jax.rollout.parsed_completion import ParsedCompletion, completion_from_scores
 
-FILLS = 4  # batches of a block
+FILLS = 4  # batches per block
 
 
 class TALLRecRanker:
-    """Ranks users by one model: each history computed once, 20 questions after it, two answers to each."""
+    """Ranks users by one model. A history is prefilled once and shared by all questions and both answers."""
 
     def __init__(self, model: Llama, source: RankingPrompts, mesh: jax.sharding.Mesh, batch_size: int):
-        """`source` tells who is asked, about what, with which `prompt` section; `batch_size`: users at a
-        time, 2 C times as many rows."""
+        """source: the users, their candidates and the `prompt` section. batch_size: users at a time; each
+        takes 2 C rows."""
         self.model, self.mesh, self.batch_size = model, mesh, batch_size
         self.chat, self.config = source.chat, source.config
         self.answers = [closed_answer(self.chat, verdict) for verdict in source.wording.verdicts]
-        asked = (questions(source, k) for k in range(len(source)))
-        self.prompts, self.asked = zip(*asked, strict=True)
+        pairs = (questions(source, k) for k in range(len(source)))
+        self.prompts, self.questions = zip(*pairs, strict=True)
 
     def __call__(self, variables: dict, wanted: Set[int]) -> Iterator[tuple[int, int, ParsedCompletion]]:
-        """(k, 0, ranking) of at least the users k in `wanted`, by blocks as PolicyRanker does.
+        """Yields (k, 0, ranking) for at least the users k in `wanted`, in blocks as in PolicyRanker.
 
-        Raises UserError where the model gives no numbers.
+        Raises UserError if the model's outputs are not finite.
         """
         for block in blocks(self.prompts, self.config.buckets, FILLS * self.batch_size):
             if wanted.isdisjoint(block):
                 continue
             continuations = [
                 [
-                    np.array([*question, *said], np.int32)
-                    for question in self.asked[k]
-                    for said in self.answers
+                    np.array([*question, *answer], np.int32)
+                    for question in self.questions[k]
+                    for answer in self.answers
                 ]
                 for k in block
             ]
@@ -53,7 +53,7 @@ class TALLRecRanker:
                 continuations,
                 buckets=self.config.buckets,
                 batch_size=self.batch_size,
-                counted=[[len(said) for _ in self.asked[k] for said in self.answers] for k in block],
+                counted=[[len(answer) for _ in self.questions[k] for answer in self.answers] for k in block],
                 mesh=self.mesh,
             )
             for k, of_user in zip(block, scores, strict=True):
@@ -63,7 +63,10 @@ class TALLRecRanker:
 
 
 def questions(source: RankingPrompts, k: int) -> tuple[Prompt, list[list[int]]]:
-    """User k's history as a Prompt, its text with all questions, and the tokens of each candidate's."""
+    """(Prompt, questions) of user k.
+
+    The Prompt's tokens are the history; its text also has all questions. questions: tokens per candidate.
+    """
     record, words, catalog = source.record(k), source.wording, source.dataset.catalog
     items = record.candidates.tolist()
     built: Questions = build_questions(

@@ -1,4 +1,4 @@
-"""Teacher traces for the SFT users, validated before SFT may use them."""
+"""Writes validated teacher traces for the SFT users."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from r2rec_jax.teachers.config import TEACHERS
 from r2rec_jax.teachers.journal import Journal
 from r2rec_jax.teachers.local import LocalTeacher
 from r2rec_jax.teachers.question import questions
-from r2rec_jax.teachers.request import ask_text
+from r2rec_jax.teachers.request import request_text
 from r2rec_jax.teachers.server import ServerTeacher
 from r2rec_jax.teachers.template import TemplateTeacher
 from r2rec_jax.teachers.validator import Validator
@@ -35,11 +35,10 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
         raise UserError(f"annotate.attempts {c.attempts}: use at least 1")
     if c.teacher != "template" and not config.prompt.reasoning:
         raise UserError(
-            "prompt.reasoning is off, and without reasoning a teacher has nothing to write: use "
-            "annotate.teacher=template"
+            "prompt.reasoning is off, so a teacher has no reasoning to write: use annotate.teacher=template"
         )
     adapter = c.teacher == "local" and c.local.init
-    # Templates need no model; its tokenizer alone tells whether a prompt and a trace fit their buckets.
+    # Templates need no model. Its tokenizer, if present, checks that prompts and traces fit their buckets.
     folder = config.model.folder
     measured = c.teacher != "template" or bool(folder and Path(folder).exists())
     inputs = ("data", "model") if measured else ("data",)
@@ -47,16 +46,16 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     chat = Chat(config.model.folder) if measured else Unmeasured()
     if not measured:
         logging.warning(
-            "no tokenizer at model.folder=%r: the lengths of prompts and traces are not checked here, but "
-            "when SFT starts",
+            "no tokenizer at model.folder=%r: the lengths of prompts and traces are checked only when SFT "
+            "starts",
             folder,
         )
     dataset = prepared.load(config.data.folder)
     words = wording_of(config.prompt.wording, dataset)
     before = config.data.before_target_time
-    asked = questions(dataset, chat, config.prompt, c.tasks, seed=config.seed, before_target_time=before)
-    if not asked:
-        raise UserError(f"{config.data.folder} has no SFT users to ask about: prepare it with data.sizes.sft")
+    found = questions(dataset, chat, config.prompt, c.tasks, seed=config.seed, before_target_time=before)
+    if not found:
+        raise UserError(f"{config.data.folder} has no SFT users: prepare it with data.sizes.sft")
     validator = Validator(dataset.catalog, words, chat, config.prompt, c.max_tokens)
     teacher = _teacher(config, chat, dataset.catalog, words)
     claim(workdir, config, overwrite)
@@ -68,12 +67,12 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     def text_of(question, refused):
         if not c.hint or c.teacher == "template":
             return question.prompt
-        return ask_text(question, dataset.catalog, words, config.prompt, refused)
+        return request_text(question, dataset.catalog, words, config.prompt, refused)
 
-    counts = annotate(asked, teacher, text_of, validator, journal, c.attempts, **of_server)
+    counts = annotate(found, teacher, text_of, validator, journal, c.attempts, **of_server)
     logging.info(
-        "%d of %d traces accepted, in %s; %d replies refused %s; %d chains and %d likes did not fit; "
-        "%d + %d tokens cost %.4g; all of it in %s",
+        "%d of %d traces accepted, in %s; %d replies rejected %s; %d chains and %d likes did not fit; "
+        "%d + %d tokens cost %.4g; all counts in %s",
         counts["accepted"],
         counts["questions"],
         workdir / TRACES,
@@ -87,7 +86,7 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
         workdir / COUNTS,
     )
     if left_out := dropped_message(counts["dropped_chains"], counts["dropped_likes"], config.prompt.buckets):
-        logging.warning("%s, in all", left_out)
+        logging.warning("%s, in total", left_out)
 
 
 def _teacher(config: ConfigDict, chat: Chat, catalog, words):

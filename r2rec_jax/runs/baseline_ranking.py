@@ -1,4 +1,4 @@
-"""Ranks the evaluation users with the classical and neural baselines, each trained in its own folder."""
+"""Trains the classical and neural baselines, each in its own folder, and ranks the evaluation users."""
 
 import itertools
 import time
@@ -26,11 +26,11 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
 
 
 def rank(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, dict]:
-    """Fits and ranks with every system, writes the two files, and returns the metrics of each."""
+    """Trains and ranks with every system, writes the result files, and returns the metrics of each system."""
     require(config, "data")
     if unknown := next((name for name in config.systems if name not in config), None):
         raise UserError(
-            f"systems names {unknown!r}, which has no section in the config: see configs/baselines.py"
+            f"systems has {unknown!r}, but the config has no such section: see configs/baselines.py"
         )
     dataset = prepared.load(config.data.folder)
     users = dataset.split.users["evaluation"]
@@ -61,9 +61,9 @@ def rank(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, dict]:
 def _rank(
     dataset: Dataset, users: np.ndarray, config: BaselineConfig, folder: Path, lines: UserLines, **how
 ) -> None:
-    """Adds the lines of one system; each has its share of the seconds that this took.
+    """Appends the lines of one system; `wall_s` of a line is the total time divided by the users.
 
-    how: see `suite.score`.
+    how: arguments of `suite.score`.
     """
     start = time.monotonic()
     scores = suite.score(dataset, users, config, folder, **how)

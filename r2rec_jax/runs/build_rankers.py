@@ -1,4 +1,4 @@
-"""What ranks in an evaluation, by system: each kind with the prompts, the model and the adapter it needs."""
+"""Builds the ranker of each system of an evaluation, with its prompts, model and adapter."""
 
 import dataclasses
 import functools
@@ -30,12 +30,12 @@ from r2rec_jax.teachers.server import Server
 from r2rec_jax.train.optimizer import make_optimizer
 from r2rec_jax.train.state import restore_trainable
 
-# Given the users wanted, (k, run, what was read) of at least those users k, as each ends.
+# Takes the indices of the wanted users; yields (k, run, completion) for at least those, as each finishes.
 Rank = Callable[[Set[int]], Iterator[tuple[int, int, ParsedCompletion]]]
 
 
 def prompt_section(prompt: PromptConfig, system: SystemConfig, name: str) -> PromptConfig:
-    """The `prompt` section as the system `name` has it. Raises UserError for what is no system's."""
+    """The `prompt` section with the changes of system `name`. Raises UserError for an invalid system."""
     _check_kind(name, system)
     own = read(PromptConfig, ConfigDict(system.prompt), f"systems.{name}.prompt")
     differing = {field: getattr(own, field) for field in system.prompt}
@@ -43,7 +43,7 @@ def prompt_section(prompt: PromptConfig, system: SystemConfig, name: str) -> Pro
 
 
 def _check_kind(name: str, c: SystemConfig) -> None:
-    """No field is there for nothing."""
+    """Raises UserError for a field that the system's kind does not use."""
     if c.kind not in KINDS:
         raise UserError(f"systems.{name}.kind {c.kind!r} is unknown: use one of {', '.join(KINDS)}")
     if c.kind != "policy" and (c.mode != "generate" or c.samples != 1):
@@ -57,19 +57,19 @@ def _check_kind(name: str, c: SystemConfig) -> None:
 
 
 def count_runs(name: str, c: SystemConfig, prompt: PromptConfig, temperature: float, runs: int) -> int:
-    """How often a system ranks: `runs` times, or once where every run would be the same."""
+    """The number of runs of a system: `runs`, or 1 if all runs would be equal."""
     scored = c.kind == "tallrec" or (c.mode == "likelihood" and not prompt.reasoning)
     if temperature > 0 and not scored:
         return runs
     if c.samples > 1:
         raise UserError(
-            f"systems.{name}.samples={c.samples} would all be the same: use 1, or rollout.temperature above 0"
+            f"systems.{name}.samples={c.samples} would all be equal: use 1, or rollout.temperature above 0"
         )
     return 1
 
 
 def sections_and_runs(config: ConfigDict) -> tuple[dict[str, PromptConfig], dict[str, int]]:
-    """Of every system of an evaluation its `prompt` section and how often it ranks."""
+    """(`prompt` section, number of runs) by system."""
     systems, most = config.systems.items(), config.evaluate.runs
     sections = {name: prompt_section(config.prompt, c, name) for name, c in systems}
     temperature = config.rollout.temperature
@@ -83,10 +83,10 @@ def make_policies(
     dataset: Dataset,
     adapters: dict[str, int],
 ) -> Callable[[str], tuple[Llama, dict]]:
-    """Of a system's name its model and variables. The base is loaded once for all, if any asks for it.
+    """Returns a function: system name -> (model, variables). The base model is loaded once.
 
-    `adapters` gets the checksum of each system's adapter. The function raises UserError as `make_rankers`
-    does.
+    The function adds the checksum of each system's adapter to `adapters`. It raises UserError as
+    `make_rankers` does.
     """
     base = {"model": config.model, "lora": config.lora}
     optimizer = make_optimizer(config.optimizer, steps=1)
@@ -120,17 +120,16 @@ def make_rankers(
     users: np.ndarray,
     adapters: dict[str, int],
 ) -> dict[str, Rank]:
-    """The systems in their order. The base is loaded once for all, if any of them needs it. `adapters` as for
-    `make_policies`.
+    """The rankers in the order of the systems; the base model is loaded once if a system needs it.
 
-    Raises UserError for missing keys, checkpoints or item vectors, settings that cannot be, and users whose
-    prompts fit nowhere.
+    adapters: see `make_policies`. Raises UserError for missing keys, checkpoints or item vectors, for invalid
+    settings, and for prompts that fit no bucket.
     """
     mesh = make_mesh(**config.mesh)
     sampling = RolloutConfig.read(config.rollout)
     adapted = make_policies(config, sections, mesh, dataset, adapters)
 
-    @functools.cache  # systems that ask alike share one, and what it has compiled
+    @functools.cache  # systems with equal settings share a ranker and its compiled programs
     def ranker(model: Llama, mode: str, runs: int, samples: int) -> PolicyRanker:
         rows = config.evaluate.batch_size
         return PolicyRanker(model, chat, sampling, mesh, mode=mode, runs=runs, samples=samples, rows=rows)
@@ -156,7 +155,7 @@ def make_rankers(
                 )
             case "tallrec":
                 model, variables = adapted(name)
-                # Two answers to a question: half as many users make as many rows as another system's.
+                # Each question has two answers, so half the users make the same number of rows.
                 rank = TALLRecRanker(model, source(section), mesh, max(1, config.evaluate.batch_size // 2))
                 return lambda wanted: rank(variables, wanted)
             case "server":
@@ -164,8 +163,8 @@ def make_rankers(
                     field: getattr(config.rollout, field) for field in ("max_tokens", "temperature", "top_p")
                 }
                 server = Server(c.server, f"systems.{name}.server", **own)
-                ask = ServerRanker(server, config.evaluate.replies, runs[name])
+                rank_by_server = ServerRanker(server, config.evaluate.replies, runs[name])
                 check_prompts(source(section), None)
-                return lambda wanted: ask(prompts(section), section, wanted)
+                return lambda wanted: rank_by_server(prompts(section), section, wanted)
 
     return {name: of(name) for name in config.systems}

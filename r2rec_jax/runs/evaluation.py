@@ -28,7 +28,7 @@ from r2rec_jax.runtime.workdir import claim, require_same_inputs
 from r2rec_jax.train.config import RewardConfig
 from r2rec_jax.train.reward_runner import RewardedCompletion, RewardRunner
 
-# Of all runs of all users: name in metrics.json -> in a line.
+# Means over all runs of all users: name in metrics.json -> field of a line.
 RATES = {"valid_rate": "valid", "truncation_rate": "truncated", "statements": "statements"}
 RATES |= {"dropped_chains": "dropped_chains", "dropped_likes": "dropped_likes", "reward": "reward"}
 
@@ -39,7 +39,7 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     for name, row in systems.items():
         buckets = prompt_section(config.prompt, config.systems[name], name).buckets
         if left_out := dropped_message(row["dropped_chains"], row["dropped_likes"], buckets):
-            print(f"{name}: of a prompt, on average, {left_out}")
+            print(f"{name}: per prompt, on average, {left_out}")
 
 
 def evaluate(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, dict]:
@@ -78,7 +78,7 @@ def _rank(
     scorer: RewardRunner,
     lines: UserLines,
 ) -> None:
-    """Adds the lines of system `name` that are not there yet."""
+    """Ranks with system `name` where its lines are missing, and appends them."""
     everything = itertools.product(range(len(users)), range(runs))
     missing = [(k, run) for k, run in everything if (name, run, users[k]) not in lines]
     if not missing:
@@ -89,12 +89,12 @@ def _rank(
     )
     start = time.monotonic()
     with progress:
-        for k, run, judged in rank({k for k, _ in missing}):
+        for k, run, completion in rank({k for k, _ in missing}):
             if (name, run, users[k]) not in lines:
-                (paid,) = scorer.score([judged])
+                (rewarded,) = scorer.score([completion])
                 wall_s = round(time.monotonic() - start, 4)
-                said = _line(run, paid, dataset)
-                lines.append(name, run, users[k], judged.truth_rank, **said, wall_s=wall_s)
+                fields = _line(run, rewarded, dataset)
+                lines.append(name, run, users[k], completion.truth_rank, **fields, wall_s=wall_s)
                 progress.update()
             start = time.monotonic()
 
@@ -102,7 +102,7 @@ def _rank(
 def _measured(
     names: list[str], dataset: Dataset, users: np.ndarray, lines: UserLines, seed: int
 ) -> tuple[dict, dict]:
-    """(metrics of each system, comparisons of every two), from their lines alone; `seed` draws intervals."""
+    """(metrics of each system, comparisons of every pair), from the lines; `seed` of the bootstrap."""
     systems, rewards = {}, {}
     ranks = {name: lines.ranks(name, users) for name in names}
     for name, rank_RN in ranks.items():
@@ -119,29 +119,29 @@ def _measured(
     return systems, compared
 
 
-def _line(run: int, paid: RewardedCompletion, dataset: Dataset) -> dict:
-    """What a line says besides ranks. A prompt is that of all runs, and told once."""
-    judged, prompt = paid.completion, paid.completion.prompt
-    places = [None if k is None else prompt.titles[k] for k in judged.ranking.places]
+def _line(run: int, rewarded: RewardedCompletion, dataset: Dataset) -> dict:
+    """The fields of a line besides rank and user. All runs share the prompt, so only run 0 has it."""
+    completion, prompt = rewarded.completion, rewarded.completion.prompt
+    places = [None if k is None else prompt.titles[k] for k in completion.ranking.places]
     items = prompt.record.candidates.tolist()
     item_ids = [dataset.catalog.item_ids[item] for item in items]
     truth = items.index(prompt.record.truth)
     return ({} if run else {"prompt": prompt.text}) | {
-        "reasoning": judged.reasoning,
-        "answer": judged.answer,
+        "reasoning": completion.reasoning,
+        "answer": completion.answer,
         "ranking": places,
-        "ranking_ids": [None if k is None else item_ids[k] for k in judged.ranking.places],
+        "ranking_ids": [None if k is None else item_ids[k] for k in completion.ranking.places],
         "truth": prompt.titles[truth],
         "truth_id": item_ids[truth],
-        "lenient_rank": judged.lenient_rank,
-        "valid": judged.ranking.valid,
-        "truncated": judged.truncated,
-        "statements": judged.statements,
+        "lenient_rank": completion.lenient_rank,
+        "valid": completion.ranking.valid,
+        "truncated": completion.truncated,
+        "statements": completion.statements,
         "dropped_chains": prompt.dropped_chains,
         "dropped_likes": prompt.dropped_likes,
-        # Every system is compared on every user: here a reward that failed is none.
-        "reward": 0.0 if paid.fault else paid.reward,
-        "fault": paid.fault,
+        # Systems are compared on every user, so a failed reward counts as 0.
+        "reward": 0.0 if rewarded.fault else rewarded.reward,
+        "fault": rewarded.fault,
     }
 
 
@@ -152,15 +152,17 @@ def _rates(lines: list[dict]) -> dict[str, float]:
 
 
 def table(systems: dict[str, dict]) -> str:
-    """The systems as aligned text, HR@1 with its 95% interval; of those that answer in words also HR@1 of
-    whatever could be read, called lenient."""
+    """The systems as an aligned table, HR@1 with its 95% interval.
+
+    Systems that answer in text also have the lenient HR@1, of all that could be parsed from invalid answers.
+    """
     head = ("system", "HR@1", "95% interval", "HR@3", "NDCG@3", "valid", "lenient HR@1", "reward")
     rows = []
     for name, row in systems.items():
         low, high = row["ci95"]["hr@1"]
         hr_1, hr_3, ndcg_3 = (f"{row[metric]:.3f}" for metric in ("hr@1", "hr@3", "ndcg@3"))
-        in_words = [""] * 3
+        of_text = [""] * 3
         if "reward" in row:
-            in_words = [f"{row['valid_rate']:.3f}", f"{row['lenient']['hr@1']:.3f}", f"{row['reward']:.3f}"]
-        rows.append((name, hr_1, f"[{low:.3f}, {high:.3f}]", hr_3, ndcg_3, *in_words))
+            of_text = [f"{row['valid_rate']:.3f}", f"{row['lenient']['hr@1']:.3f}", f"{row['reward']:.3f}"]
+        rows.append((name, hr_1, f"[{low:.3f}, {high:.3f}]", hr_3, ndcg_3, *of_text))
     return text_table(rows, head, align="lr")

@@ -42,7 +42,7 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
 
 
 def examine(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, dict]:
-    """Puts every system to trial, writes the files, and returns the measures of each."""
+    """Measures every system, writes the result files, and returns the measures of each system."""
     _check(config.systems)
     sections, runs = sections_and_runs(config)
     adapters = {c.adapter: "grpo" for c in config.systems.values() if c.adapter}
@@ -60,8 +60,8 @@ def examine(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, dic
         name: RankingPrompts(dataset, users, chat, section, config.seed, before_target_time=before)
         for name, section in sections.items()
     }
-    for one in prompts.values():
-        check_prompts(one, None)
+    for source in prompts.values():
+        check_prompts(source, None)
     claim(workdir, config, overwrite)
     require_same_inputs(workdir, checksums)
 
@@ -91,9 +91,9 @@ def examine(config: ConfigDict, workdir: Path, overwrite: bool) -> dict[str, dic
                         lines.append(name, run, users[k], **line_of(run, edited[k], trial, checker))
                         progress.update()
     lines.sort(list(sections), users)
-    found = {name: [lines.of(name, run, users) for run in range(runs[name])] for name in sections}
-    systems = {name: measure(rows, config.seed) for name, rows in found.items()}
-    wrong = [json_line(one) for rows in found.values() for one in unsupported(rows)]
+    results = {name: [lines.of(name, run, users) for run in range(runs[name])] for name in sections}
+    systems = {name: measure(rows, config.seed) for name, rows in results.items()}
+    wrong = [json_line(statement) for rows in results.values() for statement in unsupported(rows)]
     report = {"users": len(users), "candidates_sha256": candidates_hash(dataset.split), "seed": config.seed}
     write_atomic(workdir / UNSUPPORTED, b"".join(wrong))
     write_atomic(workdir / TABLE, text(systems) + "\n")

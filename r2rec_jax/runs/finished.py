@@ -1,4 +1,4 @@
-"""What a run has left: the results of its evaluations, whichever folder they are in."""
+"""Reads the results of a finished run from all its evaluation folders."""
 
 import dataclasses
 import math
@@ -20,8 +20,8 @@ from r2rec_jax.runtime.fields import read, values
 from r2rec_jax.runtime.untrusted import parse_json
 from r2rec_jax.runtime.workdir import read_record
 
-STAGES = "stages.json"  # of a run, by stage: {"seconds", of all attempts, and "done"}
-# What makes a system's adapter.
+STAGES = "stages.json"  # stage -> {"seconds": of all attempts, "done": bool}
+# System -> the stages that train its adapter.
 MADE_BY = {
     POLICY: ("annotate", "sft", "grpo"),
     "r2rec without rl": ("annotate", "sft"),
@@ -33,9 +33,10 @@ MADE_BY = {
 
 @dataclasses.dataclass(frozen=True)
 class Finished:
-    """A run's data, and by system what metrics.json says and the file with its users' lines.
+    """The data and results of a run.
 
-    users: int[n], the evaluation users. seed: of their prompts. seconds: by stage.
+    users: int[n], the evaluation users. seed: of their prompts. metrics: system -> its part of metrics.json.
+    lines: system -> its users.jsonl. seconds: by stage.
     """
 
     dataset: Dataset
@@ -47,59 +48,64 @@ class Finished:
 
     @property
     def policy(self) -> str | None:
-        """The name of the finished policy, None where it was not evaluated."""
+        """The name of the final policy; None if it was not evaluated."""
         return policy_in(self.metrics)
 
     def about(self, system: str) -> System:
-        """What is known of a system, of which only a language model's answers are valid or not."""
+        """Label and group of a system. Only language models have a valid_rate."""
         return about(system, classical="valid_rate" not in self.metrics[system])
 
     def rows(self, system: str) -> list[dict]:
-        """The users' lines of the system's first run."""
+        """The users' lines in the system's first run."""
         return self.lines[system].of(system, 0, self.users)
 
     def ranks(self, system: str) -> np.ndarray:
-        """int32 [R, n], 0 for a miss."""
+        """Ranks of the held-out items, int32 [R, n]; 0 for a miss."""
         return self.lines[system].ranks(system, self.users)
 
-    def asked(self, system: str, prompt: PromptConfig, data: DataConfig) -> tuple[PromptConfig, bool]:
-        """(the `prompt` section, data.before_target_time) by which launch.eval asked the system; `prompt`
-        and `data` are those where its folder has no record."""
+    def prompt_of(self, system: str, prompt: PromptConfig, data: DataConfig) -> tuple[PromptConfig, bool]:
+        """(`prompt` section, data.before_target_time) with which launch.eval ranked the system.
+
+        `prompt` and `data` are the defaults for a folder without config.json.
+        """
         folder = self.lines[system].path.parent
-        made = read_record(folder)
-        prompt = dict(values(prompt)) | made.get("prompt", {})
-        prompt |= made.get("systems", {}).get(system, {}).get("prompt", {})
-        before = made.get("data", {}).get("before_target_time", data.before_target_time)
+        record = read_record(folder)
+        prompt = dict(values(prompt)) | record.get("prompt", {})
+        prompt |= record.get("systems", {}).get(system, {}).get("prompt", {})
+        before = record.get("data", {}).get("before_target_time", data.before_target_time)
         return read(PromptConfig, ConfigDict(prompt), f"{folder}/config.json: prompt"), before
 
     def seed_result(self, system: str) -> SeedResult:
         metrics, stages = self.metrics[system], MADE_BY.get(ALIASES.get(system, system), ())
         trained = [self.seconds[stage] for stage in stages if stage in self.seconds]
-        # Of a run made stage by stage nobody knows how long its training took.
+        # The training time is unknown if the stages were run one by one.
         seconds = 0.0 if stages and not trained else metrics["wall_s"] + sum(trained)
         valid = metrics.get("valid_rate")
         return SeedResult(self.seed, self.users, self.ranks(system), seconds, valid)
 
 
 def read_finished(run: Path) -> Finished:
-    """Reads RUN/data and every RUN/*/metrics.json, each of other systems; UserError where there is none."""
+    """Reads RUN/data and every RUN/*/metrics.json. Raises UserError if there is none."""
     folders = results_in(run)
     if not folders:
         raise UserError(f"no evaluation in {run}: run launch.reproduce into it first")
     dataset = prepared.load(run / "data")
     metrics, lines = {}, {}
     for folder in folders:
-        found = read_metrics(folder)
-        metrics |= found["systems"]
-        lines |= dict.fromkeys(found["systems"], UserLines(folder, dataset))
+        report = read_metrics(folder)
+        metrics |= report["systems"]
+        lines |= dict.fromkeys(report["systems"], UserLines(folder, dataset))
     users = dataset.split.users["evaluation"]
     seconds = {name: stage["seconds"] for name, stage in read_stages(run).items()}
-    return Finished(dataset, users, found["seed"], metrics, lines, seconds)
+    return Finished(dataset, users, report["seed"], metrics, lines, seconds)
 
 
 def of_these_data(config: ConfigDict, run: Path) -> ConfigDict:
-    """`config` with the data of RUN/data: a run made stage by stage is reported with any config, and the
-    title, chance and the paper's numbers are those of its data."""
+    """`config` with the source, candidates and negatives of RUN/data.
+
+    A run made stage by stage may be reported with any config. The title, chance and the paper's numbers then
+    match its data.
+    """
     c = config.copy_and_resolve_references()
     manifest = prepared.read_manifest(run / "data")
     with c.unlocked():
@@ -111,12 +117,12 @@ def of_these_data(config: ConfigDict, run: Path) -> ConfigDict:
 
 
 def results_in(run: Path) -> list[Path]:
-    """The folders of a run with finished results."""
+    """The folders of a run that have a metrics.json."""
     return sorted(path.parent for path in run.glob(f"*/{METRICS}"))
 
 
 def read_stages(run: Path) -> dict[str, dict]:
-    """What r2rec_jax.runs.stages has recorded, {} before the first. Raises UserError for a damaged record."""
+    """Reads stages.json of a run; {} before the first stage. Raises UserError if it is damaged."""
     path = run / STAGES
     if not path.exists():
         return {}
@@ -128,5 +134,5 @@ def read_stages(run: Path) -> dict[str, dict]:
     except (ValueError, KeyError, TypeError, AttributeError):
         valid = False
     if not valid:
-        raise UserError(f"{path} is damaged: remove it to have every stage looked at again")
+        raise UserError(f"{path} is damaged: remove it to check every stage again")
     return stages

@@ -1,7 +1,7 @@
-"""The paper's tables: what is missing is run for every seed, what cannot be is said in its place.
+"""The paper's tables: runs the missing results of every seed; a row that cannot run states what it needs.
 
-Seed N of everything (split, candidates, prompts, training) lives in WORKDIR/seedN, a run like any other,
-which the tables share. launch.report writes them.
+WORKDIR/seedN is an ordinary run with seed N for split, candidates, prompts and training. All tables share it.
+launch.report writes the tables.
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ TITLES = {"table1": "Main results", "table2": "Ablations", "table3": "Transfer",
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
-    """Runs what the tables need and this machine has, seed after seed."""
+    """Runs, seed by seed, all that the tables need and whose inputs are present."""
     if absent_data(config.data, workdir, config.seeds):
         return
     wanted = {name for table in config.tables for name in rows_of(table, config)}
@@ -69,8 +69,8 @@ def _policies(c: ConfigDict, run: Path, wanted: set[str]) -> None:
         stages.evaluate(c, run, "eval_variants", _trained_in(run, c.variants))
     for name, prompt in c.studies.items():
         trained = stages.train_study(c, run, name, prompt)
-        asked = {study_row(name): system(str(trained), mode=c.policy.mode, prompt=prompt.to_dict())}
-        stages.evaluate(c, run, f"eval_{name}", asked)
+        systems = {study_row(name): system(str(trained), mode=c.policy.mode, prompt=prompt.to_dict())}
+        stages.evaluate(c, run, f"eval_{name}", systems)
     if "prompt only" in wanted:
         without = {
             "prompt only, no interaction chain": system(prompt={"chains": 0}),
@@ -87,32 +87,32 @@ def _policies(c: ConfigDict, run: Path, wanted: set[str]) -> None:
 
 
 def _trained_in(run: Path, systems: Mapping[str, ConfigDict]) -> dict[str, ConfigDict]:
-    """The systems with the folders of the stages that train their adapters."""
-    found = {name: system.copy_and_resolve_references() for name, system in systems.items()}
-    for one in found.values():
-        one.adapter = one.adapter and str(run / one.adapter)
-    return found
+    """Copies of the systems, with adapters as folders inside `run`."""
+    result = {name: system.copy_and_resolve_references() for name, system in systems.items()}
+    for c in result.values():
+        c.adapter = c.adapter and str(run / c.adapter)
+    return result
 
 
 def _compared(c: ConfigDict, run: Path, wanted: set[str]) -> None:
-    """The other systems with a language model, each in a folder of its own: what lacks something waits."""
+    """Trains and evaluates the other language-model systems whose inputs are present."""
     for name in c.compared:
-        if name not in wanted or _waits_for(name, c, run):
+        if name not in wanted or _missing_input(name, c, run):
             continue
-        asked = c.compared[name].copy_and_resolve_references()
+        compared = c.compared[name].copy_and_resolve_references()
         if name in ("tallrec", "llara"):
             stages.train_compared(c, run, name)
-            asked.adapter = str(run / name)
+            compared.adapter = str(run / name)
         items = c.llara.model.item_table if name == "llara" else ""
-        stages.evaluate(c, run, f"eval_{name}", {name: asked}, items)
+        stages.evaluate(c, run, f"eval_{name}", {name: compared}, items)
 
 
-def _waits_for(name: str, c: ConfigDict, run: Path) -> str:
-    """What one of the other systems with a language model lacks in a run, besides weights; "" for nothing."""
+def _missing_input(name: str, c: ConfigDict, run: Path) -> str:
+    """What a system of `compared` lacks besides the weights; "" if nothing."""
     if name in CLOSED and not os.environ.get(key := c.compared[name].server.key_variable):
         return f"needs {key}"
     if name == "llara" and not (items := stages.item_table(run)).exists():
-        return f"needs the vectors of SASRec's items, {items}"
+        return f"needs SASRec's item vectors, {items}"
     return ""
 
 
@@ -129,22 +129,22 @@ def _is_known(name: str) -> bool:
 
 
 def finished_runs(config: ConfigDict, workdir: Path) -> dict[int, Finished]:
-    """By seed, those that have a result."""
+    """Seed -> run, for seeds with at least one result."""
     folders = {seed: workdir / f"seed{seed}" for seed in sorted({*config.seeds, *config.policy_seeds})}
     return {seed: read_finished(folder) for seed, folder in folders.items() if results_in(folder)}
 
 
 def of_seeds(config: ConfigDict, table: str, workdir: Path, runs: dict[int, Finished]) -> Table:
-    """One of the paper's tables from the seeds of `finished_runs`."""
+    """One of the paper's tables, computed from `finished_runs`."""
     title = TITLES[table]
     names, no_data = rows_of(table, config), absent_data(config.data, workdir, config.seeds)
     return _table(config, title, names, workdir, list(runs.values()), no_data)
 
 
 def rows_of(table: str, config: ConfigDict) -> tuple[str, ...]:
-    """The systems of a table. Raises UserError for one that the paper does not have."""
+    """The systems of a table. Raises UserError for an unknown table."""
     if table not in TITLES:
-        raise UserError(f"table {table!r} is unknown: use some of {', '.join(TITLES)}")
+        raise UserError(f"table {table!r} is unknown: use one or more of {', '.join(TITLES)}")
     if table == "mini":
         return (*config.baselines.systems, *map(study_row, config.studies), *config.variants, POLICY)
     return TABLES[table] if table in TABLES else (*trained_elsewhere(config.trained), POLICY)
@@ -155,7 +155,7 @@ def study_row(name: str) -> str:
 
 
 def trained_elsewhere(trained: Mapping[str, str]) -> dict[str, str]:
-    """System -> the workdir of the tables of the data that it was trained on."""
+    """System -> tables workdir of the data set on which it was trained."""
     if unknown := set(trained) - set(SHORT):
         raise UserError(f"trained.{min(unknown)} is no data set of the paper: use {', '.join(SHORT)}")
     return {TRAINED_ON + SHORT[data]: folder for data, folder in trained.items()}
@@ -168,7 +168,7 @@ def seeded(config: ConfigDict, seed: int) -> ConfigDict:
 
 
 def absent_data(c: DataConfig, workdir: Path, seeds: tuple[int, ...]) -> str:
-    """What to fetch where neither the raw data nor what was prepared of them is there."""
+    """What to fetch if neither raw nor prepared data are present; "" if one is."""
     if c.source == "generated" or any((workdir / f"seed{seed}" / "data").exists() for seed in seeds):
         return ""
     try:
@@ -182,7 +182,7 @@ def absent_data(c: DataConfig, workdir: Path, seeds: tuple[int, ...]) -> str:
 
 
 def absent_weights(model: ModelConfig) -> str:
-    """What a system with a language model lacks where its base is not there."""
+    """What a language-model system needs if its base model is absent; "" if it is present."""
     there = (Path(model.folder) / "config.json").exists()
     return "" if there else f"needs the weights in {model.folder}"
 
@@ -202,7 +202,7 @@ def _table(
     rows = [
         measured_row(
             name,
-            *_called(name, config, results[name]),
+            *_label_and_group(name, config, results[name]),
             results[name],
             paper=paper_of(name, data),
             missing=f"needs {config.data.raw}" if no_data else _missing(name, config, workdir),
@@ -218,18 +218,18 @@ def _table(
     return Table(f"{title} on {data}", config_hash(config), rows, no_data)
 
 
-def _called(name: str, config: ConfigDict, results: list[SeedResult]) -> tuple[str, str]:
-    """A system's label and group. One of the user's own is classical where launch.baselines ranked by it."""
+def _label_and_group(name: str, config: ConfigDict, results: list[SeedResult]) -> tuple[str, str]:
+    """A system's (label, group). A custom system is classical if launch.baselines ranked with it."""
     classical = any(result.valid_rate is None for result in results) or name in config.baselines.systems
     system = about(name, classical=classical)
     return system.label, system.group
 
 
 def _missing(name: str, config: ConfigDict, workdir: Path) -> str:
-    """Why a system without results has none."""
+    """Why a system has no results."""
     run = workdir / f"seed{min(config.policy_seeds, default=0)}"
-    lack = _waits_for(name, config, run) if name in config.compared else ""
-    if _called(name, config, [])[1] != "classical" and name not in CLOSED:
+    lack = _missing_input(name, config, run) if name in config.compared else ""
+    if _label_and_group(name, config, [])[1] != "classical" and name not in CLOSED:
         lack = ("" if "pretrain" in config else absent_weights(config.model)) or lack
     folder = trained_elsewhere(config.trained).get(name)
     return lack or (f"needs that adapter in {folder}/seedN/grpo" if folder else "not run yet")

@@ -1,4 +1,4 @@
-"""Raw files to a prepared data folder: read, cleaned, split, audited, moved into place."""
+"""Makes a prepared data folder from raw files: read, clean, split, audit, move into place."""
 
 from pathlib import Path
 
@@ -15,7 +15,11 @@ from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.lock import locked
 from r2rec_jax.runtime.text_table import text_table
 
-OTHERS = ("folder", "raw", "workers")  # settings of the section that make no difference, `raw` as a path
+OTHERS = (
+    "folder",
+    "raw",
+    "workers",
+)  # settings that do not change the result; the content behind `raw` is compared instead
 CLOCKS = {prepared.TIME: "time", prepared.ORDER: "their order in the file"}
 PROTOCOL = (
     "seed", "ties", "min_likes", "like_above", "negatives", "candidates", "before_target_time"
@@ -25,7 +29,7 @@ PROTOCOL = (
 def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     rules, staging = Rules(), workdir.with_name(f"{workdir.name}.staging")
     settings = {name: value for name, value in config.data.to_dict().items() if name not in OTHERS}
-    # Before the files are read, so that one that changes meanwhile counts as changed.
+    # Computed before reading, so that a file that changes meanwhile counts as changed.
     made_from = build_stamp.digest(
         settings, *([] if config.data.source == "generated" else [config.data.raw])
     )

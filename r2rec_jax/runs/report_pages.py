@@ -31,24 +31,24 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     names = config.tables or (PAGE,)
     there = next((page for name in names if (page := workdir / f"{name}.html").exists()), None)
     if there and not overwrite:
-        raise UserError(f"{there} already exists: add --overwrite to write it anew")
+        raise UserError(f"{there} already exists: add --overwrite to write it again")
     for page in write(config, workdir):
         print(page)
 
 
 def write(config: ConfigDict, workdir: Path) -> dict[Path, Table]:
-    """Writes NAME.html, NAME.md and NAME.json of each table of what the stages left; page -> table."""
+    """Writes NAME.html, NAME.md and NAME.json for each table; returns page -> table."""
     if config.tables:
         runs = paper_tables.finished_runs(config, workdir)
-        made = {name: paper_tables.of_seeds(config, name, workdir, runs) for name in config.tables}
-        # Curves and cases are of one seed: the first with a policy.
+        tables = {name: paper_tables.of_seeds(config, name, workdir, runs) for name in config.tables}
+        # Curves and cases show one seed, the first with a policy.
         seed = next((seed for seed, run in runs.items() if run.policy), next(iter(runs), None))
         shown, folder, detail = runs.get(seed), workdir / f"seed{seed}", f"Of seed {seed}."
     else:
         shown, folder, detail = read_finished(workdir), workdir, ""
         config = of_these_data(config, workdir)
-        made = {PAGE: paper_tables.of_run(config, shown)}
-    for name, table in made.items():
+        tables = {PAGE: paper_tables.of_run(config, shown)}
+    for name, table in tables.items():
         parts = _parts(config.prompt, config.data, folder, shown) | {"detail": detail} if shown else {}
         report = Report(
             _facts(config.data, table, shown, folder), table, candidates=config.data.candidates, **parts
@@ -56,11 +56,11 @@ def write(config: ConfigDict, workdir: Path) -> dict[Path, Table]:
         write_atomic(workdir / f"{name}.md", markdown(table))
         write_atomic(workdir / f"{name}.json", json.dumps(as_json(table), indent=2) + "\n")
         write_atomic(workdir / f"{name}.html", render(report))
-    return {workdir / f"{name}.html": table for name, table in made.items()}
+    return {workdir / f"{name}.html": table for name, table in tables.items()}
 
 
 def _parts(prompt: PromptConfig, data: DataConfig, folder: Path, finished: Finished) -> dict:
-    """Curves, figures and cases of the run in `folder`."""
+    """Curves, figures and cases of the run in `folder`, as fields of Report."""
     return {
         "curves": [*_training(folder), _places(finished)],
         "groups": _groups(finished),
@@ -87,13 +87,13 @@ def _facts(data: DataConfig, table: Table, finished: Finished | None, folder: Pa
 
 
 def _trained(folder: Path) -> dict[str, str]:
-    """Model and stages of the run as each stage recorded them, whatever config the report is given."""
+    """Model and stages of the run, from each stage's own config.json."""
     sft, grpo = read_record(folder / "sft"), read_record(folder / "grpo")
     facts = {}
-    if made := grpo or sft or read_record(folder / "eval"):
-        facts["Model"] = made["model"]["folder"]
-    if made := grpo or sft:
-        facts["Adapter"] = f"LoRA rank {made['lora']['rank']}, alpha {made['lora']['alpha']:g}"
+    if record := grpo or sft or read_record(folder / "eval"):
+        facts["Model"] = record["model"]["folder"]
+    if record := grpo or sft:
+        facts["Adapter"] = f"LoRA rank {record['lora']['rank']}, alpha {record['lora']['alpha']:g}"
     if sft:
         facts["SFT"] = f"{sft['train']['steps']} steps of {sft['train']['batch_size']}"
     if grpo:
@@ -114,8 +114,8 @@ def _training(folder: Path) -> list[Curve]:
             {
                 "sampled in training": points("grpo", "train/reward"),
                 "validation users": points("grpo", "validation/reward"),
-                "sampled, from the bare model": points("grpo_alone", "train/reward"),
-                "validation users, from the bare model": points("grpo_alone", "validation/reward"),
+                "sampled, from the base model": points("grpo_alone", "train/reward"),
+                "validation users, from the base model": points("grpo_alone", "validation/reward"),
             },
         ),
         Curve("SFT loss", "step", "nats a token", {"train": points("sft", "train/loss")}),
@@ -129,8 +129,11 @@ def _training(folder: Path) -> list[Curve]:
 
 
 def _compared(finished: Finished) -> dict[str, dict]:
-    """Label -> metrics: the finished policy and the best classical system, or the two best of these; where
-    neither was evaluated, of all."""
+    """Label -> metrics of the two systems in the figures.
+
+    They are the final policy and the best classical system, without a policy the two best classical ones, and
+    without classical ones the two best of all.
+    """
     best = sorted(finished.metrics, key=lambda name: -finished.metrics[name]["hr@1"])
     names = [finished.policy] if finished.policy else []
     names += [name for name in best if finished.about(name).group == "classical"]
@@ -145,24 +148,24 @@ def _places(finished: Finished) -> Curve:
         ]
         for name, row in _compared(finished).items()
     }
-    note = "A flat line means that the ranker does not care where an item stands. The dashed line is chance."
+    note = "A flat line means that the item's place in the list has no influence. The dashed line is chance."
     width = finished.dataset.split.candidates.shape[1]
-    curve = Curve("HR@1 by place of the truth", "place among the candidates", "HR@1", places, note)
+    curve = Curve("HR@1 by place of the held-out item", "place among the candidates", "HR@1", places, note)
     return dataclasses.replace(curve, level=1 / width, ends=False)
 
 
 def _groups(finished: Finished) -> list[Groups]:
-    """By activity and popularity of two systems, by length of the policy's reasoning where lengths differ."""
+    """HR@1 of two systems by activity and popularity; of the policy also by length of the reasoning."""
     compared = _compared(finished)
     groups = [
         Groups(
             "HR@1 by activity of the user",
-            "ratings before the held-out one, quarters of the users",
+            "ratings before the held-out item, quarters of the users",
             {name: row["hr@1_by_activity"] for name, row in compared.items()},
         ),
         Groups(
-            "HR@1 by popularity of the truth",
-            "ratings of it that may be seen, quarters of the users",
+            "HR@1 by popularity of the held-out item",
+            "visible ratings of the item, quarters of the users",
             {name: row["hr@1_by_popularity"] for name, row in compared.items()},
         ),
     ]
@@ -176,7 +179,7 @@ def _groups(finished: Finished) -> list[Groups]:
                     "HR@1 by length of the reasoning",
                     "statements before the answer",
                     {finished.about(finished.policy).label: by_length},
-                    "Does more reasoning go with more success?",
+                    "Whether longer reasoning goes with a higher HR@1.",
                 )
             )
     return groups
@@ -185,7 +188,7 @@ def _groups(finished: Finished) -> list[Groups]:
 def _cases(finished: Finished, prompt: PromptConfig, data: DataConfig) -> list[Case]:
     if not finished.policy:
         return []
-    graph, (prompt, before) = build_graph(finished.dataset), finished.asked(finished.policy, prompt, data)
+    graph, (prompt, before) = build_graph(finished.dataset), finished.prompt_of(finished.policy, prompt, data)
     return [
         build_case(row, finished.dataset, graph, prompt, seed=finished.seed, before_target_time=before)
         for row in choose(finished.rows(finished.policy))

@@ -12,19 +12,19 @@ from r2rec_jax.report.system_names import POLICY
 from r2rec_jax.runs import baseline_ranking, paper_tables, report_pages, stages
 from r2rec_jax.runtime.workdir import claim
 
-SMALL = ("generated", "ml-100k", "ml-1m")  # read in seconds
+SMALL = ("generated", "ml-100k", "ml-1m")  # sources that are read in seconds
 
 
 def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     if config.tables:
         for table in config.tables:
-            paper_tables.rows_of(table, config)  # an unknown one should not cost a workdir
+            paper_tables.rows_of(table, config)  # raises for an unknown table before the workdir is claimed
         claim(workdir, config, overwrite)
         paper_tables.run(config, workdir)
     else:
-        require(config, "model")  # the one input that no stage makes: ask for it before the work
+        require(config, "model")  # the only input that no stage makes, checked first
         if config.data.source in SMALL and not (workdir / "data").exists():
-            make_dataset(config.data)  # raw files that cannot be read should not cost a workdir
+            make_dataset(config.data)  # raises for unreadable raw files before the workdir is claimed
         claim(workdir, config, overwrite)
         run(stages.settle(config, workdir), workdir)
     for page, table in report_pages.write(config, workdir).items():
@@ -32,7 +32,7 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
-    """One seed of one model."""
+    """Runs all stages for one seed."""
     stages.prepare_data(config, workdir)
     stages.train_policy(config, workdir)
     systems = {"prompt only": system(), "r2rec without rl": system(str(workdir / "sft"))}

@@ -1,4 +1,4 @@
-"""The stages of a run, each in a folder of its own: what is done is skipped, what was interrupted goes on."""
+"""Runs the stages of a run, each in its own folder. Finished stages are skipped, interrupted ones resume."""
 
 import json
 import time
@@ -21,14 +21,14 @@ SHARED = ("seed", "data", "prompt", "model", "lora", "mesh", "annotate")
 
 
 def settle(config: ConfigDict, run: Path) -> ConfigDict:
-    """The config with every folder inside `run`, and in each stage's section the fields that all share."""
+    """The config with all folders inside `run` and the shared fields copied into each stage's section."""
     c = config.copy_and_resolve_references()
     with c.unlocked():
         c.data.folder, c.annotate.folder = str(run / "data"), str(run / "annotate")
         c.grpo.train.init = str(run / "sft")
         for section in (c.sft, c.grpo, c.eval, c.baselines, c.tallrec, c.llara):
             section.update({name: c[name] for name in SHARED})
-        for name in ("tallrec", "llara"):  # what they ask is their own, in the words of all
+        for name in ("tallrec", "llara"):  # their own prompt fields, in the shared wording
             c[name].prompt = c.prompt.copy_and_resolve_references()
             c[name].prompt.update(c.compared[name].prompt)
         c.llara.model.item_table = str(item_table(run))
@@ -37,19 +37,19 @@ def settle(config: ConfigDict, run: Path) -> ConfigDict:
 
 
 def item_table(run: Path) -> Path:
-    """The vectors of SASRec's items, where LLaRA's tokens come from."""
+    """The file of SASRec's item vectors, which LLaRA's item tokens use."""
     return run / "baselines" / "sasrec" / ITEMS
 
 
 def stage(run: Path, name: str, work: Callable, config: ConfigDict) -> None:
-    """Does `work(config, RUN/NAME, False)`, unless RUN/stages.json says that it has been done.
+    """Calls `work(config, RUN/NAME, False)` unless RUN/stages.json marks the stage as done.
 
-    The seconds of all attempts are recorded there.
+    The seconds of all attempts are recorded in that file.
     """
     folder, record = run / name, read_stages(run)
     before = record.get(name, {"seconds": 0.0, "done": False})
     if before["done"] and folder.exists():
-        logging.info("%s: done before, in %s", name, folder)
+        logging.info("%s: already done, in %s", name, folder)
         return
     start, done = time.monotonic(), False
     try:
@@ -63,21 +63,21 @@ def stage(run: Path, name: str, work: Callable, config: ConfigDict) -> None:
 
 
 def prepare_data(c: ConfigDict, run: Path) -> None:
-    if not (run / "data" / MANIFEST).exists():  # else it refuses one that it has not made
+    if not (run / "data" / MANIFEST).exists():  # preparation rejects a folder made by another command
         stage(run, "data", preparation.main, c)
 
 
 def with_own_model(config: ConfigDict, workdir: Path) -> ConfigDict:
-    """The config of runs in `workdir` that share the model which `pretrain` makes there."""
+    """The config of runs in `workdir` that share the model trained there by `pretrain`."""
     c = config.copy_and_resolve_references()
     c.model.folder = str(workdir / "pretrain" / "model")
     return c
 
 
 def pretrain(c: ConfigDict, workdir: Path) -> None:
-    """Trains the model that all seeds in `workdir` share, on the data of the first of them.
+    """Trains the model that all seeds in `workdir` share, on the data of the smallest seed.
 
-    Raises UserError where another seed holds out other truths, which that model may have seen.
+    Raises UserError if another seed has other held-out items, which the model may have seen in training.
     """
     folder = workdir / f"seed{min({*c.seeds, *c.policy_seeds})}" / "data"
     seen, held_out = prepared.load(folder), prepared.load(c.data.folder)
@@ -94,7 +94,7 @@ def pretrain(c: ConfigDict, workdir: Path) -> None:
 
 
 def train_policy(c: ConfigDict, run: Path) -> None:
-    """Traces, SFT and GRPO."""
+    """Runs annotate, SFT and GRPO."""
     stage(run, "annotate", annotation.main, c)
     stage(run, "sft", training.main, c.sft)
     stage(run, "grpo", training.main, c.grpo)
@@ -107,7 +107,7 @@ def train_without_sft(c: ConfigDict, run: Path) -> None:
 
 
 def train_study(c: ConfigDict, run: Path, name: str, prompt: ConfigDict) -> Path:
-    """Traces and SFT with fields of the prompt section changed; returns the workdir of that SFT."""
+    """Runs annotate and SFT with changed fields of the prompt section; returns the SFT workdir."""
     study = c.copy_and_resolve_references()
     for section in (study, study.sft):
         section.prompt.update(prompt)
@@ -118,12 +118,12 @@ def train_study(c: ConfigDict, run: Path, name: str, prompt: ConfigDict) -> Path
 
 
 def train_compared(c: ConfigDict, run: Path, name: str) -> None:
-    """TALLRec or LLaRA."""
+    """Trains TALLRec or LLaRA."""
     stage(run, name, training.main, c[name])
 
 
 def evaluate(c: ConfigDict, run: Path, name: str, systems: dict[str, ConfigDict], items: str = "") -> None:
-    """Has `systems` rank, into RUN/NAME; `items`: their `model.item_table`."""
+    """Evaluates `systems` into RUN/NAME; `items` is their `model.item_table`."""
     section = c.eval.copy_and_resolve_references()
     with section.unlocked():
         section.systems, section.model.item_table = ConfigDict(systems), items

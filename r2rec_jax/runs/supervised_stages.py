@@ -44,8 +44,10 @@ TOKENIZER = "tokenizer.json"
 
 
 def pretrain(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive) -> None:
-    """Trains a full model from scratch, and exports it as a Hugging Face folder with the tokenizer: on text
-    about a generated log (`corpus.kind` "documents"), or on the moments of a prepared one."""
+    """Trains a full model from scratch and exports it with its tokenizer as a Hugging Face folder.
+
+    `corpus.kind` is "documents", text about a generated log, or "moments", the moments of a prepared log.
+    """
     kinds = {"documents": _documents, "moments": _moments}
     c, curriculum = config.train, config.corpus.curriculum
     if config.corpus.kind not in kinds:
@@ -58,8 +60,8 @@ def pretrain(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Dri
     vocabulary = policy.model.config.vocab_size
     if made and (tokens := made.get_vocab_size()) > vocabulary:
         raise UserError(
-            f"the tokenizer has {tokens} tokens and model.architecture.vocab_size={vocabulary}: "
-            "make it as large"
+            f"the tokenizer has {tokens} tokens but model.architecture.vocab_size={vocabulary}: "
+            "raise it to that number"
         )
     claim_run(config, workdir, overwrite)
     if made:
@@ -91,7 +93,7 @@ def pretrain(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Dri
 
 
 def _documents(config: ConfigDict) -> tuple[Callable, Callable]:
-    """(tokenizer -> text about a generated log, a function that makes the tokenizer)."""
+    """(chat -> documents about a generated log, a function that trains the tokenizer)."""
     dataset = make_dataset(config.data)
     corpus = Corpus(dataset.interactions, dataset.catalog, build_graph(dataset))
 
@@ -105,14 +107,14 @@ def _documents(config: ConfigDict) -> tuple[Callable, Callable]:
 
 
 def _moments(config: ConfigDict) -> tuple[Callable, Callable]:
-    """The same for a prepared log."""
+    """(chat -> histories of a prepared log, a function that makes the tokenizer)."""
     require(config, "data")
     dataset = prepared.load(config.data.folder)
     words = wording_of(config.prompt.wording, dataset)
-    # In memory, where the tokenizer has a token for each title anyway: each is read thousands of times.
-    known = dataset.catalog
-    lists = {name: list(getattr(known, name)) for name in ("title", "genres", "demographics")}
-    catalog = dataclasses.replace(known, year=np.asarray(known.year), **lists)
+    # The catalog is copied into memory, because training reads each title thousands of times.
+    mapped = dataset.catalog
+    lists = {name: list(getattr(mapped, name)) for name in ("title", "genres", "demographics")}
+    catalog = dataclasses.replace(mapped, year=np.asarray(mapped.year), **lists)
     dataset = dataclasses.replace(dataset, catalog=catalog)
     moments = Moments(dataset, build_graph(dataset), config.prompt)
     narrate = functools.partial(narration, catalog=dataset.catalog, wording=words)
@@ -135,7 +137,7 @@ def sft(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive) -
 
 
 def tallrec(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive) -> None:
-    """Trains a fresh adapter to answer whether a user will like an item."""
+    """Trains a fresh adapter to answer Yes or No: whether a user will like an item."""
     require(config, "model", "data")
     chat = Chat(config.model.folder)
     dataset = prepared.load(config.data.folder)
@@ -157,7 +159,7 @@ def llara(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive)
     prompts = RankingPrompts(dataset, users, chat, config.prompt, config.seed)
     check_size(config, len(users), f"SFT users of {config.data.folder}")
     examples = LLaRAExamples(prompts, c.steps * c.batch_size)
-    # Each user once: another time the prompt is another, and shorter or as long; the response is the same.
+    # One example per user: later examples of a user have the same response and a prompt that is not longer.
     once = (examples[k] for k in range(min(len(users), len(examples))))
     check_fit(once, config.prompt.buckets, c.response_buckets, "example")
     train_adapter(config, workdir, overwrite, drive, examples, hybrid=True)
@@ -166,22 +168,24 @@ def llara(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive)
 def train_adapter(
     config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive, source, hybrid: bool = False
 ) -> None:
-    """Trains a fresh adapter on a source of {'prompt', 'response', 'mask'}; if `hybrid`, in the source's
-    order, and with a projector of items."""
+    """Trains a fresh adapter on a source of {'prompt', 'response', 'mask'}.
+
+    With `hybrid` it also trains a projector of item vectors, and keeps the order of the source.
+    """
     mesh = make_mesh(**config.mesh)
     policy, parts = load_policy(config.model, config.lora, mesh, config.seed), micro_batches(config, mesh)
     if hybrid:
         policy = with_items(policy, config.model.item_table, mesh, config.seed)
     widths = config.prompt.buckets, config.train.response_buckets
-    # With one bucket for all there is nothing to gain.
-    similar = len(widths[0]) > 1 or len(widths[1]) > 1
+    # Grouping by length helps only if there are several buckets.
+    by_length = len(widths[0]) > 1 or len(widths[1]) > 1
     examples = batches(
         source,
         batch_size=config.train.batch_size,
         seed=config.seed,
         shuffle=not hybrid,
         to_batch=lambda rows: collate(rows, *widths),
-        lengths=lengths_of(source) if similar and not hybrid else None,
+        lengths=lengths_of(source) if by_length and not hybrid else None,
         workers=config.data.workers,
         put=lambda batch: to_devices(batch, mesh),
     )
@@ -192,7 +196,7 @@ def train_adapter(
 def supervise(
     config: ConfigDict, workdir: Path, policy: Policy, examples, mesh, parts: int, drive: loop.Drive
 ) -> TrainState:
-    """Runs the supervised step over an iterator of CompletionBatch on the devices."""
+    """Trains with the supervised step on an iterator of CompletionBatch; returns the final state."""
     optimizer = make_optimizer(config.optimizer, config.train.steps)
     state = place_state(TrainState.create(policy.trainable, optimizer), mesh)
     step = SupervisedStep(

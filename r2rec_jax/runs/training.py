@@ -33,7 +33,7 @@ from r2rec_jax.train.validation import Validation
 
 
 def main(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive = loop.run) -> None:
-    """Sets the stage up and passes it to `drive`: the training loop, or launch.profile's few steps."""
+    """Sets up the stage and passes it to `drive`, the training loop or launch.profile's capture."""
     stages = {"pretrain": pretrain, "sft": sft, "grpo": grpo, "tallrec": tallrec, "llara": llara}
     if config.stage not in stages:
         raise UserError(f"stage {config.stage!r} is unknown: use one of {', '.join(stages)}")
@@ -63,7 +63,7 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive) 
         workers=config.data.workers,
     )
     claim_run(config, workdir, overwrite, {"train.init": reference} if config.train.init else {})
-    # A copy: the state is donated to every step, the reference must outlive them all.
+    # A copy, because every step donates the state, and the reference must stay alive.
     state = place_state(TrainState.create(jax.tree.map(lambda x: x.copy(), reference), optimizer), mesh)
     frozen = {"base": policy.frozen, "reference": reference}
     samples = SampleLog(workdir, dataset.catalog.user_ids)
@@ -83,7 +83,7 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive) 
         record=samples.record,
         seed=config.seed,
     )
-    # One completion of each validation user: other shapes, and other programs anyway.
+    # Validation decodes one completion per user, with other shapes and so other programs than training.
     slots = config.evaluate.batch_size
     validator = Engine(policy.model, chat.end, sampling, mesh, chat.text, slots=slots)
     validation = Validation(policy, validator, held_out, rewards, config.seed) if len(held_out) else None
@@ -92,7 +92,7 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive) 
 
 
 def _reference(config: ConfigDict, policy: Policy, optimizer) -> dict:
-    """The trainable leaves that the run starts from: those of `train.init`, or the policy's own."""
+    """The initial trainable leaves: those of `train.init`, or the policy's own."""
     if not config.train.init:
         return policy.trainable
     sections = {"model": config.model, "lora": config.lora}
@@ -102,7 +102,7 @@ def _reference(config: ConfigDict, policy: Policy, optimizer) -> dict:
 def _prompts(
     config: ConfigDict, prompt: PromptConfig, dataset: Dataset, chat: Chat, group: str
 ) -> RankingPrompts:
-    """The ranking prompts of a group of the split's users."""
+    """The ranking prompts of the users in a group of the split."""
     users, before = dataset.split.users[group], config.data.before_target_time
     return RankingPrompts(dataset, users, chat, prompt, config.seed, before_target_time=before)
 
@@ -112,9 +112,9 @@ def _check_users(config: ConfigDict, prompts: RankingPrompts, held_out: RankingP
     check_size(config, len(prompts), f"GRPO users of {config.data.folder}")
     if config.train.best_metric and not len(held_out):
         raise UserError(
-            f"{config.data.folder} has no validation users, whom train.best_metric="
-            f"{config.train.best_metric} is of: prepare it with data.sizes.validation, or set "
-            "train.best_metric to ''"
+            f"{config.data.folder} has no validation users, but train.best_metric="
+            f"{config.train.best_metric} is measured on them: prepare the data with data.sizes.validation, "
+            "or set train.best_metric to ''"
         )
     for source in (prompts, held_out):
         check_prompts(source, config.rollout.max_tokens if config.rollout.constrained else None)

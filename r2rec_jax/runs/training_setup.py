@@ -1,4 +1,4 @@
-"""What the training stages have in common: checks, the workdir, and the start of the loop."""
+"""Shared by the training stages: checks, claiming the workdir, and starting the loop."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,10 +21,10 @@ from r2rec_jax.train.state import TrainState
 def claim_run(
     config: ConfigDict, workdir: Path, overwrite: bool, adapters: dict[str, dict] | None = None
 ) -> None:
-    """Claims the workdir; a finished run continues where `train.steps` is raised.
+    """Claims the workdir; a finished run continues if `train.steps` is raised.
 
-    `adapters`: those that the run starts from, by the config's field. Raises UserError where an earlier
-    run in the workdir started from others.
+    adapters: the adapters that the run starts from, by config field. Raises UserError if the run in the
+    workdir started from other adapters.
     """
     on_first(lambda: claim(workdir, config, overwrite, grows="train.steps"))
     if adapters is not None:
@@ -33,7 +33,7 @@ def claim_run(
 
 
 def check_size(config: ConfigDict, count: int, what: str) -> None:
-    """Raises UserError where a batch is larger than all examples."""
+    """Raises UserError if a batch is larger than the number of examples."""
     if count < config.train.batch_size:
         size = config.train.batch_size
         raise UserError(f"train.batch_size={size} is more than the {count} {what}: lower it")
@@ -46,7 +46,7 @@ def micro_batches(config: ConfigDict, mesh: Mesh) -> int:
 
 
 def model_flops(config: ConfigDict, policy: Policy, mesh: Mesh) -> Mfu:
-    """What the stage's MFU is measured by."""
+    """The MFU meter of the stage."""
     reference = config.stage == "grpo" and config.grpo.beta > 0
     frozen = "lora" in policy.trainable
     return Mfu(policy.model.config, mesh, dtype=config.model.dtype, frozen=frozen, reference=reference)
@@ -62,7 +62,7 @@ def start(
     evaluate: Callable | None = None,
     logs: Sequence[StepLog] = (),
 ) -> TrainState:
-    """Calls `drive` with a `step` that has `phases`, and with what it takes of the config."""
+    """Calls `drive` with `step`, its phases, and the config sections that the loop needs."""
     return drive(
         config.train,
         workdir,

@@ -1,4 +1,4 @@
-"""Every reply of a teacher or a server on disk as soon as it is there, so that nothing paid for is lost."""
+"""Writes every reply of a teacher or server to disk on arrival, so that no paid reply is lost."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from r2rec_jax.runtime.paths import append_line, write_atomic
 from r2rec_jax.runtime.untrusted import json_line, parse_json
 
 FILE = "replies.jsonl"
-MOST = 1 << 53  # of tokens or cost: what is summed stays finite, and exact
+MOST = 1 << 53  # limit on token counts and costs, so that sums stay finite and exact
 FIELDS = {
     "user": int,
     "task": str,
@@ -20,14 +20,14 @@ FIELDS = {
 
 
 class Journal:
-    """The rows of `folder`/replies.jsonl, in the order of arrival; `append` adds one for good.
+    """The rows of `folder`/replies.jsonl, in order of arrival; `append` writes a row to disk.
 
-    A row of a teacher: user, task, refused (one of REASONS, or None: accepted), text, prompt_tokens,
-    completion_tokens, cost. A last line that a killed writer left unfinished is dropped.
+    A teacher's row has user, task, refused (one of REASONS, or None if accepted), text, prompt_tokens,
+    completion_tokens and cost. An unfinished last line, left by a killed process, is dropped.
     """
 
     def __init__(self, folder: str | Path, fields: dict[str, type] = FIELDS):
-        """`fields`: what each row has. Raises UserError naming a line that is no row."""
+        """`fields`: names and types of a row's fields. Raises UserError naming an invalid line."""
         self.path = Path(folder) / FILE
         self.rows: list[dict] = []
         if not self.path.exists():
@@ -52,11 +52,11 @@ def _row(line: bytes, fields: dict[str, type], where: str) -> dict:
     try:
         row = parse_json(line)
         valid = all(isinstance(row[name], kind) for name, kind in fields.items())
-        # What is added to sums must not make them NaN: no cost limit would hold any more.
+        # A NaN in a sum would disable the cost limit.
         numbers = (row[name] for name in fields if isinstance(row[name], int | float))
         valid = valid and all(0 <= number < MOST for number in numbers)
     except (ValueError, KeyError, TypeError):
         valid = False
     if not valid:
-        raise UserError(f"{where} is not a reply as kept here: remove the line to have it asked again")
+        raise UserError(f"{where} is not a valid reply: remove the line to send the request again")
     return row

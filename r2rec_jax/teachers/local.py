@@ -1,4 +1,4 @@
-"""This repository's own model as the teacher."""
+"""The local teacher: a policy of this repository writes the traces."""
 
 import dataclasses
 
@@ -13,24 +13,25 @@ from r2rec_jax.rollout.engine import Engine
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.teachers.config import AnnotateConfig
 from r2rec_jax.teachers.question import TASKS
-from r2rec_jax.teachers.request import Ask, Receive, Reply
+from r2rec_jax.teachers.request import Receive, Reply, Request
 
-MULTIPLE = 256  # padded length of what is longer than every bucket, since a hint makes prompts longer
+# A hint makes prompts longer; a prompt that exceeds every bucket is padded to a multiple of this.
+MULTIPLE = 256
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _AskPrompt:
-    """A question as `complete` takes it."""
+class _TeacherPrompt:
+    """A request in the form that `rollout.completions.complete` takes."""
 
     tokens: np.ndarray
     id: int
 
 
 class LocalTeacher:
-    """A model with its variables.
+    """Writes traces with a model and its variables.
 
-    With `config.hint` the model is told the answer and writes the whole trace after a closed think
-    block. Without, it does what a policy does, reasons in the block and answers behind it.
+    With `config.hint` the request contains the answer, and the model writes the whole trace after a closed
+    think block. Without the hint it reasons inside the block and answers after it, as a policy does.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class LocalTeacher:
         buckets: tuple[int, ...],
         seed: int,
     ):
-        """`buckets` are padded prompt lengths in tokens; `seed` draws the replies."""
+        """`buckets`: padded prompt lengths, tokens. `seed` of the sampled replies."""
         self.config, self.chat, self.variables = config, chat, variables
         self.buckets, self.seed = buckets, seed
         c = config
@@ -52,24 +53,26 @@ class LocalTeacher:
         self.positions = model.config.max_position_embeddings
         self._check(max(buckets))
 
-    def __call__(self, asks: list[Ask], receive: Receive) -> None:
+    def __call__(self, requests: list[Request], receive: Receive) -> None:
         hint = self.config.hint
         prompts = [
-            _AskPrompt(np.array(open_turn(self.chat, ask.text, not hint), np.int32), self._id(ask))
-            for ask in asks
+            _TeacherPrompt(
+                np.array(open_turn(self.chat, request.text, not hint), np.int32), self._id(request)
+            )
+            for request in requests
         ]
         longest = max(len(prompt.tokens) for prompt in prompts)
         self._check(longest)
         widths = (*self.buckets, -(-longest // MULTIPLE) * MULTIPLE)
         for k, rollout in complete(self.engine, self.variables, prompts, widths, samples=1, seed=self.seed):
-            said = rollout.tokens[0, : rollout.length[0]].tolist()
-            reasoning, answer = self.chat.split([self.chat.end_think, *said] if hint else said)
+            completion = rollout.tokens[0, : rollout.length[0]].tolist()
+            reasoning, answer = self.chat.split([self.chat.end_think, *completion] if hint else completion)
             text = "\n".join(filter(None, (reasoning, answer)))
             fault = "truncated" if rollout.truncated[0] else None
-            receive(asks[k], Reply(text, fault, len(prompts[k].tokens), len(said)))
+            receive(requests[k], Reply(text, fault, len(prompts[k].tokens), len(completion)))
 
     def _check(self, prompt: int) -> None:
-        """Raises UserError when a prompt of so many tokens, and a trace, are longer than the model reads."""
+        """Raises UserError if `prompt` tokens and a trace together exceed the model's positions."""
         most = self.config.max_tokens
         if prompt + most > self.positions:
             raise UserError(
@@ -78,7 +81,7 @@ class LocalTeacher:
                 "lower annotate.max_tokens or prompt.buckets"
             )
 
-    def _id(self, ask: Ask) -> int:
-        """Another for each user, task and attempt: what a reply depends on besides the seed."""
-        question = ask.question.record.user * len(TASKS) + TASKS.index(ask.question.task)
-        return question * (self.config.attempts + 1) + ask.attempt
+    def _id(self, request: Request) -> int:
+        """A distinct number for each user, task and attempt; a reply depends on it and on the seed."""
+        question = request.question.record.user * len(TASKS) + TASKS.index(request.question.task)
+        return question * (self.config.attempts + 1) + request.attempt

@@ -1,4 +1,4 @@
-"""Which items, people and ratings a statement in free text mentions."""
+"""Finds the items, people and ratings that a statement in free text mentions."""
 
 import re
 from collections.abc import Iterable
@@ -10,9 +10,10 @@ from r2rec_jax.data.rating_scale import COUNTS, NONE, Scale
 from r2rec_jax.prompts.wording import Wording
 
 _YEAR = re.compile(r"\s\(\d{4}\)$")
-_VERSION = re.compile(r" \(version \d+\)")  # tells items of one name apart
+_VERSION = re.compile(r" \(version \d+\)")  # distinguishes items with the same name
 _ARTICLE = re.compile(r"(.+), (The|A|An|Le|La|Les|Der|Die|Das|Il|El)\b(.*)", re.DOTALL)
-_SHORTEST = 4  # letters of a lone word that counts as a title without its year: not "It" or "Go"
+# Fewest letters of a one-word title that is recognised without its year; excludes "It" and "Go".
+_SHORTEST = 4
 
 _LIST = re.compile(r"\[[^\[\]]*\]")
 _SPELLED = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -20,9 +21,10 @@ _TIMES = re.compile(r"\b(once|twice)\b|(?<![\w.,/#-])(\d+) times?\b", re.IGNOREC
 
 
 class Names:
-    """The names under which items may be mentioned: as shown, without year or version, the article first.
+    """Finds titles in a text.
 
-    A name of several items means all of them; a longer name hides the shorter ones inside it.
+    An item matches under its title as shown, without year or version, and with the article moved to the
+    front. A name that several items share refers to all of them. The longest matching name wins.
     """
 
     def __init__(self, items: list[int], catalog: Catalog, wording: Wording):
@@ -31,12 +33,12 @@ class Names:
         for item in items:
             shown = wording.title(catalog, item)
             bare = _YEAR.sub("", shown) if int(catalog.year[item]) else shown
-            said = {shown, bare, _VERSION.sub("", shown), _VERSION.sub("", bare)}
-            for name in said | set(map(_article_first, said)):
+            variants = {shown, bare, _VERSION.sub("", shown), _VERSION.sub("", bare)}
+            for name in variants | set(map(_article_first, variants)):
                 one_word = len(name.split()) == 1
                 if one_word and name != shown and len(name) < _SHORTEST:
                     continue
-                # A lone word may be an ordinary one, which case alone tells from the title.
+                # A one-word title may be an ordinary word, so it must match in case too.
                 (exact if one_word else loose).add(name)
                 self._items.setdefault(name if one_word else name.casefold(), set()).add(item)
         names = sorted(exact | loose, key=len, reverse=True)
@@ -44,27 +46,27 @@ class Names:
         self._pattern = re.compile(rf"(?<!\w)(?:{'|'.join(parts)})(?!\w)") if names else None
 
     def read(self, text: str) -> tuple[list[set[int]], str]:
-        """(what each mention may mean, the text with a blank in place of each mention)."""
+        """(for each mention the items it may refer to, the text with a blank in place of each mention)."""
         if self._pattern is None:
             return [], text
-        found = []
+        mentions = []
 
         def blank(match: re.Match) -> str:
-            found.append(self._items.get(match[0]) or self._items[match[0].casefold()])
+            mentions.append(self._items.get(match[0]) or self._items[match[0].casefold()])
             return " "
 
-        return found, self._pattern.sub(blank, text)
+        return mentions, self._pattern.sub(blank, text)
 
 
 class Words:
-    """Whole words and phrases, as they are written: to find in a text or to take out of it."""
+    """Finds or blanks whole words and phrases in a text; matching is case-sensitive."""
 
     def __init__(self, words: Iterable[str]):
         longest_first = sorted(set(words), key=len, reverse=True)
-        either = "|".join(map(re.escape, longest_first)) or "(?!)"  # which matches nothing
-        self._pattern = re.compile(rf"(?<!\w)(?:{either})(?!\w)")
+        alternatives = "|".join(map(re.escape, longest_first)) or "(?!)"  # "(?!)" never matches
+        self._pattern = re.compile(rf"(?<!\w)(?:{alternatives})(?!\w)")
 
-    def found(self, text: str) -> set[str]:
+    def find(self, text: str) -> set[str]:
         return set(self._pattern.findall(text))
 
     def blank(self, text: str) -> str:
@@ -72,10 +74,11 @@ class Words:
 
 
 class Ratings:
-    """The numbers of a statement that read as ratings on a scale, digits or words, in order.
+    """Finds the ratings in a statement, in digits or in words, in order of appearance.
 
-    Numbers in square brackets (genres) are none, nor are those of the scale itself ("out of 5"), of steps
-    ("statement 2") or of distances ("2 points lower"). Of a scale of counts: "once", "twice", "12 times".
+    These numbers are not ratings: those in square brackets (genres), those of the scale itself ("out of 5"),
+    of steps ("statement 2") and of distances ("2 points lower"). On a scale of counts the ratings are
+    "once", "twice" and "12 times".
     """
 
     def __init__(self, scale: Scale):
@@ -110,14 +113,14 @@ class Ratings:
         if self.kind == NONE:
             return []
         if self.kind == COUNTS:
-            found = _TIMES.findall(text)
-            return [float(number or {"once": 1, "twice": 2}[word.casefold()]) for word, number in found]
+            matches = _TIMES.findall(text)
+            return [float(number or {"once": 1, "twice": 2}[word.casefold()]) for word, number in matches]
         text = self._words.sub(lambda m: (m[1] or "") + self._digits[(m[2] or m[3]).casefold()], text)
-        return [kept(number) for number in self._number.findall(self._no_rating.sub(" ", text))]
+        return [as_float32(number) for number in self._number.findall(self._no_rating.sub(" ", text))]
 
 
-def kept(number: str) -> float:
-    """A number in a text as the log would keep it, in float32: "3.7" is not the double that is nearest."""
+def as_float32(number: str) -> float:
+    """A number in a text, rounded to float32 as the rating log stores it; "3.7" differs as a double."""
     return float(np.float32(number))
 
 

@@ -1,4 +1,4 @@
-"""What a teacher is asked: one question of one SFT user, with all that judging a trace needs."""
+"""A teacher's question: one task of one SFT user, with all that the validator needs."""
 
 import dataclasses
 
@@ -20,8 +20,11 @@ from r2rec_jax.teachers.config import TASKS
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Question:
-    """`prompt` is what the policy will see. A rating question has the `chain` that it asks about; a
-    ranking question has None and may use every chain of its record."""
+    """One task of one user. `prompt` is the text that the policy will see in training.
+
+    A rating question asks about the last rating of `chain`. A ranking question has chain None; its trace may
+    use every chain of the record.
+    """
 
     task: str
     prompt: str
@@ -32,7 +35,7 @@ class Question:
 
     @classmethod
     def of(cls, prompt: Prompt) -> "Question":
-        """The ranking question that a prompt asks."""
+        """The ranking question of a prompt."""
         return cls("ranking", prompt.text, prompt.record, None, prompt.dropped_chains, prompt.dropped_likes)
 
     @property
@@ -54,27 +57,28 @@ def questions(
     seed: int,
     before_target_time: bool = False,
 ) -> list[Question]:
-    """The questions of `tasks`, SFT user by SFT user; a user without chains has no rating question.
+    """The questions of `tasks` for each SFT user; a user without chains has no rating question.
 
-    `seed` draws chains; with `before_target_time` they hide ratings from the time of the truth on.
+    `seed` of the sampled chains. With `before_target_time` chains contain only ratings from before the
+    held-out item's time.
 
     Raises:
       UserError: an unknown task, or a prompt that fits no bucket.
     """
     if not tasks or not set(tasks) <= set(TASKS):
-        raise UserError(f"annotate.tasks {tasks!r}: name some of {', '.join(TASKS)}")
+        raise UserError(f"annotate.tasks {tasks!r}: use one or more of {', '.join(TASKS)}")
     users = dataset.split.users["sft"]
     prompts = RankingPrompts(dataset, users, chat, config, seed, before_target_time=before_target_time)
-    asked, words = [], wording_of(config.wording, dataset)
+    result, words = [], wording_of(config.wording, dataset)
     if "rating" in tasks and words.scale.kind != STARS:
         raise UserError(
-            "annotate.tasks names 'rating' and the data have no ratings to ask for: use "
+            "annotate.tasks has 'rating' but the data have no star ratings: use "
             "--config.annotate.tasks=\"('ranking',)\""
         )
     for k in tqdm(range(len(prompts)), desc="questions", unit="user", mininterval=1.0, delay=1.0):
         record = prompts.record(k)
         if "ranking" in tasks:
-            asked.append(Question.of(fit(record, dataset.catalog, words, chat, config)))
+            result.append(Question.of(fit(record, dataset.catalog, words, chat, config)))
         if "rating" in tasks and record.chains:
             rng = np.random.default_rng([seed, record.user, 1])
             chain = record.chains[rng.integers(len(record.chains))]
@@ -85,7 +89,7 @@ def questions(
             if length > max(config.buckets):
                 raise UserError(
                     f"the rating question of user {record.user} needs {length} tokens, more than "
-                    f"prompt.buckets {tuple(config.buckets)} hold: add a larger bucket"
+                    f"the largest of prompt.buckets {tuple(config.buckets)}: add a larger bucket"
                 )
-            asked.append(Question("rating", text, record, chain, 0, 0))
-    return asked
+            result.append(Question("rating", text, record, chain, 0, 0))
+    return result

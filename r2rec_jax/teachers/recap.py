@@ -1,4 +1,4 @@
-"""The statement that repeats what a prompt showed of its user, in wordings that have one."""
+"""The recap: a statement that repeats the user's interactions in the prompt, for wordings that have one."""
 
 from r2rec_jax.data.interactions import Catalog
 from r2rec_jax.prompts.ranking_prompt import RankingRecord, peer_names
@@ -6,7 +6,10 @@ from r2rec_jax.prompts.wording import Wording
 
 
 def recap(record: RankingRecord, catalog: Catalog, wording: Wording) -> str:
-    """What the user rated, and with whom, chain by chain; the likes where there is no chain."""
+    """Lists, chain by chain, the items that the user rated and the companion who shares them.
+
+    A prompt without chains gives the likes instead.
+    """
 
     def listed(items: list[int]) -> str:
         return wording.like_joiner.join(
@@ -24,7 +27,7 @@ def recap(record: RankingRecord, catalog: Catalog, wording: Wording) -> str:
             else [(chain.peer, [chain.i0, chain.i1])]
         )
     ]
-    told = [wording.together.format(peer=names[peer], titles=listed(items)) for peer, items in shared]
-    if not told and not record.likes:
+    parts = [wording.together.format(peer=names[peer], titles=listed(items)) for peer, items in shared]
+    if not parts and not record.likes:
         return wording.taste_unknown
-    return wording.recap.format(history="".join(told) or listed(record.likes))
+    return wording.recap.format(history="".join(parts) or listed(record.likes))

@@ -1,7 +1,7 @@
-"""What passes between the annotator and a teacher.
+"""The interface between the annotator and a teacher: requests, replies, and the text of a request.
 
-A teacher is called with asks and a function `receive(ask, reply)`, which it calls once for each, in any
-order, as soon as there is a reply; with None where the ask was lost on its way and nothing was said.
+A teacher is called with a list of requests and a function `receive(request, reply)`. It calls `receive` once
+for each request, in any order, as soon as the reply is there. The reply is None if the request was lost.
 """
 
 import dataclasses
@@ -18,8 +18,8 @@ from r2rec_jax.teachers.validator import REASONS
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Ask:
-    """A question put to a teacher in `text`, for the `attempt`th time, from 1."""
+class Request:
+    """A question with the `text` that the teacher reads; `attempt` counts from 1."""
 
     question: Question
     text: str
@@ -28,8 +28,11 @@ class Ask:
 
 @dataclasses.dataclass(frozen=True)
 class Reply:
-    """What a teacher said. `fault` is one of REASONS when there is nothing to judge; `other_model` the name
-    that a server gave the model, where it is not the one asked for."""
+    """A teacher's reply.
+
+    fault: one of REASONS if the reply has no trace to validate. other_model: the model's name in the reply,
+    if it is not the requested model. cost: in the currency of the configured prices.
+    """
 
     text: str
     fault: str | None = None
@@ -39,7 +42,7 @@ class Reply:
     other_model: str = ""
 
 
-Receive = Callable[[Ask, Reply | None], None]
+Receive = Callable[[Request, Reply | None], None]
 
 _TEXT = """\
 You write model solutions from which a student learns to reason. The exercise, as the student sees it:
@@ -75,17 +78,17 @@ _CONCLUSION = {
 }
 
 
-def ask_text(
+def request_text(
     question: Question,
     catalog: Catalog,
     wording: Wording,
     config: PromptConfig,
     refused: str | None = None,
 ) -> str:
-    """What a language model is asked; `config` is the `prompt` section.
+    """The text of a request to a language model; `config` is the `prompt` section.
 
-    The answer is told once, in the same words at every attempt; a new attempt adds only which rule the
-    last one broke (`refused`, one of REASONS).
+    The text gives the answer once, in the same words at every attempt. A retry adds only the rule that the
+    last reply broke (`refused`, one of REASONS).
     """
     record = question.record
     if question.task == "rating":

@@ -1,4 +1,4 @@
-"""The client of an OpenAI-compatible server, and the teacher behind one: nothing it says is believed."""
+"""A client for OpenAI-compatible servers, and the server teacher. All replies are untrusted input."""
 
 import asyncio
 import dataclasses
@@ -10,20 +10,20 @@ from absl import logging
 
 from r2rec_jax.runtime.errors import UserError, shown
 from r2rec_jax.teachers.config import AnnotateConfig, ServerConfig
-from r2rec_jax.teachers.request import Ask, Receive, Reply
+from r2rec_jax.teachers.request import Receive, Reply, Request
 from r2rec_jax.teachers.server_reply import is_model, read_completion
 
-REFUSED_IN_A_ROW = 10  # requests that the server would not take before it is asked nothing more
-LOST_IN_A_ROW = 10  # requests without any reply, each after its retries, before the server counts as down
-LARGEST = 4 << 20  # bytes read of a reply, whatever it says of its length
-# What the client reads of a reply's headers: when to try again.
+REFUSED_IN_A_ROW = 10  # consecutive requests that the server rejects before the client stops
+LOST_IN_A_ROW = 10  # consecutive requests without a reply, after retries, before the server counts as down
+LARGEST = 4 << 20  # maximum bytes read of a reply, whatever its content-length
+# The reply headers that the client keeps; they say when to retry.
 HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
 
 
 class Server:
-    """Asks a server, many requests at once; what Ask.text says is all that it is told.
+    """Sends concurrent requests to a server. A request contains only `Request.text` and sampling settings.
 
-    `spent` is what has been paid so far, with what earlier runs paid, for the cost limit.
+    `spent` is the total cost so far, earlier runs included; the cost limit applies to it.
     """
 
     def __init__(
@@ -36,15 +36,14 @@ class Server:
         top_p: float,
         spent: float = 0.0,
     ):
-        """`where` is the section's name in messages; a
-        completion has at most `max_tokens`.
+        """`where` is the section's name in messages. A completion has at most `max_tokens` tokens.
 
-        Raises UserError for a missing model name or key, a key that no header can have, or a URL or a proxy
-        that the client cannot use.
+        Raises UserError for a missing model name or key, a key that no HTTP header can hold, or a URL or
+        proxy that the client cannot use.
         """
         self.c, self.where, self.spent = config, where, spent
         if not self.c.model:
-            raise UserError(f"{where}.model is empty: name the model that the server shall use")
+            raise UserError(f"{where}.model is empty: set it to the name of the server's model")
         if self.c.concurrency < 1:
             raise UserError(f"{where}.concurrency {self.c.concurrency}: use at least 1")
         variable = self.c.key_variable
@@ -53,54 +52,57 @@ class Server:
                 f"the environment has no {variable}: set it to the server's key, or set "
                 f"{where}.key_variable to '' for a server that needs none"
             )
-        if self.c.thought_tokens:  # such models choose for themselves how they sample
+        if self.c.thought_tokens:  # reasoning models reject sampling settings
             self.settings = {"max_completion_tokens": max_tokens + self.c.thought_tokens}
         else:
             self.settings = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
         self._key = os.environ[variable] if variable else "none"
         if bad := next((c for c in self._key if not "!" <= c <= "~"), None):
             raise UserError(
-                f"the environment's {variable} holds {bad!r}, which no key has: set it to the key alone, "
-                "without quotes, spaces or line ends"
+                f"the environment's {variable} contains {bad!r}, which no key contains: set it to the key "
+                "alone, without quotes, spaces or line ends"
             )
         if not self.c.base_url.startswith(("http://", "https://")):
-            raise UserError(f"{where}.base_url {self.c.base_url!r}: begin it with http:// or https://")
+            raise UserError(f"{where}.base_url {self.c.base_url!r}: it must begin with http:// or https://")
         try:
             self._client()
         except (ImportError, ValueError, httpx2.InvalidURL) as fault:
             raise UserError(
-                f"{where}.base_url {self.c.base_url} cannot be asked ({shown(fault, 200)}): correct it, or "
+                f"{where}.base_url {self.c.base_url} cannot be used ({shown(fault, 200)}): correct it, or "
                 "unset the environment's proxy (ALL_PROXY, HTTPS_PROXY, HTTP_PROXY) or use an http:// one"
             ) from None
         self._stopped = self._answered = False
         self._lost = self._refused = 0
         self._next_start = 0.0
 
-    def __call__(self, asks: list[Ask], receive: Receive) -> None:
-        """Raises UserError when the server refuses key, model or request or is down, answers as another
-        model, or the cost limit is spent; replies that were under way have been received then."""
-        asyncio.run(self._ask_all(asks, receive))
+    def __call__(self, requests: list[Request], receive: Receive) -> None:
+        """Sends all requests and passes each reply to `receive`.
+
+        Raises UserError if the server rejects the key, the model or the requests, is down, answers as
+        another model, or the cost limit is reached. Replies to requests in flight are received first.
+        """
+        asyncio.run(self._send_all(requests, receive))
         if self._stopped:
             raise UserError(
-                f"{self.where}.cost_limit {self.c.cost_limit:g} is spent ({self.spent:.4g}): raise it and "
-                "run the same command again to go on"
+                f"{self.where}.cost_limit {self.c.cost_limit:g} is reached ({self.spent:.4g}): raise it and "
+                "run the same command again to continue"
             )
 
-    async def _ask_all(self, asks: list[Ask], receive: Receive) -> None:
-        queue, failures = iter(asks), []
+    async def _send_all(self, requests: list[Request], receive: Receive) -> None:
+        queue, failures = iter(requests), []
 
         async def work(client: openai.AsyncOpenAI) -> None:
-            for ask in queue:
+            for request in queue:
                 if failures or self._is_spent():
                     return
                 try:
-                    reply = await self._ask(client, ask)
+                    reply = await self._send(client, request)
                 except UserError as failure:
                     failures.append(failure)
                     return
-                receive(ask, reply)
+                receive(request, reply)
                 if reply and reply.other_model:
-                    failures.append(self._other(reply.other_model))
+                    failures.append(self._other_model(reply.other_model))
 
         async with self._client() as client:
             await asyncio.gather(*(work(client) for _ in range(self.c.concurrency)))
@@ -117,14 +119,15 @@ class Server:
         )
 
     def is_model(self, name: str) -> bool:
-        """Whether a server that calls its model `name` is the one asked for."""
+        """Whether a server that calls its model `name` is the requested model."""
         return is_model(name, self.c.reported_model or self.c.model)
 
-    def _other(self, name: str) -> UserError:
-        asked, told = self.c.reported_model or self.c.model, shown(name, 160)
+    def _other_model(self, name: str) -> UserError:
+        requested, reported = self.c.reported_model or self.c.model, shown(name, 160)
         return UserError(
-            f"{self.c.base_url} answered as {told!r} where {asked!r} was asked for; its replies are kept: if "
-            f"that is the model, add --config.{self.where}.reported_model={told} to the same command, else "
+            f"{self.c.base_url} answered as {reported!r}, not as the requested {requested!r}; its "
+            "replies are kept: if that is the model, add "
+            f"--config.{self.where}.reported_model={reported} to the same command, else "
             f"correct {self.where}.model"
         )
 
@@ -132,12 +135,12 @@ class Server:
         self._stopped |= 0 < self.c.cost_limit <= self.spent
         return self._stopped
 
-    async def _ask(self, client: openai.AsyncOpenAI, ask: Ask) -> Reply | None:
+    async def _send(self, client: openai.AsyncOpenAI, request: Request) -> Reply | None:
         await self._pace()
         try:
             response = await client.chat.completions.with_raw_response.create(
                 model=self.c.model,
-                messages=[{"role": "user", "content": ask.text}],
+                messages=[{"role": "user", "content": request.text}],
                 **self.settings,
             )
         except openai.APIStatusError as error:
@@ -156,7 +159,7 @@ class Server:
         self.spent += reply.cost
         if self.c.cost_limit and not (reply.cost or self._answered):
             logging.warning(
-                "%s says of no cost: %s.cost_limit cannot be kept without its count of tokens and the prices",
+                "%s reports no cost: %s.cost_limit has no effect without token counts and prices",
                 self.c.base_url,
                 self.where,
             )
@@ -164,7 +167,7 @@ class Server:
         return reply
 
     async def _pace(self) -> None:
-        """Waits until this request may start, at most `requests_per_minute`."""
+        """Waits until this request may start under `requests_per_minute`."""
         if not self.c.requests_per_minute:
             return
         now = asyncio.get_running_loop().time()
@@ -173,7 +176,7 @@ class Server:
         await asyncio.sleep(start - now)
 
     def _refuse(self, error: openai.APIStatusError) -> Reply:
-        """One text may be refused for what it says; all of them are for how they are sent."""
+        """Counts a rejected request; many in a row mean a wrong setting, one alone a rejected text."""
         self._refused += 1
         if self._refused >= REFUSED_IN_A_ROW:
             raise UserError(
@@ -193,11 +196,11 @@ class Server:
 
 
 class _Bounded(openai.DefaultAsyncHttpxClient):
-    """Every try within `limit_s` from its first byte to its last, and a reply of at most LARGEST bytes.
+    """An HTTP client that bounds each attempt to `limit_s` seconds and each reply to LARGEST bytes.
 
-    Longer ones are cut. They are taken as they come: no redirect is followed, since a prompt and a key are
-    for one server; nothing is unpacked, which could make gigabytes of a megabyte; and no header says how to
-    read them, since Python knows encodings that are no text.
+    Longer replies are cut. The client follows no redirect, because the prompt and the key are for one server.
+    It decompresses nothing, because a megabyte can expand to gigabytes. It ignores the content-type header,
+    because Python knows encodings that are not text.
     """
 
     def __init__(self, limit_s: float):
@@ -207,7 +210,7 @@ class _Bounded(openai.DefaultAsyncHttpxClient):
     async def send(self, request: httpx2.Request, **settings) -> httpx2.Response:
         settings |= {"stream": True, "follow_redirects": False}
         try:
-            # The library's own time limit starts anew with every byte that a slow server sends.
+            # The library's own timeout restarts with every byte that a slow server sends.
             async with asyncio.timeout(self._limit_s):
                 response = await super().send(request, **settings)
                 try:
@@ -215,7 +218,7 @@ class _Bounded(openai.DefaultAsyncHttpxClient):
                 finally:
                     await response.aclose()
         except TimeoutError as error:
-            raise httpx2.ReadTimeout("no whole reply in time", request=request) from error
+            raise httpx2.ReadTimeout("no complete reply in time", request=request) from error
         headers = {name: value for name, value in response.headers.items() if name in HEADERS}
         return httpx2.Response(response.status_code, headers=headers, content=body, request=request)
 
@@ -230,7 +233,7 @@ async def _first_bytes(response: httpx2.Response) -> bytes:
 
 
 class ServerTeacher:
-    """A server asked for traces; `config` is the `annotate` section."""
+    """Requests traces from a server; `config` is the `annotate` section."""
 
     def __init__(self, config: AnnotateConfig, spent: float):
         """`spent`: see Server. Raises UserError as Server does."""
@@ -239,13 +242,13 @@ class ServerTeacher:
         self.server = Server(c.openai, "annotate.openai", **sampling, spent=spent)
         self.hint = config.hint
 
-    def __call__(self, asks: list[Ask], receive: Receive) -> None:
+    def __call__(self, requests: list[Request], receive: Receive) -> None:
         """Raises UserError as Server does."""
-        self.server(asks, lambda ask, reply: receive(ask, reply and self._without_thought(reply)))
+        self.server(requests, lambda request, reply: receive(request, reply and self._without_thought(reply)))
 
     def _without_thought(self, reply: Reply) -> Reply:
-        """What a model thinks for itself is no trace, unless it does what a policy does."""
-        thought, closed, said = reply.text.rpartition("</think>")
+        """Removes the think block with a hint; without one the block holds the reasoning of the trace."""
+        thought, closed, rest = reply.text.rpartition("</think>")
         if not closed:
             return reply
-        return dataclasses.replace(reply, text=said if self.hint else f"{thought}\n{said}")
+        return dataclasses.replace(reply, text=rest if self.hint else f"{thought}\n{rest}")

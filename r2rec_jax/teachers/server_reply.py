@@ -1,4 +1,4 @@
-"""A chat completion as servers send it: vLLM, llama.cpp, TGI, Ollama, LM Studio and OpenAI's own."""
+"""Parses chat completions as vLLM, llama.cpp, TGI, Ollama, LM Studio and OpenAI send them."""
 
 import re
 
@@ -6,41 +6,43 @@ from r2rec_jax.runtime.untrusted import parse_json
 from r2rec_jax.teachers.config import ServerConfig
 from r2rec_jax.teachers.request import Reply
 
-LONGEST = 100_000  # characters kept of a reply
-# How each server says why it stopped (finish_reason) -> the reply's fault. Some say nothing of an end.
+LONGEST = 100_000  # maximum characters kept of a reply
+# finish_reason in the spelling of each server -> the reply's fault. Some servers send none.
 ENDS = dict.fromkeys(("", "stop", "eos", "eos_token", "stop_sequence", "end_turn"))
 ENDS |= dict.fromkeys(("length", "max_tokens", "model_length"), "truncated")
 ENDS |= {"content_filter": "refused"}
-# What servers add to the name that was asked for: "@main", ":latest", "-2024-07-18", "-0613".
+# Suffixes that servers add to the requested name: "@main", ":latest", "-2024-07-18", "-0613".
 _VERSION = re.compile(r"(@[\w.-]+|:latest|-(\d{4}|\d{8}|\d{4}-\d{2}-\d{2})(-preview)?)?")
 
 
 def read_completion(body: bytes, config: ServerConfig) -> Reply:
-    """A chat completion as a Reply, `config` being the server's section; whatever else the server sent is
-    a Reply with a fault."""
+    """Parses a response body into a Reply; a body that is no chat completion gives a Reply with a fault.
+
+    `config` is the server's section, which has the model's name and the prices.
+    """
     try:
-        said = parse_json(body)
+        response = parse_json(body)
     except ValueError:
         return Reply("", "bad_reply")
-    if not isinstance(said, dict):
+    if not isinstance(response, dict):
         return Reply("", "bad_reply")
-    usage, name = said.get("usage"), said.get("model")
+    usage, name = response.get("usage"), response.get("model")
     prompt, completion = (_count(usage, f"{kind}_tokens") for kind in ("prompt", "completion"))
     cost = (prompt * config.prompt_price + completion * config.completion_price) / 1e6
-    named = isinstance(name, str) and not is_model(name, config.reported_model or config.model)
-    text, fault = _content(said)
-    return Reply(text, fault, prompt, completion, cost, name[:1000] if named else "")
+    is_other = isinstance(name, str) and not is_model(name, config.reported_model or config.model)
+    text, fault = _content(response)
+    return Reply(text, fault, prompt, completion, cost, name[:1000] if is_other else "")
 
 
-def is_model(name: str, asked: str) -> bool:
-    """Whether a server that calls its model `name` answers as the one `asked` for.
+def is_model(name: str, requested: str) -> bool:
+    """Whether `name`, the model name in a reply, means the `requested` model.
 
-    So it does with a version after the name, in capitals or not, as the file of the model, and with or
-    without the organisation, of which there may not be two. A reply that names no model is the model's.
+    The comparison ignores case, a version suffix, a folder and the extension of a model file. It ignores a
+    missing organisation, but two different organisations make two models. A reply without a name matches.
     """
     if not name.strip():
         return True
-    ours, theirs = _parts(asked), _parts(name)
+    ours, theirs = _parts(requested), _parts(name)
     is_file = name.lower().endswith(".gguf")
     if len(ours) == len(theirs) == 2 and ours[0] != theirs[0] and not is_file:
         return False
@@ -48,14 +50,17 @@ def is_model(name: str, asked: str) -> bool:
 
 
 def _parts(name: str) -> list[str]:
-    """Its folders, the last part being the model."""
+    """The parts of a path or of organisation/model, in lower case; the last is the model."""
     return re.split(r"[/\\]", name.strip().lower().rstrip("/\\").removesuffix(".gguf"))
 
 
-def _content(said: dict) -> tuple[str, str | None]:
-    """(text, fault) of a decoded reply. What the model thought is in the text, as it is where a server does
-    not take it out."""
-    choices = said.get("choices")
+def _content(response: dict) -> tuple[str, str | None]:
+    """(text, fault) of a decoded response.
+
+    Hidden reasoning that the server returns in its own field is put into the text in a <think> block, where
+    other servers leave it.
+    """
+    choices = response.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(message, dict):
@@ -63,17 +68,19 @@ def _content(said: dict) -> tuple[str, str | None]:
     content, reason = message.get("content"), choice.get("finish_reason") or ""
     if isinstance(content, list) and all(isinstance(part, dict) for part in content):
         content = "".join(str(part.get("text", "")) for part in content if part.get("type") == "text")
-    thought = message.get("reasoning_content") or message.get("reasoning")
-    thought = thought if isinstance(thought, str) else ""
+    reasoning = message.get("reasoning_content") or message.get("reasoning")
+    reasoning = reasoning if isinstance(reasoning, str) else ""
     if not isinstance(content, str | None):
         return "", "bad_reply"
     text = content = (content or "")[:LONGEST]
-    if thought:
-        room = max(0, LONGEST - len(content) - len("<think></think>\n\n"))
-        text = f"<think>{thought[:room]}</think>\n\n{content}"[:LONGEST]
-    elif "<think>" in content and "</think>" not in content:  # cut off while it thought: nothing is an answer
+    if reasoning:
+        limit = max(0, LONGEST - len(content) - len("<think></think>\n\n"))
+        text = f"<think>{reasoning[:limit]}</think>\n\n{content}"[:LONGEST]
+    elif (
+        "<think>" in content and "</think>" not in content
+    ):  # cut off inside the reasoning: there is no answer
         text = f"{content[: LONGEST - len('</think>')]}</think>"
-    text = text.encode(errors="replace").decode()  # half a surrogate pair fits no file
+    text = text.encode(errors="replace").decode()  # half a surrogate pair cannot be written as UTF-8
     if not isinstance(reason, str) or reason.lower() not in ENDS:
         return text, "bad_reply"
     return text, ENDS[reason.lower()] or (None if content.strip() else "empty")

@@ -1,8 +1,7 @@
-"""The template teacher: deterministic traces that tell only what the record and the catalogue hold.
+"""The template teacher: deterministic traces that use only facts of the record and the catalogue.
 
-The answer steers a trace without appearing in it: of the facts that may be
-told, those are told that speak for it. A trace is progressive: hop by hop along one chain, and no
-statement uses what comes after its hop.
+The answer selects the facts that support it but does not appear in the reasoning. A trace is progressive:
+it follows one chain hop by hop, and no statement uses a later hop.
 """
 
 from collections import Counter
@@ -16,26 +15,26 @@ from r2rec_jax.prompts.rating_prompt import hidden_facts
 from r2rec_jax.prompts.wording import Wording
 from r2rec_jax.runtime.plain_text import clean
 from r2rec_jax.teachers.recap import recap
-from r2rec_jax.teachers.request import Ask, Receive, Reply
+from r2rec_jax.teachers.request import Receive, Reply, Request
 
 
 class TemplateTeacher:
-    """Answers every ask by template; `config` is the `prompt` section."""
+    """Answers every request from templates; `config` is the `prompt` section."""
 
     def __init__(self, catalog: Catalog, wording: Wording, config: PromptConfig):
         self.catalog, self.wording, self.config = catalog, wording, config
 
-    def __call__(self, asks: list[Ask], receive: Receive) -> None:
+    def __call__(self, requests: list[Request], receive: Receive) -> None:
         c = self.config
-        for ask in asks:
-            question = ask.question
+        for request in requests:
+            question = request.question
             if question.chain is None:
                 trace = ranking_trace(
                     question.record, self.catalog, self.wording, c.places, c.answer, reasoning=c.reasoning
                 )
             else:
                 trace = rating_trace(question.chain, self.catalog, self.wording, reasoning=c.reasoning)
-            receive(ask, Reply("\n".join(filter(None, trace))))
+            receive(request, Reply("\n".join(filter(None, trace))))
 
 
 def ranking_trace(
@@ -49,10 +48,12 @@ def ranking_trace(
 ) -> tuple[str, str]:
     """(reasoning, answer text) for a ranking prompt.
 
-    The reasoning, one statement a line: hops along the chain that speaks most for the truth (likes where
-    there is no chain), then the taste they show. In a wording with a recap: along the last chain, then that,
-    which the truth has no part in. '' without `reasoning`. The answer has the truth first, then the
-    candidates that share most genres with the likes, popular ones first.
+    The reasoning has one statement per line: the hops of the chain that best supports the held-out item
+    (likes if there is no chain), then the taste that follows. In a wording with a recap it follows the last
+    chain and ends with the recap; neither depends on the held-out item. Without `reasoning` it is ''.
+
+    The answer ranks the held-out item first, then the candidates that share most genres with the likes,
+    popular ones first.
     """
     text = _ranking(record, catalog, wording, places, answer)
     return narration(record, catalog, wording) if reasoning else "", text
@@ -60,7 +61,7 @@ def ranking_trace(
 
 def narration(record: RankingRecord, catalog: Catalog, wording: Wording) -> str:
     """The reasoning of `ranking_trace`."""
-    # By user alone, so that the number of statements tells nothing.
+    # The user alone decides, so that the number of statements does not depend on the answer.
     count = wording.hop_counts[record.user % len(wording.hop_counts)]
     hops = _chain_hops if record.chains else _like_hops
     conclude = recap if wording.recap else _taste
@@ -70,7 +71,7 @@ def narration(record: RankingRecord, catalog: Catalog, wording: Wording) -> str:
 def rating_trace(
     chain: Chain, catalog: Catalog, wording: Wording, *, reasoning: bool = True
 ) -> tuple[str, str]:
-    """(reasoning, answer text) for a rating prompt: all hops but the last, and what to expect of it."""
+    """(reasoning, answer text) for a rating prompt: all hops but the last, and the expected rating."""
     text = f"{RATING} {wording.rating(chain.r01)}"
     if not reasoning:
         return "", text
@@ -83,8 +84,8 @@ def rating_trace(
     return "\n".join([*steps, expectation[1 + higher].format(**facts)]), text
 
 
-def _sign(one: float, other: float) -> int:
-    return (one > other) - (one < other)
+def _sign(a: float, b: float) -> int:
+    return (a > b) - (a < b)
 
 
 def _agreement(chain: Chain, wording: Wording) -> str:
@@ -117,11 +118,10 @@ def _own_ratings(chain: Chain) -> tuple[tuple[int, float], tuple[int, float]]:
 
 
 def _support(chain: Chain, truth: int, catalog: Catalog, wording: Wording) -> tuple[bool, float]:
-    """Whether the user liked an item of the chain that shares a genre with the truth; how high
-    the chain is rated altogether."""
-    wanted = set(catalog.genres[truth])
+    """Sort key: (the user liked an item of the chain in a genre of the held-out item, sum of all ratings)."""
+    genres = set(catalog.genres[truth])
     own = [item for item, rating in _own_ratings(chain) if wording.is_like(rating)]
-    fits = any(wanted & set(catalog.genres[item]) for item in own)
+    fits = any(genres & set(catalog.genres[item]) for item in own)
     return fits, chain.r00 + chain.r10 + chain.r11 + chain.r01
 
 
@@ -133,25 +133,28 @@ def _like_hops(record: RankingRecord, catalog: Catalog, wording: Wording, count:
 
 
 def _taste(record: RankingRecord, catalog: Catalog, wording: Wording) -> str:
-    """The genre that most likes have; among the truth's genres if the likes have one of them, or where
-    the wording tells it, if the chains' well rated items have."""
-    carried = _carried(record.likes, catalog)
-    if not carried:
+    """A statement about the most frequent genre of the likes.
+
+    Genres of the held-out item take precedence if a like has one. Otherwise, in wordings with `taste_chains`,
+    they take precedence if an item of the chains that the user rated highly has one.
+    """
+    counts = _genre_counts(record.likes, catalog)
+    if not counts:
         return wording.taste_unknown
-    template, items, genres = wording.taste, record.likes, list(carried)
+    template, items, genres = wording.taste, record.likes, list(counts)
     fitting = set(catalog.genres[record.truth])
     if fitting & set(genres):
         genres = [genre for genre in genres if genre in fitting]
     elif wording.taste_chains:
         own = [pair for chain in record.chains for pair in _own_ratings(chain)]
         rated = list(dict.fromkeys(item for item, rating in own if wording.is_like(rating)))
-        found = _carried(rated, catalog)
-        speaking = [genre for genre in found if genre in fitting]
-        if speaking:
-            template, items, genres, carried = wording.taste_chains, rated, speaking, found
+        rated_counts = _genre_counts(rated, catalog)
+        supporting = [genre for genre in rated_counts if genre in fitting]
+        if supporting:
+            template, items, genres, counts = wording.taste_chains, rated, supporting, rated_counts
         else:
             template = wording.taste_open
-    genre = max(genres, key=carried.get)
+    genre = max(genres, key=counts.get)
     likes = [
         wording.taste_like.format(title=wording.title(catalog, item), genre=clean(genre))
         for item in items
@@ -160,25 +163,25 @@ def _taste(record: RankingRecord, catalog: Catalog, wording: Wording) -> str:
     return template.format(likes=wording.listed(likes), genre=clean(genre))
 
 
-def _carried(items: list[int], catalog: Catalog) -> Counter:
-    """How many of `items` have each genre, genres in order of appearance."""
+def _genre_counts(items: list[int], catalog: Catalog) -> Counter:
+    """The number of `items` with each genre, in order of first appearance."""
     return Counter(genre for item in items for genre in catalog.genres[item])
 
 
 def _ranking(record: RankingRecord, catalog: Catalog, wording: Wording, places: int, answer: str) -> str:
-    carried = _carried(record.likes, catalog)
+    counts = _genre_counts(record.likes, catalog)
     items = record.candidates.tolist()
 
     def order(index: int) -> tuple[bool, int, int]:
-        shared = sum(carried[genre] for genre in catalog.genres[items[index]])
+        shared = sum(counts[genre] for genre in catalog.genres[items[index]])
         return items[index] != record.truth, -shared, -int(record.popularity[index])
 
     best = sorted(range(len(items)), key=order)[:places]
     if answer == "numbers":
-        named = [str(index + 1) for index in best]
+        names = [str(index + 1) for index in best]
     else:
-        named = [wording.title(catalog, items[index]) for index in best]
-    return f"{ORDER} {' > '.join(named)}"
+        names = [wording.title(catalog, items[index]) for index in best]
+    return f"{ORDER} {' > '.join(names)}"
 
 
 def _sentence(text: str) -> str:

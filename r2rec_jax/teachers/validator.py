@@ -1,8 +1,8 @@
-"""Whether a trace may be learnt: progressive, masked, and right at its end (the paper's IoT traces).
+"""Validates traces before SFT: progressive, masked, and with the right answer (the paper's IoT traces).
 
-Progressive: every hop of the chain is told in order, by a statement of its own that has the hop's rating.
-Masked: no statement uses a hop after its own, and none gives the answer away. In doubt a
-trace is refused, since another can be asked for.
+Progressive: each hop of the chain has its own statement, in order, with the hop's rating.
+Masked: no statement uses a later hop, and none gives the answer away before the last line.
+Doubtful traces are rejected, because the teacher can write another one.
 """
 
 import dataclasses
@@ -16,12 +16,12 @@ from r2rec_jax.prompts.config import PromptConfig
 from r2rec_jax.prompts.ranking_prompt import peer_names, shown_titles
 from r2rec_jax.prompts.wording import Wording
 from r2rec_jax.runtime.plain_text import plain
-from r2rec_jax.teachers.mentions import Ratings, Words, kept
+from r2rec_jax.teachers.mentions import Ratings, Words, as_float32
 from r2rec_jax.teachers.question import Question
 from r2rec_jax.teachers.recap import recap
 from r2rec_jax.teachers.statements import Statement, StatementReader
 
-# Why a trace was refused, and what a teacher is told of it before it tries again.
+# Why a trace was rejected -> the sentence that a retry adds to the request.
 REASONS = {
     "no_answer": "it did not end with the answer line in the form asked for",
     "wrong_answer": "its last line was not the answer given",
@@ -60,14 +60,14 @@ _BULLET = re.compile(r"^(?:\d{1,2}[.):]\s+|[-*•–]\s+|(?:step|statement)\s+\d
 
 @dataclasses.dataclass(frozen=True)
 class Trace:
-    """Reasoning, one statement a line, and the answer line; None when a text does not end in one."""
+    """Reasoning, one statement per line, and the answer line; None if the text does not end in one."""
 
     reasoning: str
     answer: str | None
 
 
 def read_trace(text: str, task: str) -> Trace:
-    """A teacher's text as a trace: list marks, emphasis and markup taken off."""
+    """Parses a teacher's text into a trace; list marks, emphasis and markup are removed."""
     lines = [plain(line.replace("**", "")) for line in text.splitlines()]
     lines = [stripped for line in lines if (stripped := _BULLET.sub("", line))]
     starts = RATING if task == "rating" else ORDER
@@ -77,9 +77,9 @@ def read_trace(text: str, task: str) -> Trace:
 
 
 class Validator:
-    """Judges traces of one data set in one wording; `config` is the `prompt` section.
+    """Validates traces of one data set in one wording; `config` is the `prompt` section.
 
-    `max_tokens` bounds a trace as the policy will learn it, end token included.
+    `max_tokens` bounds the completion that SFT trains on, end token included.
     """
 
     def __init__(self, catalog: Catalog, wording: Wording, chat: Chat, config: PromptConfig, max_tokens: int):
@@ -88,7 +88,7 @@ class Validator:
         self._people, self._ratings = Words(wording.peers), Ratings(wording.scale)
 
     def fault(self, question: Question, trace: Trace) -> str | None:
-        """The first of REASONS to refuse the trace, or None."""
+        """The first of REASONS that applies to the trace; None accepts it."""
         if trace.answer is None:
             return "no_answer" if trace.reasoning else "empty"
         return self._reasoning(question, trace) or self._answer(question, trace) or self._length(trace)
@@ -98,7 +98,7 @@ class Validator:
             match = re.fullmatch(rf"{RATING}\s*(\d+(?:\.\d+)?)\.?", trace.answer)
             if match is None:
                 return "no_answer"
-            return None if kept(match[1]) == question.chain.r01 else "wrong_answer"
+            return None if as_float32(match[1]) == question.chain.r01 else "wrong_answer"
         record = question.record
         titles = shown_titles(record, self.catalog, self.wording)
         ranking = parse_ranking(trace.answer, titles, answer=self.config.answer, places=self.config.places)
@@ -118,23 +118,23 @@ class Validator:
         if any(line.startswith((ORDER, RATING)) for line in lines):
             return "answer_early"
         statements = StatementReader(question, self.catalog, self.wording, self._people)(lines)
-        told = set().union(*(s.people for s in statements))
+        people = set().union(*(s.people for s in statements))
         names = peer_names(question.chains, self.wording)
-        if told - set(names.values()):
+        if people - set(names.values()):
             return "unknown_person"
         if any(_HINT.search(s.text) for s in statements):
             return "mentions_hint"
         if question.task == "rating":
             chain = question.chain
-            return self._early_rating(statements) or _walk(chain, names, statements, hidden=True)
-        # A recap names companions whose chains are not told; word for word it is true.
-        true = recap(question.record, self.catalog, self.wording) if self.wording.recap else None
-        walked = [s for line, s in zip(lines, statements, strict=True) if line != true]
-        return self._early_candidate(question, statements) or _told_chains(question, names, walked)
+            return self._early_rating(statements) or _chain_fault(chain, names, statements, hidden=True)
+        # A recap names companions whose chains the trace does not follow, so an exact recap is skipped.
+        expected = recap(question.record, self.catalog, self.wording) if self.wording.recap else None
+        hops = [s for line, s in zip(lines, statements, strict=True) if line != expected]
+        return self._early_candidate(question, statements) or _chains_fault(question, names, hops)
 
     def _early_rating(self, statements: list[Statement]) -> str | None:
-        """A number after a word that predicts: the answer, or a wrong one, before its place."""
-        predicted = (said for s in statements for said in _PREDICTION.findall(s.text))
+        """A rating after a word of prediction: the trace answers, rightly or not, before its last line."""
+        predicted = (phrase for s in statements for phrase in _PREDICTION.findall(s.text))
         return "answer_early" if any(map(self._ratings, predicted)) else None
 
     def _early_candidate(self, question: Question, statements: list[Statement]) -> str | None:
@@ -147,17 +147,20 @@ class Validator:
         return "candidate_early" if named else None
 
 
-def _told_chains(question: Question, names: dict[int, str], statements: list[Statement]) -> str | None:
-    """Every person mentioned must belong to a chain that is told well; there must be one if the prompt
-    shows any, and a like where it shows none."""
-    told = set().union(*(s.people for s in statements))
-    if not told:
+def _chains_fault(question: Question, names: dict[int, str], statements: list[Statement]) -> str | None:
+    """The first fault of the statements about chains.
+
+    Every person mentioned must belong to a chain that the statements follow without a fault. If the prompt
+    has chains the statements must follow one; if it has only likes they must mention one.
+    """
+    people = set().union(*(s.people for s in statements))
+    if not people:
         likes = set(question.record.likes)
-        silent = question.chains or (likes and not any(s.items & likes for s in statements))
-        return "hop_missing" if silent else None
-    for person in sorted(told):
+        missing = question.chains or (likes and not any(s.items & likes for s in statements))
+        return "hop_missing" if missing else None
+    for person in sorted(people):
         of_person = [c for c in question.chains if person in (names[peer] for peer in c.peers)]
-        faults = [_walk(chain, names, statements, hidden=False) for chain in of_person]
+        faults = [_chain_fault(chain, names, statements, hidden=False) for chain in of_person]
         if all(faults):
             return faults[0]
     return None
@@ -165,7 +168,7 @@ def _told_chains(question: Question, names: dict[int, str], statements: list[Sta
 
 @dataclasses.dataclass(frozen=True)
 class _Hop:
-    """Who rated what how; of item and person one is new to the chain: the item where `new_item`."""
+    """One rating of a chain. A hop adds either a new item (`new_item`) or a new person to the chain."""
 
     person: str | None
     item: int
@@ -174,7 +177,7 @@ class _Hop:
 
 
 def _hops(chain: Chain, names: dict[int, str]) -> list[_Hop]:
-    """The hops before the user's own last rating."""
+    """The hops before the user's last rating, in order."""
     hops = [
         _Hop(None, chain.i0, chain.r00, True),
         _Hop(names[chain.peer], chain.i0, chain.r10, False),
@@ -186,46 +189,51 @@ def _hops(chain: Chain, names: dict[int, str]) -> list[_Hop]:
     return hops
 
 
-def _walk(chain: Chain, names: dict[int, str], statements: list[Statement], *, hidden: bool) -> str | None:
+def _chain_fault(
+    chain: Chain, names: dict[int, str], statements: list[Statement], *, hidden: bool
+) -> str | None:
     """The first fault of the statements about one chain.
 
-    With r01 `hidden` (a rating question) the chain is all there is to tell, up to the last hop before
-    it. Otherwise other things may be told before and after; the first two hops are the least.
+    `hidden` is for a rating question, which asks for r01: the statements must cover every hop before r01 and
+    nothing else. Otherwise they must cover at least the first two hops, and other statements may come before
+    and after.
     """
     hops = _hops(chain, names)
-    found = _find(hops, statements, hidden)
-    if isinstance(found, str):
-        return found
-    start, end = (0, len(statements)) if hidden else (found[0], found[-1] + 1)
+    places = _find(hops, statements, hidden)
+    if isinstance(places, str):
+        return places
+    start, end = (0, len(statements)) if hidden else (places[0], places[-1] + 1)
     for k in range(start, end):
-        s, told = statements[k], sum(place <= k for place in found)
-        if any(hop.item in s.items if hop.new_item else hop.person in s.people for hop in hops[told:]):
+        s, count = statements[k], sum(place <= k for place in places)
+        if any(hop.item in s.items if hop.new_item else hop.person in s.people for hop in hops[count:]):
             return "later_hop"
-        known = [hop.rating for hop in hops[:told]]
-        later = [hop.rating for hop in hops[told:]] + ([] if hidden else [chain.r01])
+        stated = [hop.rating for hop in hops[:count]]
+        later = [hop.rating for hop in hops[count:]] + ([] if hidden else [chain.r01])
         for rating in s.ratings:
-            concludes = k > found[-1]
-            if hidden and rating == chain.r01 and (concludes or rating not in (*known, *later)):
+            concludes = k > places[-1]
+            if hidden and rating == chain.r01 and (concludes or rating not in (*stated, *later)):
                 return "answer_early"
-            if rating not in known:
+            if rating not in stated:
                 return "later_hop" if rating in later else "wrong_rating"
-        if k in found and hops[found.index(k)].rating not in s.ratings:
+        if k in places and hops[places.index(k)].rating not in s.ratings:
             return "wrong_rating"
-    if hidden and statements[found[-1]].ratings.count(chain.r01) > (chain.r01 == hops[-1].rating):
+    if hidden and statements[places[-1]].ratings.count(chain.r01) > (chain.r01 == hops[-1].rating):
         return "answer_early"
     return None
 
 
 def _find(hops: list[_Hop], statements: list[Statement], hidden: bool) -> list[int] | str:
-    """Where each hop is told, in order, or why they are not; a tail of hops may be left out unless
-    `hidden`."""
+    """The index of each hop's statement, in increasing order, or the reason why there is none.
+
+    Unless `hidden`, the last hops may be left out; the result is shorter then.
+    """
     rated = [(k, s) for k, s in enumerate(statements) if s.ratings]
     places: list[int | None] = [None]
     for j in range(1, len(hops)):
         hop = hops[j]
         if hop.new_item:
             fits = [k for k, s in rated if hop.item in s.items and (hidden or hop.person in s.people)]
-            # The item may be mentioned too early; where its own rating stands, the hop is told.
+            # An earlier statement may mention the item; the one with its rating is the hop's.
             fits.sort(key=lambda k: hop.rating not in statements[k].ratings)
         else:
             following = hops[j + 1].item
@@ -233,8 +241,8 @@ def _find(hops: list[_Hop], statements: list[Statement], hidden: bool) -> list[i
         places.append(fits[0] if fits else None)
     first, second, person = hops[0], hops[1], hops[1].person
     if places[1] is None:
-        told = (s for _, s in rated if person in s.people and hops[2].item in s.items)
-        return "later_hop" if any(second.rating in s.ratings for s in told) else "hop_missing"
+        later = (s for _, s in rated if person in s.people and hops[2].item in s.items)
+        return "later_hop" if any(second.rating in s.ratings for s in later) else "hop_missing"
     openings = [k for k, s in rated if first.item in s.items and person not in s.people]
     before = [k for k in openings if k < places[1]]
     if not before:

@@ -194,6 +194,12 @@ def test_a_flag_beyond_measure_is_one_line(run, flag):
     assert (code, out) == (2, "") and err.startswith("error: ") and err.count("\n") == 1 and len(err) < 3000
 
 
+@pytest.mark.parametrize("flag", ["--" + "a/" * 7_500, "--nothing"])
+def test_an_unknown_flag_without_a_config_is_one_line(run, flag):
+    code, out, err = run(W, flag)
+    assert (code, out) == (2, "") and err.startswith("error: ") and err.count("\n") == 1 and len(err) < 3000
+
+
 def test_an_error_holds_no_escape(run):
     code, _, err = run("--config=config.py", W, "--config.\x1b[2J\u202elr=1")
     assert code == 2 and err.startswith("error: unknown config field \\x1b[2J\\u202elr: did you mean")

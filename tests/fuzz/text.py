@@ -22,7 +22,7 @@ from r2rec_jax.rollout.parsed_completion import parse_reply
 from r2rec_jax.runtime.errors import shown
 from r2rec_jax.runtime.plain_text import plain
 from r2rec_jax.teachers.question import questions
-from r2rec_jax.teachers.request import Ask
+from r2rec_jax.teachers.request import Request
 from r2rec_jax.teachers.server_reply import LONGEST, read_completion
 from r2rec_jax.teachers.template import TemplateTeacher
 from r2rec_jax.teachers.validator import REASONS, Validator, read_trace
@@ -128,7 +128,7 @@ class Trace(Target):
         self._questions = questions(dataset, chat, config.prompt, config.annotate.tasks, seed=config.seed)
         self._validator = Validator(catalog, words, chat, config.prompt, 1000)
         self._chat, self._seeds = chat, []
-        asks = [Ask(question, question.prompt, 1) for question in self._questions]
+        asks = [Request(question, question.prompt, 1) for question in self._questions]
         TemplateTeacher(catalog, words, config.prompt)(asks, lambda _, reply: self._seeds.append(reply.text))
 
     def make(self, rng: Random) -> bytes:

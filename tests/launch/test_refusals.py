@@ -208,7 +208,7 @@ def test_a_baseline_that_cannot_be_fitted_is_named_before_the_others_run(road, t
         ({"systems.sft.mode": "guess"}, "mode 'guess' of a system is unknown: use one of generate"),
         ({"systems.sft.prompt.chain": 2}, "systems.sft.prompt.chain is unknown: use one of answer, "),
         ({"systems.sft.prompt.chains": "two"}, "systems.sft.prompt.chains='two': use a whole number from 0"),
-        ({"rollout.temperature": 0.0}, "systems.sft+grpo.samples=3 would all be the same"),
+        ({"rollout.temperature": 0.0}, "systems.sft+grpo.samples=3 would all be equal"),
         ({"evaluate.runs": 0}, "evaluate.runs=0"),
     ],
 )

@@ -57,7 +57,7 @@ def test_wire_bytes_of_ring_algorithms():
 
 
 def test_what_cannot_be_counted_is_refused():
-    with pytest.raises(ValueError, match="unknown length"):
+    with pytest.raises(ValueError, match="unknown trip count"):
         collectives(PROGRAM.replace('"known_trip_count":{"n":"5"}', ""))
     with pytest.raises(ValueError, match="no group size"):
         collectives(PROGRAM.replace("replica_groups={{0,1,2,3},{4,5,6,7}}, ", ""))

@@ -120,7 +120,7 @@ def test_a_number_that_no_line_has_is_refused(dataset, tmp_path, change):
     path = tmp_path / results.USERS
     first, others = path.read_text().split("\n", 1)
     path.write_text(json.dumps(json.loads(first) | change) + "\n" + others)
-    with pytest.raises(UserError, match=r"users\.jsonl:1 is no result of a user"):
+    with pytest.raises(UserError, match=r"users\.jsonl:1 is not a valid result"):
         UserLines(tmp_path, dataset)
 
 
@@ -131,6 +131,6 @@ def test_a_message_is_as_long_as_a_line(dataset, tmp_path):
     for change in ({"candidates": "\x1b" * 99_999}, {"system": "x" * 99_999}):
         line = json.dumps(json.loads(first) | change) + "\n"
         path.write_text(line + line + others)
-        with pytest.raises(UserError, match=r"ranks candidates|says again") as caught:
+        with pytest.raises(UserError, match=r"ranks candidates|repeats the line") as caught:
             UserLines(tmp_path, dataset)
         assert len(str(caught.value)) < 600 and str(caught.value).isprintable()

@@ -83,7 +83,7 @@ def test_nothing_is_paid_for_twice(rank, fake):  # noqa: F811
 
 def test_a_bad_answer_stands_and_a_lost_one_is_asked_again(rank, fake):  # noqa: F811
     fake.script = [said("Order: Big >", reason="length"), said(None), said(SAID, reason="error")]
-    with pytest.raises(UserError, match=r"1 of 4 requests .* brought nothing \(bad_reply\): run the same"):
+    with pytest.raises(UserError, match=r"1 of 4 requests .* got no reply \(bad_reply\): run the same"):
         rank()
     assert len(fake.requests) == 4
     found = rank()
@@ -94,7 +94,7 @@ def test_a_bad_answer_stands_and_a_lost_one_is_asked_again(rank, fake):  # noqa:
 
 def test_replies_of_another_name_are_kept_and_read_once_it_is_the_models(rank, fake, tmp_path):  # noqa: F811
     fake.script = [said("Order: Big > Ran", model="served")]
-    with pytest.raises(UserError, match=r"as 'served' .* --config.systems.x.server.reported_model=served"):
+    with pytest.raises(UserError, match=r"as 'served', .* --config.systems.x.server.reported_model=served"):
         rank()
     assert len(fake.requests) == 1
     fake.script = [said(SAID, model="served")] * 3
@@ -102,7 +102,7 @@ def test_replies_of_another_name_are_kept_and_read_once_it_is_the_models(rank, f
     assert len(fake.requests) == 4 and found[0, 0].truth_rank == 1
     kept = (tmp_path / "replies" / "replies.jsonl").read_text().splitlines()
     assert len(kept) == 4 and all("served" not in line for line in kept[1:])
-    with pytest.raises(UserError, match=r"cost_limit 25 is spent \(40\)"):  # of whichever name
+    with pytest.raises(UserError, match=r"cost_limit 25 is reached \(40\)"):  # of whichever name
         rank(runs=2, reported_model="served", cost_limit=25.0)
 
 
@@ -116,7 +116,7 @@ def test_a_text_that_is_refused_is_a_miss_and_costs_nothing(rank, fake):  # noqa
 
 def test_the_limit_counts_what_was_paid_before(rank, fake):  # noqa: F811
     rank({0, 1})  # 10 each
-    with pytest.raises(UserError, match=r"systems.x.server.cost_limit 25 is spent \(30\)"):
+    with pytest.raises(UserError, match=r"systems.x.server.cost_limit 25 is reached \(30\)"):
         rank(cost_limit=25.0)
     assert len(fake.requests) == 3
     rank({0, 1, 2}, cost_limit=1.0)

@@ -10,7 +10,7 @@ from r2rec_jax.prompts.wording import WORDINGS, wording
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.teachers.annotator import annotate
 from r2rec_jax.teachers.journal import Journal
-from r2rec_jax.teachers.request import Ask, Reply, ask_text
+from r2rec_jax.teachers.request import Reply, Request, request_text
 from r2rec_jax.teachers.template import TemplateTeacher
 from r2rec_jax.teachers.validator import REASONS, Validator, read_trace
 from tests.teachers.asked import questions_of
@@ -145,9 +145,7 @@ def test_a_half_written_line_is_dropped_and_a_foreign_one_named(run, dataset, co
     assert run(Scripted(dataset, config)) == whole
     for line in (b"{}\n", b"not json\n", b'{"user": "4"}\n', b"\n"):
         journal.write_bytes(kept + line)
-        with pytest.raises(
-            UserError, match=rf"replies\.jsonl:{whole['replies'] + 1} is not a reply as kept here"
-        ):
+        with pytest.raises(UserError, match=rf"replies\.jsonl:{whole['replies'] + 1} is not a valid reply"):
             run(Scripted(dataset, config))
 
 
@@ -166,13 +164,13 @@ def test_a_reply_that_no_run_has_written_is_named(run, dataset, config, tmp_path
     journal = tmp_path / "replies.jsonl"
     first, *others = journal.read_text().splitlines(keepends=True)
     journal.write_text(json.dumps(json.loads(first) | change) + "\n" + "".join(others))
-    with pytest.raises(UserError, match=r"replies\.jsonl:1 is not a reply as kept here"):
+    with pytest.raises(UserError, match=r"replies\.jsonl:1 is not a valid reply"):
         run(Scripted(dataset, config))
 
 
 def test_a_reply_nested_too_deeply_is_named(tmp_path):
     (tmp_path / "replies.jsonl").write_text("[" * 100_000 + "\n")
-    with pytest.raises(UserError, match=r"replies\.jsonl:1 is not a reply"):
+    with pytest.raises(UserError, match=r"replies\.jsonl:1 is not a valid reply"):
         Journal(tmp_path)
 
 
@@ -226,10 +224,10 @@ def test_the_answer_is_told_once_and_no_plainer_at_a_second_try(dataset, chat, c
     config.prompt.update({"wording": name, "answer": answer})
     words = wording(name)
     for question in questions_of(dataset, chat, config)[:10]:
-        first = ask_text(question, dataset.catalog, words, config.prompt)
+        first = request_text(question, dataset.catalog, words, config.prompt)
         assert question.prompt in first
         for reason, said in REASONS.items():
-            again = ask_text(question, dataset.catalog, words, config.prompt, reason)
+            again = request_text(question, dataset.catalog, words, config.prompt, reason)
             assert again == f"{first}\n\nAn earlier solution was refused: {said}."
         told = first.replace(question.prompt, "")
         if question.task == "rating":
@@ -245,14 +243,14 @@ def test_the_answer_is_told_once_and_no_plainer_at_a_second_try(dataset, chat, c
 def test_the_ask_reads_so(dataset, config, chat):
     config.prompt.update({"wording": "movies", "answer": "numbers"})
     question = next(q for q in questions_of(dataset, chat, config) if q.task == "rating")
-    text = ask_text(question, dataset.catalog, MOVIES, config.prompt)
+    text = request_text(question, dataset.catalog, MOVIES, config.prompt)
     assert text.startswith("You write model solutions from which a student learns to reason. The exercise")
     assert f"<exercise>\n{question.prompt}\n</exercise>\n\nYou alone are told the right answer: " in text
     assert "\n- Masked: a statement uses nothing that comes after its own hop in the chain.\n" in text
     bare = dataclasses.replace(
         question, chain=None, task="ranking", record=dataclasses.replace(question.record, chains=[])
     )
-    assert "chain" not in ask_text(bare, dataset.catalog, MOVIES, config.prompt).replace(bare.prompt, "")
+    assert "chain" not in request_text(bare, dataset.catalog, MOVIES, config.prompt).replace(bare.prompt, "")
 
 
 def test_the_template_teacher_without_reasoning(dataset, chat, config):
@@ -261,7 +259,7 @@ def test_the_template_teacher_without_reasoning(dataset, chat, config):
     validator = Validator(dataset.catalog, words, chat, config.prompt, 1000)
     asked = questions_of(dataset, chat, config)
     replies = []
-    asks = [Ask(question, "", 1) for question in asked]
+    asks = [Request(question, "", 1) for question in asked]
     TemplateTeacher(dataset.catalog, words, config.prompt)(
         asks, lambda ask, reply: replies.append((ask, reply))
     )

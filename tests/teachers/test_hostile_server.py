@@ -18,7 +18,7 @@ from r2rec_jax.prompts.wording import wording
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.teachers.annotator import annotate
 from r2rec_jax.teachers.journal import Journal
-from r2rec_jax.teachers.request import Ask
+from r2rec_jax.teachers.request import Request
 from r2rec_jax.teachers.server import LARGEST, ServerTeacher
 from r2rec_jax.teachers.template import TemplateTeacher
 from r2rec_jax.teachers.validator import Validator
@@ -94,7 +94,7 @@ def ask(config):
         replies = {}
         teacher = ServerTeacher(config.annotate, 0.0)
         teacher(
-            [Ask(None, str(k), 1) for k in range(n)], lambda ask, reply: replies.update({ask.text: reply})
+            [Request(None, str(k), 1) for k in range(n)], lambda ask, reply: replies.update({ask.text: reply})
         )
         return replies
 
@@ -220,7 +220,7 @@ def test_a_server_of_every_fault_leaves_the_traces_of_a_good_one(
     asked = questions_of(dataset, chat, config)[:24]
     words = wording(config.prompt.wording)
     template, said = TemplateTeacher(dataset.catalog, words, config.prompt), {}
-    asks = [Ask(question, question.prompt, 1) for question in asked]
+    asks = [Request(question, question.prompt, 1) for question in asked]
     template(asks, lambda ask, reply: said.update({ask.text: reply.text}))
 
     def run(server, folder) -> None:

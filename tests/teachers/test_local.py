@@ -9,7 +9,7 @@ from r2rec_jax.rollout.engine import Engine
 from r2rec_jax.rollout.slots import Rollout
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.teachers.local import LocalTeacher
-from r2rec_jax.teachers.request import Ask
+from r2rec_jax.teachers.request import Request
 from tests.teachers.asked import questions_of
 
 
@@ -35,7 +35,7 @@ def teacher(chat, config):
 @pytest.fixture
 def asks(dataset, chat, config):
     config.prompt.buckets = (4096,)
-    return [Ask(question, question.prompt, 1) for question in questions_of(dataset, chat, config)[:5]]
+    return [Request(question, question.prompt, 1) for question in questions_of(dataset, chat, config)[:5]]
 
 
 def said(teacher, asks) -> dict:
@@ -59,7 +59,7 @@ def test_a_reply_depends_on_its_question_and_attempt(teacher, asks):
     assert len(set(texts.values())) == 5
     backwards = {key: reply.text for key, reply in said(model, asks[::-1]).items()}
     assert backwards == texts
-    again = [Ask(ask.question, ask.text, 2) for ask in asks]
+    again = [Request(ask.question, ask.text, 2) for ask in asks]
     assert {key: reply.text for key, reply in said(model, again).items()} != texts
 
 

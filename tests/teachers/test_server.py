@@ -20,7 +20,7 @@ import pytest
 
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.teachers import server
-from r2rec_jax.teachers.request import Ask
+from r2rec_jax.teachers.request import Request
 from r2rec_jax.teachers.server import ServerTeacher
 from r2rec_jax.teachers.server_reply import is_model, read_completion
 
@@ -98,7 +98,7 @@ def ask(fake, config):
         config.annotate.openai.update({"base_url": fake.url} | changes)
         teacher, replies = ServerTeacher(config.annotate, spent), {}
         teacher(
-            [Ask(None, str(k), 1) for k in range(n)], lambda ask, reply: replies.update({ask.text: reply})
+            [Request(None, str(k), 1) for k in range(n)], lambda ask, reply: replies.update({ask.text: reply})
         )
         return teacher, replies
 
@@ -268,7 +268,7 @@ def test_another_models_name_stops_at_once_and_names_both(ask, fake):
     with pytest.raises(UserError) as caught:
         ask(40, concurrency=3)
     assert len(fake.requests) <= 3
-    told = f"{fake.url} answered as 'cheap' where 'm' was asked for; its replies are kept"
+    told = f"{fake.url} answered as 'cheap', not as the requested 'm'; its replies are kept"
     assert told in str(caught.value) and "--config.annotate.openai.reported_model=cheap" in str(caught.value)
 
 
@@ -319,9 +319,9 @@ def test_replies_as_servers_send_them(config, name):
     [
         ({}, {"ALL_PROXY": "socks5://127.0.0.1:1"}, "ALL_PROXY"),
         ({}, {"HTTP_PROXY": "gopher://127.0.0.1:1"}, "HTTP_PROXY"),
-        ({"base_url": "localhost:8000/v1"}, {}, "begin it with http://"),
-        ({"key_variable": "SOME_KEY"}, {"SOME_KEY": "\u201csecret\u201d"}, "SOME_KEY holds '\u201c'"),
-        ({"key_variable": "SOME_KEY"}, {"SOME_KEY": "secret\n"}, r"SOME_KEY holds '\n'"),
+        ({"base_url": "localhost:8000/v1"}, {}, "it must begin with http://"),
+        ({"key_variable": "SOME_KEY"}, {"SOME_KEY": "\u201csecret\u201d"}, "SOME_KEY contains '\u201c'"),
+        ({"key_variable": "SOME_KEY"}, {"SOME_KEY": "secret\n"}, r"SOME_KEY contains '\n'"),
     ],
 )
 def test_what_the_client_cannot_use_is_one_line_before_anything_is_asked(
@@ -343,7 +343,7 @@ def test_what_a_model_thinks_for_itself_is_no_trace(ask, fake):
 
 
 def test_the_cost_limit_stops_before_the_next_request(ask, fake):
-    with pytest.raises(UserError, match="cost_limit 3e-05 is spent"):
+    with pytest.raises(UserError, match="cost_limit 3e-05 is reached"):
         ask(9, cost_limit=30e-6, concurrency=1)
     assert len(fake.requests) == 3  # 13 millionths each
     with pytest.raises(UserError, match="cost_limit"):
@@ -373,7 +373,7 @@ def test_an_interrupt_gets_through(fake, config, number):
         if len(received) == 4:
             os.kill(os.getpid(), number)
 
-    asks = [Ask(None, str(k), 1) for k in range(40)]
+    asks = [Request(None, str(k), 1) for k in range(40)]
     before = {
         kind: signal.signal(kind, signal.default_int_handler) for kind in (signal.SIGINT, signal.SIGTERM)
     }
@@ -428,7 +428,7 @@ def test_a_real_server_answers(config, tmp_path):
             }
         )
         replies = []
-        asks = [Ask(None, "Kai is fond of Harbor. Order the best 2.", 1)] * 2
+        asks = [Request(None, "Kai is fond of Harbor. Order the best 2.", 1)] * 2
         ServerTeacher(config.annotate, 0.0)(asks, lambda _, reply: replies.append(reply))
         assert len(replies) == 2
         for reply in replies:
