@@ -1,4 +1,4 @@
-"""Values that config files share: every run's sections, and the sections as the small presets have them."""
+"""Shared by config files: the sections of every run, and the changes of the small presets."""
 
 from ml_collections import ConfigDict
 
@@ -13,20 +13,20 @@ MODEL_MINI = "runs/mini/pretrain/model"
 
 
 def base() -> ConfigDict:
-    """The sections of every run: the paper's setting on the 8B, ours where the paper states none."""
+    """The sections of every run: the paper's settings for the 8B, and ours where the paper gives none."""
     return to_config_dict(Run())
 
 
 def server(model: str = "", **fields) -> ConfigDict:
-    """An OpenAI-compatible server, with the `fields` of ServerConfig that differ."""
+    """An OpenAI-compatible server; `fields` are changed fields of ServerConfig."""
     return to_config_dict(ServerConfig(model=model, **fields))
 
 
 def system(adapter: str = "", *, served: ConfigDict | None = None, **fields) -> ConfigDict:
-    """One system of an evaluation: a field of `systems` under the name that results call it.
+    """One system of an evaluation, for the field `systems` of a config.
 
-    fields: those of SystemConfig that differ, e.g. mode="likelihood" or prompt={"chains": 0}. served: of kind
-    "server" its section, see `server`.
+    fields: changed fields of SystemConfig, e.g. mode="likelihood" or prompt={"chains": 0}. served: the
+    section of a system of kind "server", see `server`.
     """
     c = to_config_dict(SystemConfig(adapter=adapter, **fields))
     if served:
@@ -35,11 +35,11 @@ def system(adapter: str = "", *, served: ConfigDict | None = None, **fields) -> 
 
 
 def tiny(c: ConfigDict) -> ConfigDict:
-    """The embedded data and model: the same road in minutes on two CPU cores."""
+    """The bundled data and model: the full pipeline in minutes on two CPU cores."""
     c.data.folder = "runs/quickstart/data"
     c.data.source = "generated"
     c.data.sizes = ConfigDict({"sft": 500, "grpo": 500, "validation": 100, "evaluation": 800})
-    c.data.workers = 0  # they would start for longer than they are needed
+    c.data.workers = 0  # starting workers would take longer than the work
     c.prompt.update({"wording": "compact", "answer": "titles", "places": 1, "buckets": (160,)})
     c.model.update({"folder": MODEL_TINY, "dtype": "float32", "remat": "none"})
     # The tiny vocabulary has no words for rating questions; launch.annotate writes them on request.
@@ -47,7 +47,7 @@ def tiny(c: ConfigDict) -> ConfigDict:
     c.annotate.max_tokens = 80
     c.annotate.folder = "runs/quickstart/annotate"
     if "reward" in c:
-        c.reward.workers = 0  # its rollouts take less than a second
+        c.reward.workers = 0  # the rewards take less time than starting workers
     return c
 
 
@@ -58,7 +58,7 @@ def mini(c: ConfigDict) -> ConfigDict:
     """
     c.data.folder = "runs/mini/seed0/data"
     c.data.sizes = ConfigDict({"sft": 1000, "grpo": 3500, "validation": 300, "evaluation": 1000})
-    c.data.workers = 0  # they would take the cores that train
+    c.data.workers = 0  # workers would compete with training for the cores
     c.prompt.update({"wording": "mini", "answer": "titles", "places": 1})
     c.prompt.chain_selection = "recent"
     c.prompt.buckets = (96,)
@@ -70,7 +70,7 @@ def mini(c: ConfigDict) -> ConfigDict:
 
 
 def preset_of(name: str | None, known: tuple[str, ...]) -> str:
-    """The preset after the colon of --config, '' for none; refuses one the file does not have."""
+    """The preset after the colon of --config, '' for none. Raises UserError for an unknown preset."""
     if name and name not in known:
         raise UserError(f"unknown preset {name!r}: use one of {', '.join(known)}")
     return name or ""

@@ -1,4 +1,4 @@
-"""The systems that need no language model, on the candidates that every other system ranks.
+"""The systems without a language model, on the same candidates as all other systems.
 
     python -m launch.baselines --config=configs/baselines.py --workdir=runs/ml1m/baselines
 
@@ -8,7 +8,7 @@ train in seconds.
 
 `systems` lists what runs; each neural system has a section of its own name. Early stopping watches NDCG@3 of
 the split's users who are not evaluated. Widths, layers and dropout are the papers' where they state them for
-MovieLens-1M; SASRec's and GRU4Rec's full softmax is what makes them strong (Klenitskiy and Vasilev 2023).
+MovieLens-1M; SASRec and GRU4Rec are strong because of their full softmax (Klenitskiy and Vasilev 2023).
 """
 
 from ml_collections import ConfigDict

@@ -39,7 +39,7 @@ from ml_collections import ConfigDict
 from configs.base import base, mini, preset_of, tiny
 
 MOVIELENS = ("ml-100k", "ml-1m", "ml-latest-small", "ml-20m", "ml-25m", "ml-32m")
-# The paper's two Amazon sets, in the release that came before it.
+# The paper's two Amazon data sets, from the last release before the paper.
 PAPER = {"amazon-book": ("Books", "books"), "amazon-electronics": ("Electronics", "products")}
 OWN = ("table", "implicit")
 AMAZON = ("amazon-2023", "amazon-2018", "amazon-2014")
@@ -65,6 +65,6 @@ def get_config(preset: str | None = None) -> ConfigDict:
         run = preset.replace("-", "")
         c.data.folder, c.annotate.folder = f"runs/{run}/data", f"runs/{run}/annotate"
     if preset in ("ml-100k", "ml-latest-small"):
-        # 943 and 610 users: the paper's numbers of users do not fit.
+        # 943 and 610 users, too few for the paper's group sizes.
         c.data.sizes = ConfigDict({"sft": 200, "grpo": 100, "validation": 50, "evaluation": 200})
     return c

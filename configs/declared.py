@@ -1,4 +1,4 @@
-"""What a config file may hold: whole runs, made of the sections that the rooms of r2rec_jax declare."""
+"""Declarations of whole configs, built from the sections that the packages of r2rec_jax declare."""
 
 from ml_collections import ConfigDict
 
@@ -44,7 +44,8 @@ STAGE = one_of("pretrain", "sft", "grpo", "tallrec", "llara")
 
 @declaration
 class Run(Section):
-    """What every run has: MovieLens-1M, DeepSeek-R1-Distill-Llama-8B, adapters on all seven linear layers."""
+    """Fields of every run. Defaults: MovieLens-1M, DeepSeek-R1-Distill-Llama-8B, LoRA on all seven linear
+    layers."""
 
     seed: int = field(0, "Seed of initial weights, sampling and the order of data.", SEED)
     restore: str = field(
@@ -126,7 +127,7 @@ class EvaluationRun(Run):
 
     rollout: RolloutConfig = section(RolloutConfig(temperature=0.6, top_p=0.9))
     reward: RewardConfig = section(RewardConfig())
-    systems: dict[str, SystemConfig] = named(SystemConfig, "Systems, by the names that results call them.")
+    systems: dict[str, SystemConfig] = named(SystemConfig, "Systems, by their names in results.")
     evaluate: EvaluateConfig = section(EvaluateConfig())
 
 
@@ -134,7 +135,7 @@ class EvaluationRun(Run):
 class FaithfulRun(EvaluationRun):
     """Measures of how a policy's reasons relate to its prompt and ranking."""
 
-    users: int = field(200, "Evaluation users who are examined, the first ones.", whole(2))
+    users: int = field(200, "Number of evaluation users measured, from the first on.", whole(2))
 
 
 @declaration
@@ -143,7 +144,7 @@ class BaselinesRun(Run):
 
     OTHERS = BaselineConfig
 
-    systems: tuple[str, ...] = field((), "Systems that are run, by the names of their sections.")
+    systems: tuple[str, ...] = field((), "Systems to run, by the names of their sections.")
 
 
 @declaration
@@ -157,18 +158,18 @@ class ReproduceRun(Run):
     tallrec: TALLRecRun = section(TALLRecRun)
     llara: SFTRun = section(SFTRun)
     compared: dict[str, SystemConfig] = named(SystemConfig, "Table 1's other systems with language models.")
-    grpo_alone: bool = field(False, "Whether GRPO of the bare model runs beside GRPO after SFT.")
+    grpo_alone: bool = field(False, "Whether GRPO from the base model runs in addition to GRPO after SFT.")
     tables: tuple[str, ...] = field(
-        (), "Tables that are measured; (): one run without tables.", Each(one_of(*TABLES), distinct=True)
+        (), "Tables to measure; (): one run without tables.", Each(one_of(*TABLES), distinct=True)
     )
-    seeds: tuple[int, ...] = field((), "Seeds of data, split and trainings of the tables.", SEEDS)
-    policy_seeds: tuple[int, ...] = field((), "Seeds of which policies are trained.", SEEDS)
+    seeds: tuple[int, ...] = field((), "Seeds of data, split and training for the tables.", SEEDS)
+    policy_seeds: tuple[int, ...] = field((), "Seeds for which policies are trained.", SEEDS)
     policy: SystemConfig = section(SystemConfig)
     variants: dict[str, SystemConfig] = named(
         SystemConfig, "Other systems of a table; `adapter` is the stage that trains it."
     )
     studies: dict[str, dict] = subset(
-        PromptConfig, "Fields of the prompt section in which a policy of SFT alone differs.", named=True
+        PromptConfig, "Changed prompt fields of further SFT-only policies, by name.", named=True
     )
     trained: dict[str, str] = mapping("Workdirs of the tables of other data sets, by data set, for Table 3.")
     pretrain: PretrainRun | None = optional(PretrainRun)
@@ -178,7 +179,7 @@ STAGES = {"pretrain": PretrainRun, "sft": SFTRun, "llara": SFTRun, "tallrec": TA
 
 
 def abouts(config: ConfigDict) -> dict[str, About]:
-    """What is declared of each field of a config, by its dotted name."""
+    """The declaration of each field of a config, by dotted name."""
     return {name: about for name, about, _ in leaves(Run, config)}
 
 

@@ -5,7 +5,7 @@ decodes greedily, in one run.
 
     python -m launch.eval --config=configs/eval.py --workdir=runs/ml1m/eval
 
-Needs what configs/grpo.py needs and the workdirs that `systems` names. The paper reports about 2 s a user
+Needs what configs/grpo.py needs and the workdirs that `systems` names. The paper reports about 2 s per user
 on one A100-80G; not measured here. `configs/eval.py:quickstart` uses the bundled data and model.
 
     python -m launch.eval --config=configs/eval.py:compared --workdir=runs/ml1m/compared
@@ -28,15 +28,15 @@ from r2rec_jax.runtime.fields import to_config_dict
 
 def get_config(preset: str | None = None) -> ConfigDict:
     c = to_config_dict(EvaluationRun())
-    del c.rollout.constrained  # a system's mode says so
+    del c.rollout.constrained  # a system's `mode` sets it
     c.systems = ConfigDict({"base": system(), "sft": system("runs/ml1m/sft")})
     c.systems["sft+grpo"] = system("runs/ml1m/grpo")
     preset = preset_of(preset, ("quickstart", "mini", "compared"))
     if preset == "mini":
         mini(c)
         c.systems.sft.adapter, c.systems["sft+grpo"].adapter = "runs/mini/seed0/sft", "runs/mini/seed0/grpo"
-        for asked in c.systems.values():
-            asked.mode = "likelihood"
+        for ranked in c.systems.values():
+            ranked.mode = "likelihood"
         c.evaluate.update({"batch_size": 100, "runs": 1})
         c.rollout.update({"max_tokens": 64, "chunk": 16, "temperature": 0.0, "top_p": 1.0})
         c.reward.step_needs_valid_answer = True

@@ -21,6 +21,6 @@ def get_config(preset: str | None = None) -> ConfigDict:
     run = {"": "ml1m", "mini": "mini/seed0"}.get(preset, preset)
     c.systems = ConfigDict({"r2rec": system(f"runs/{run}/grpo", mode="likelihood")})
     c.users = {"quickstart": 800, "mini": 1000}.get(preset, FaithfulRun.users)
-    c.evaluate.runs = 1  # reasonings of a prompt
-    del c.reward, c.evaluate.replies  # nothing is paid, no server asked
+    c.evaluate.runs = 1  # reasonings per prompt
+    del c.reward, c.evaluate.replies  # no rewards and no server
     return c

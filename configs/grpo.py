@@ -22,7 +22,7 @@ def get_config(preset: str | None = None) -> ConfigDict:
     train = GRPOTrainConfig(
         init="runs/ml1m/sft",
         batch_size=8,
-        steps=63,  # one epoch of 500 prompts; the four that fill no batch leave room to four others
+        steps=63,  # one epoch of 500 prompts; the last batch is filled with four of the next epoch
         best_metric="validation/reward",
     )
     c = to_config_dict(GRPORun(train=train, optimizer=OptimizerConfig(learning_rate=5e-6)))
@@ -32,10 +32,11 @@ def get_config(preset: str | None = None) -> ConfigDict:
         c.train.init = "runs/mini/seed0/sft"
         c.train.update({"batch_size": 32, "steps": 109, "checkpoint_every": 50, "evaluate_every": 25})
         c.evaluate.batch_size = 100
-        # Constrained: rewarded for valid answers, it learns to copy some candidate, and to rank no longer.
+        # Constrained: with a reward for valid answers, the policy learns to copy any candidate
+        # instead of ranking.
         c.rollout.update({"max_tokens": 64, "chunk": 16, "constrained": True})
         c.reward.step_needs_valid_answer = True
-        # Without, 2.9% of its greedy statements were not in the prompt, with it 1.8% (seed 0).
+        # Unsupported statements in greedy decoding: 2.9% without this reward, 1.8% with it (seed 0).
         c.reward.facts_weight = 1.0
         c.optimizer.learning_rate = 6e-4
     if preset == "quickstart":

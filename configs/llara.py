@@ -22,7 +22,7 @@ from r2rec_jax.prompts.config import PromptConfig
 from r2rec_jax.runtime.fields import to_config_dict
 from r2rec_jax.train.config import OptimizerConfig, SFTTrainConfig
 
-# What differs in its prompt: ten liked items, each title followed by its token, no chains, no reasoning.
+# Its prompt: ten liked items, each title followed by its item token, no chains, no reasoning.
 PROMPT = {"chains": 0, "likes": 10, "reasoning": False, "answer": "titles", "places": 1, "item_tokens": True}
 
 

@@ -1,4 +1,4 @@
-"""Pretrains R2Rec-mini's base model on MovieLens-1M alone: what all users rated before their held-out items.
+"""Pretrains R2Rec-mini's base model on MovieLens-1M only: all users' ratings before their held-out items.
 
     python -m launch.train --config=configs/pretrain_mini.py --workdir=runs/pretrain_mini
 
@@ -32,7 +32,7 @@ def get_config(preset: str | None = None) -> ConfigDict:
         tie_word_embeddings=True,
     )
     run = PretrainRun(
-        # Histories alone first: many items a row teach which items go together.
+        # Histories only at first: many items per row, from which the model learns which items go together.
         corpus=CorpusConfig(kind="moments", curriculum=((0.35, 88, 0), (1.0, 136, 20))),
         model=PretrainModelConfig(architecture=architecture),
         optimizer=OptimizerConfig(

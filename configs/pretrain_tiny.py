@@ -32,11 +32,11 @@ def get_config() -> ConfigDict:
             original_max_position_embeddings=256,
         ),
     )
-    nobody = SizesConfig(sft=0, grpo=0, validation=0, evaluation=0)  # is held out
+    no_users = SizesConfig(sft=0, grpo=0, validation=0, evaluation=0)  # no user is held out
     run = PretrainRun(
         # Users of the quickstart come from seeds below 1000.
-        data=DataConfig(source="generated", seed=1000, sizes=nobody, generated_users=20_000, workers=0),
-        # Short rows first: they teach the forms.
+        data=DataConfig(source="generated", seed=1000, sizes=no_users, generated_users=20_000, workers=0),
+        # Short rows first, from which the model learns the formats.
         corpus=DocumentCorpusConfig(curriculum=((0.4, 64, 4), (0.8, 128, 10), (1.0, 256, 20))),
         model=PretrainModelConfig(dtype="float32", remat="none", architecture=architecture),
         optimizer=OptimizerConfig(

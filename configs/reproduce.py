@@ -35,10 +35,10 @@ from configs import eval as evaluation
 from configs.base import base, mini, preset_of, system, tiny
 from r2rec_jax.runtime.errors import UserError
 
-ROADS = ("quickstart", "figure5", "ml1m")
+PIPELINES = ("quickstart", "figure5", "ml1m")
 MINI = ("ml1m_mini", "ml1m_mini_gpu")
 TABLES = ("table1", "table2", "table3")
-# What follows a table's name -> preset of configs/data.py, and the workdir of its tables.
+# Suffix of a table's name -> preset of configs/data.py; and suffix -> workdir of its tables.
 DATA = {"": "ml-1m", "book": "amazon-book", "electronics": "amazon-electronics"}
 FOLDERS = {"ml1m": "runs/tables", "book": "runs/tables_book", "electronics": "runs/tables_electronics"}
 SMALL = ("table1_small", "table2_small")
@@ -46,7 +46,7 @@ COMPARED = ("chatrec", "tallrec", "llara", "gpt-4o-mini", "o4-mini")  # Table 1'
 
 
 def get_config(preset: str | None = None) -> ConfigDict:
-    known = (*ROADS, *MINI, *(f"{table}_{name}".rstrip("_") for table in TABLES for name in DATA), *SMALL)
+    known = (*PIPELINES, *MINI, *(f"{table}_{name}".rstrip("_") for table in TABLES for name in DATA), *SMALL)
     if not preset:
         raise UserError(f"configs/reproduce.py needs a preset: one of {', '.join(known)}")
     embedded = preset_of(preset, known) in ("quickstart", "figure5", *SMALL)
@@ -62,9 +62,9 @@ def get_config(preset: str | None = None) -> ConfigDict:
     c.compared = ConfigDict({name: compared[name] for name in COMPARED})
     c.grpo_alone = preset == "figure5"
     c.tables, c.seeds, c.policy_seeds = (), (), ()
-    c.policy = system("grpo")  # the finished one; `adapter` here and below: the stage that trains it
+    c.policy = system("grpo")  # the final policy; `adapter` here and below is the stage that trains it
     c.variants = ConfigDict()  # other systems of a table
-    c.studies = ConfigDict()  # name -> fields of the prompt section in which a policy of SFT alone differs
+    c.studies = ConfigDict()  # name -> changed prompt fields of an SFT-only policy
     c.trained = ConfigDict()  # data set (report/paper_numbers.py) -> workdir of its tables, for Table 3
     if preset in MINI:
         c.pretrain = pretrain_mini.get_config("gpu" if preset.endswith("gpu") else None)
@@ -86,13 +86,13 @@ def get_config(preset: str | None = None) -> ConfigDict:
     if preset.startswith("table"):
         name, _, variant = preset.partition("_")
         c.tables = (name,)
-        # Of split, candidates and training; of a policy one, since its training takes hours.
+        # One policy seed only, because training a policy takes hours.
         c.seeds, c.policy_seeds = (0, 1, 2), (0,)
         if preset in SMALL:
             small(c)
         else:
-            found = data.get_config(DATA[variant])
-            c.data, c.prompt.wording = found.data, found.prompt.wording
+            source = data.get_config(DATA[variant])
+            c.data, c.prompt.wording = source.data, source.prompt.wording
             c.trained.update({name: at for name, at in FOLDERS.items() if name != (variant or "ml1m")})
     return c
 
@@ -101,7 +101,7 @@ def small(c: ConfigDict) -> None:
     """MovieLens-1M with the tiny model, a few steps of each training."""
     c.data.update({"source": "ml-1m", "raw": "data/ml-1m"})
     c.data.sizes = base().data.sizes  # the users and candidates of the 8B's tables
-    # Film titles are many bytes to the tiny vocabulary: fewer chains, numbers for answers.
+    # Film titles take many tokens in the tiny vocabulary, so fewer chains, and numbers as answers.
     c.prompt.update({"answer": "numbers", "chains": 2, "buckets": (640,)})
     c.annotate.max_tokens = 256
     c.sft.train.update({"steps": 60, "batch_size": 16, "response_buckets": (256,)})

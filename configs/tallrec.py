@@ -19,7 +19,7 @@ from r2rec_jax.prompts.config import PromptConfig
 from r2rec_jax.runtime.fields import to_config_dict
 from r2rec_jax.train.config import OptimizerConfig, TALLRecTrainConfig
 
-# Ten rated items before the one asked about, as the paper's movie data have, and nothing else.
+# Ten rated items before the item in question, as in the paper's movie data, and nothing else.
 PROMPT = {"history": 10, "likes": 0, "chains": 0, "reasoning": False}
 
 

@@ -4,14 +4,14 @@ A suite is a function of r2rec_jax/bench, listed in SUITES below:
 
     def run(peers: str | None, quick: bool) -> list[Row]: ...
 
-`peers` is the python of the peers' own environment, with torch; without it a suite leaves the peer's
-numbers out. `--quick` takes the smallest sizes: it shows that a suite runs, its numbers mean nothing.
-`all` runs every suite, each in a process of its own. `--against=FILE` shows beside the results how they
-moved since that earlier JSON (with `all`: the folder of them).
+`peers` is the Python of the peers' environment, with torch; without it the peers' numbers are left out.
+`--quick` uses the smallest sizes, to check that a suite runs; its numbers are meaningless. `all` runs every
+suite in its own process. `--against=FILE` also shows the change since an earlier JSON (with `all`: a folder
+of them).
 
     python -m launch.bench --device=gpu --model=llama3_8b --weights=random
 
-measures the 8B's programs on the device at hand, with random weights (r2rec_jax/bench/device.py).
+measures the 8B's programs on the present device, with random weights (r2rec_jax/bench/device.py).
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from r2rec_jax.cli import command
 from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.paths import write_atomic
 
-# Module of r2rec_jax/bench, function of it. A module is imported when its suite is run.
+# Suite -> (module of r2rec_jax/bench, function). A module is imported when its suite runs.
 SUITES = {
     "attention": ("micro", "attention"),
     "chains": ("chains", "run"),
@@ -46,10 +46,10 @@ SUITES = {
 ALL = "all"
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("peers", None, "python of the environment that holds the peers (torch and theirs)")
+flags.DEFINE_string("peers", None, "Python of the peers' environment, with torch")
 flags.DEFINE_string("out", None, "JSON file to write; bench/SUITE.json if not given")
-flags.DEFINE_bool("quick", False, "smallest sizes, to see that the suite runs")
-flags.DEFINE_string("against", None, "an earlier JSON file of the suite: show what has moved")
+flags.DEFINE_bool("quick", False, "smallest sizes, to check that the suite runs")
+flags.DEFINE_string("against", None, "an earlier JSON file of the suite, to show changes")
 flags.DEFINE_enum("device", None, ["cpu", "gpu"], "measure the model's programs on it instead of a suite")
 flags.DEFINE_string("model", "llama3_8b", "what --device measures: llama3_8b or tiny")
 flags.DEFINE_enum("weights", "random", ["random"], "of the model of --device")
@@ -84,7 +84,7 @@ def _measure(suite: str, run: Callable[[], list[Row]], absent: str) -> None:
 
 
 def _measure_all() -> None:
-    """A process each: none finds another's threads, memory or programs. One that fails stops no other."""
+    """Runs each suite in its own process, so that they share no state; a failure does not stop the others."""
     if FLAGS.out:
         raise UserError("--out names one suite's file; all of them go to bench/SUITE.json")
     against = {}
@@ -103,12 +103,12 @@ def _measure_all() -> None:
         if subprocess.run([sys.executable, "-m", "launch.bench", suite, *flags_of], check=False).returncode:
             failed.append(suite)
     if failed:
-        raise UserError(f"these suites failed, as they say above: {', '.join(failed)}")
+        raise UserError(f"these suites failed (see their output above): {', '.join(failed)}")
 
 
 def _free(out: Path) -> Path:
     if out.exists() and not FLAGS.overwrite:
-        raise UserError(f"{out} already exists: add --overwrite to measure anew, or name another --out")
+        raise UserError(f"{out} already exists: add --overwrite to measure again, or name another --out")
     return out
 
 

@@ -16,7 +16,7 @@ from r2rec_jax.runtime.untrusted import parse_json
 def main(arguments: list[str]) -> None:
     if len(arguments) != 2:
         raise UserError(
-            "name two profiles: python -m launch.compare A B, by launch.profile's workdirs or files"
+            "name two profiles: python -m launch.compare A B, workdirs or files of launch.profile"
         )
     print(compare(*(_read(Path(argument)) for argument in arguments)))
 
@@ -29,7 +29,7 @@ def _read(path: Path) -> dict:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; make it with launch.profile") from error
     except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}): make it anew with launch.profile") from error
+        raise UserError(f"{path} is not JSON ({error}): make it again with launch.profile") from error
     if not (isinstance(profile, dict) and {"scopes", "programs", "phases"} <= profile.keys()):
         raise UserError(f"{path} is no profile of launch.profile")
     return profile

@@ -37,14 +37,14 @@ from r2rec_jax.train.export import restore_adapter
 from r2rec_jax.train.state import WHICH
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("source", None, "model folder to read, either form")
+flags.DEFINE_string("source", None, "model folder to read, Hugging Face or orbax")
 flags.DEFINE_string("adapter", None, "workdir of SFT or GRPO, whose adapter is written for PEFT")
 flags.DEFINE_bool("merge", False, "write --adapter's base model with the adapter in its weights")
-flags.DEFINE_enum("checkpoint", "latest", WHICH, "of --adapter's run")
+flags.DEFINE_enum("checkpoint", "latest", WHICH, "checkpoint of --adapter's run")
 flags.DEFINE_string("target", None, "folder to write, in the other form")
-flags.DEFINE_enum("dtype", "bfloat16", ["bfloat16", "float16", "float32"], "of the weights written")
+flags.DEFINE_enum("dtype", "bfloat16", ["bfloat16", "float16", "float32"], "dtype of the written weights")
 
-# What travels beside the weights: config, tokenizer, chat template, model card, licence.
+# Suffixes of companion files: config, tokenizer, chat template, model card, licence.
 COMPANIONS = (".json", ".jinja", ".txt", ".model", ".md", "")
 
 
@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> None:
         raise UserError("name one of --source, a model folder, and --adapter, the workdir of a training run")
     if FLAGS.merge and not FLAGS.adapter:
         raise UserError("--merge needs --adapter: name the workdir of a training run")
-    # No accelerator is needed, and one in use by a training run would have no memory left.
+    # CPU only, because a training run may occupy the accelerator's memory.
     jax.config.update("jax_platforms", "cpu")
     target = Path(FLAGS.target)
     if FLAGS.adapter:
@@ -70,14 +70,14 @@ def convert(source: Path, target: Path, dtype: str, overwrite: bool) -> None:
     """Writes `target` from `source` in the other form, weights in `dtype`, companion files as they are.
 
     Raises:
-      UserError: the source is no whole model, or holds numbers that `dtype` has not; or the target exists
-        and `overwrite` is false.
+      UserError: the source is incomplete or has values outside the range of `dtype`, or the target exists and
+        `overwrite` is false.
     """
     if source.resolve() == target.resolve():
         raise UserError(f"--source and --target are both {source}: name another --target")
     made_from = build_stamp.digest({"dtype": dtype}, source)
     to_hf = is_orbax(source)
-    # In float32 first, where what the target cannot hold is to be counted.
+    # float16 is converted from float32, to count weights outside its range.
     config, leaves = read_weights(source, np.float32 if dtype == "float16" else np.dtype(dtype))
     if _is_there(target, made_from, overwrite):
         return
@@ -90,13 +90,13 @@ def convert(source: Path, target: Path, dtype: str, overwrite: bool) -> None:
         else:
             save_orbax(temporary, leaves)
         build_stamp.record(temporary, made_from)
-    print(f"{target}: {'Hugging Face safetensors' if to_hf else 'orbax'}, {dtype}{_told(zeros)}")
+    print(f"{target}: {'Hugging Face safetensors' if to_hf else 'orbax'}, {dtype}{_zeros_text(zeros)}")
 
 
 def export(
     workdir: Path, target: Path, merged: bool, dtype: str, overwrite: bool, which: str = "latest"
 ) -> None:
-    """Writes the adapter of a training run: a PEFT folder, float32, or its base with it merged, in `dtype`.
+    """Writes the adapter of a training run as a float32 PEFT folder, or merged into its base in `dtype`.
 
     Raises:
       UserError: no adapter in the workdir, no base model, or the target exists and `overwrite` is false.
@@ -110,7 +110,7 @@ def export(
         save_adapter(target, lora, adapter, base_model=base, overwrite=overwrite, made_from=made_from)
         print(f"{target}: PEFT adapter of rank {lora.rank} for {base}")
         return
-    # Summed in float32 whatever is written, so that nothing is rounded twice.
+    # Merged in float32, so that weights are rounded only once.
     config, leaves = read_weights(base, np.float32)
     zeros = Counter()
     with new_folder(target, overwrite) as temporary:
@@ -119,13 +119,13 @@ def export(
         leaves = _progress(leaves, abstract_params(config), dtype)
         write_tensors(temporary, hf_tensors(leaves, dtype))
         build_stamp.record(temporary, made_from)
-    print(f"{target}: {base} with the adapter of {workdir}, {dtype}{_told(zeros)}")
+    print(f"{target}: {base} with the adapter of {workdir}, {dtype}{_zeros_text(zeros)}")
 
 
 def _narrow(leaves: Iterable[Leaf], dtype: str, zeros: Counter) -> Iterator[Leaf]:
-    """The leaves in `dtype`; `zeros` counts, by tensor, the weights that are too small for it.
+    """Yields the leaves in `dtype`; `zeros` counts by tensor the weights that become 0.
 
-    Raises UserError for one that is too large.
+    Raises UserError for a weight that is too large.
     """
     for path, leaf in leaves:
         if leaf.dtype != dtype:
@@ -137,20 +137,20 @@ def _narrow(leaves: Iterable[Leaf], dtype: str, zeros: Counter) -> Iterator[Leaf
                 zeros[name] += np.count_nonzero(weights[layer]) - np.count_nonzero(leaf[layer])
             leaf = jax.device_put(leaf)
         yield path, leaf
-        del leaf  # before the next one is made
+        del leaf  # frees it before the next one is loaded
 
 
-def _told(zeros: Counter) -> str:
+def _zeros_text(zeros: Counter) -> str:
     if not zeros.total():
         return ""
     name, most = zeros.most_common(1)[0]
-    return f"; {zeros.total():,} weights are too small for it and became 0, most in {name}: {most:,}"
+    return f"; {zeros.total():,} weights are too small for it and became 0, most of them in {name}: {most:,}"
 
 
 def _is_there(target: Path, made_from: str, overwrite: bool) -> bool:
     if overwrite or not build_stamp.is_made(target, made_from):
         return False
-    print(build_stamp.SAID.format(target))
+    print(build_stamp.UP_TO_DATE.format(target))
     return True
 
 
@@ -159,7 +159,7 @@ def _copy_companions(source: Path, target: Path, dtype: str) -> None:
         if file.is_file() and file.suffix in COMPANIONS and file.name != INDEX and file.name[0] != ".":
             shutil.copyfile(file, target / file.name)
     raw = json.loads((source / "config.json").read_bytes())
-    raw.pop("dtype", None)  # transformers 5's name of the same
+    raw.pop("dtype", None)  # the name in transformers 5
     (target / "config.json").write_text(json.dumps(raw | {"torch_dtype": dtype}, indent=2) + "\n")
 
 
@@ -170,7 +170,7 @@ def _progress(leaves: Iterator[Leaf], abstract: dict, dtype: str) -> Iterator[Le
         for path, leaf in leaves:
             nbytes = leaf.nbytes
             yield path, leaf
-            del leaf  # before the next one is made
+            del leaf  # frees it before the next one is loaded
             bar.update(nbytes)
 
 

@@ -26,7 +26,7 @@ from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.plain_text import plain
 
 USER = flags.DEFINE_string(
-    "user", None, "whose recommendation to explain: a user_id of eval/users.jsonl, as in the raw files"
+    "user", None, "user to explain: a user_id of eval/users.jsonl, as in the raw files"
 )
 
 
@@ -49,7 +49,7 @@ def explain(config: ConfigDict, workdir: Path, user_id: str | None, width: int, 
         finished.prompt_of(policy, config.prompt, config.data),
     )
     case = build_case(row, finished.dataset, graph, prompt, seed=finished.seed, before_target_time=before)
-    text = [case_text(case, width=width, styled=styled), "", "The truth's rank by system"]
+    text = [case_text(case, width=width, styled=styled), "", "Rank of the held-out item by system"]
     for name, lines in finished.lines.items():
         (row,) = lines.of(name, 0, [user])
         missed = "not in its answer" if row.get("valid", True) else "a miss: its answer breaks the form"
@@ -58,14 +58,14 @@ def explain(config: ConfigDict, workdir: Path, user_id: str | None, width: int, 
 
 
 def _evaluated(user_id: str | None, dataset: Dataset) -> int:
-    """The number of the user. Raises UserError for an id that is unknown or was not evaluated."""
+    """The number of the user. Raises UserError for a user who is unknown or was not evaluated."""
     ids, evaluated = dataset.catalog.user_ids, dataset.split.users["evaluation"].tolist()
     if user_id is None:
-        raise UserError(f"--user is missing: pass one who was evaluated, e.g. --user={ids[evaluated[0]]}")
+        raise UserError(f"--user is missing: pass an evaluated user, e.g. --user={ids[evaluated[0]]}")
     user = dataset.find_user(user_id)
     if user not in evaluated:
         group = next((name for name, users in dataset.split.users.items() if user in users), "no")
-        some = ", ".join(ids[one] for one in evaluated[:3])
+        some = ", ".join(ids[number] for number in evaluated[:3])
         raise UserError(
             f"user {user_id} belongs to the {group} group and was not evaluated: try one of {some}"
         )

@@ -32,7 +32,7 @@ def main(config: ConfigDict, workdir: Path | None, overwrite: bool) -> None:
     count, device = parse_devices(DEVICES_FLAG.value)
     path = workdir / "plan.json" if workdir else None
     if path and path.exists() and not overwrite:
-        raise UserError(f"{path} already exists: add --overwrite to write it anew")
+        raise UserError(f"{path} already exists: add --overwrite to write it again")
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", count)
 

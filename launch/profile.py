@@ -1,4 +1,4 @@
-"""Profiles a few steps of any training config: where the time goes, and how near that is to the limits.
+"""Profiles a few steps of any training config: time by phase and scope, and the share of the device's peak.
 
     python -m launch.profile --config=configs/grpo.py:quickstart --workdir=runs/profile
 
@@ -26,7 +26,7 @@ from r2rec_jax.runtime.mesh import make_mesh
 from r2rec_jax.runtime.paths import write_atomic
 from r2rec_jax.train.state import CHECKPOINTS
 
-STEPS = flags.DEFINE_integer("steps", 3, "steps on the clock, and again under the profiler")
+STEPS = flags.DEFINE_integer("steps", 3, "timed steps, and as many steps under the profiler")
 HLO = flags.DEFINE_bool("hlo", False, "write each program's optimised HLO to WORKDIR/hlo")
 
 
@@ -34,11 +34,11 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     if STEPS.value < 1:
         raise UserError(f"--steps={STEPS.value}: use 1 or more")
     if (workdir / CHECKPOINTS).exists():
-        raise UserError(f"--workdir {workdir} holds a training run: choose another --workdir for its profile")
+        raise UserError(f"--workdir {workdir} has a training run: choose another --workdir for the profile")
     path = workdir / "profile.json"
     if path.exists() and not overwrite:
-        raise UserError(f"{path} already exists: add --overwrite to profile anew")
-    # What is compiled is to be told, so nothing is taken from the cache of compiled programs.
+        raise UserError(f"{path} already exists: add --overwrite to profile again")
+    # Compilation is measured, so the compilation cache is off.
     jax.config.update("jax_enable_compilation_cache", False)
     with compilations() as compiled:
         capture = Capture(STEPS.value, workdir / "trace", compiled)

@@ -1,8 +1,8 @@
 """Writes the metrics of runs for TensorBoard: `python -m launch.tensorboard WORKDIR [WORKDIR ...]`.
 
-Reads each WORKDIR/metrics.jsonl and writes WORKDIR/tensorboard anew, one event file; the run may be at work.
-`tensorboard --logdir=runs` (pip install tensorboard) then shows all of them. Curves are by step, since
-metrics.jsonl has no time of day. Values that are not finite are left out; an @ in a name becomes _.
+Reads each WORKDIR/metrics.jsonl and rewrites WORKDIR/tensorboard, one event file; the run may still be
+active. `tensorboard --logdir=runs` (pip install tensorboard) then shows all of them. Curves are by step,
+since metrics.jsonl has no time of day. Values that are not finite are left out; an @ in a name becomes _.
 """
 
 import math
@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> None:
 
 
 def write_events(folder: Path, rows: list[dict[str, float]]) -> int:
-    """Writes rows of `metric_writer.read` as scalars; returns how many. Replaces the folder."""
+    """Writes rows of `metric_writer.read` as scalars; returns their number. Replaces the folder."""
     count = 0
     with new_folder(folder, overwrite=True) as fresh, SummaryWriter(str(fresh)) as writer:
         for row in rows:
@@ -45,7 +45,7 @@ def write_events(folder: Path, rows: list[dict[str, float]]) -> int:
 def _require_own(folder: Path) -> None:
     """Raises UserError for a folder with anything but event files, which would be cleared."""
     if folder.exists() and not all("tfevents" in path.name for path in folder.iterdir()):
-        raise UserError(f"{folder} holds other files than events of TensorBoard: move them away")
+        raise UserError(f"{folder} has other files than TensorBoard events: move them away")
 
 
 if __name__ == "__main__":

@@ -1,3 +1,3 @@
-"""What all commands share: flags, help, one-line errors, signals and required inputs."""
+"""Shared by all commands: flags, help, one-line errors, signals and required inputs."""
 
-HELP = ("--help", "-help", "--helpshort", "--helpfull", "-h", "-?")  # known before anything is imported
+HELP = ("--help", "-help", "--helpshort", "--helpfull", "-h", "-?")  # handled before any other import

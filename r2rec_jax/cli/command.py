@@ -1,18 +1,21 @@
-"""The wrapper every command shares: flags in, one-line errors out.
+"""The wrapper of all commands: parses flags, reports errors in one line, sets the exit code.
 
     def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None: ...
 
     if __name__ == "__main__":
         command.run(main)
 
-A command with flags of its own and no config takes `run_plain` instead.
+A command with its own flags and no config uses `run_plain` instead.
 
-Exit codes: 0 done, or told to stop (Ctrl-C, SIGTERM) with all that is done saved: the line on stderr is the
-command that goes on. Training finishes its step and writes a checkpoint, reproduce stops with its stage; of
-the others, annotate has each reply, eval and baselines each user's line or system, prepare each parsed file.
-2 the user's input was wrong or the disk refused, one line `error: ...` on stderr says what and what to do.
-130 stopped by a second signal at once, or a command that begins anew next time (`resumes` is false).
-Any other exception is a bug: full traceback.
+Exit codes:
+
+- 0: done, or stopped by a signal (Ctrl-C, SIGTERM) with all progress saved. stderr then has the command that
+  resumes. Training finishes its step and writes a checkpoint, and reproduce stops with its stage. annotate
+  has saved each reply, eval and baselines each user's line or system, prepare each parsed file.
+- 2: wrong input or a disk error. One line `error: ...` on stderr states the error and what to do.
+- 130: stopped at once by a second signal, or a command that cannot resume (`resumes` is false).
+
+Any other exception is a bug and prints a full traceback.
 """
 
 import contextlib
@@ -37,7 +40,7 @@ from r2rec_jax.runtime.errors import UserError, disk_fault, shown
 
 FLAGS = flags.FLAGS
 ROOT = Path(__file__).resolve().parents[2]
-# Fields of a config that hold a path. Others may hold a URL: a server's address, the name of its model.
+# Config fields that are paths. Other fields may be URLs, such as a server's address.
 PATHS = re.compile(r"(.*\.)?(folder|raw|init|adapter|item_table|replies|trained\.\w+)")
 OWN_CODE = (f"{ROOT}/launch/", f"{ROOT}/r2rec_jax/", f"{ROOT}/configs/")
 
@@ -57,9 +60,9 @@ def run(
 ) -> None:
     """Parses the command line, calls `main(config, workdir, overwrite)` and exits.
 
-    A command that can do without a workdir gets None where none is given. One that `resumes` goes on where it
-    was stopped. `several_processes`: it takes --distributed. `reads`: fields by which its configs differ from
-    others.
+    needs_workdir: if False, workdir may be None. resumes: the command continues after a stop.
+    several_processes: the command accepts --distributed. reads: fields that a config of this command must
+    have.
     """
 
     def start(_: list[str]) -> None:
@@ -71,8 +74,10 @@ def run(
 
 
 def run_plain(main: Callable[[list[str]], None], takes: tuple[str, ...] = ("overwrite",)) -> None:
-    """As `run` without --config, and with those of its other flags that the command `takes`: calls
-    `main(arguments)`, those that are no flags."""
+    """Like `run`, without --config: calls `main(arguments)` with the positional arguments.
+
+    takes: the shared flags that the command accepts.
+    """
     parser = functools.partial(parse_plain, takes=takes)
     _run(lambda argv: main(argv[1:]), parser, takes, resumes=False)
 
@@ -86,13 +91,15 @@ def _run(
         signals.listen()
         try:
             main(argv)
-            signals.ignore()  # all is done
+            signals.ignore()  # the work is done
         finally:
             signals.wait_for_device()
 
-    if not set(HELP).isdisjoint(sys.argv[1:]):  # of a command in another folder: launch/__init__.py has ours
+    if not set(HELP).isdisjoint(
+        sys.argv[1:]
+    ):  # for commands in other folders; launch/__init__.py handles ours
         sys.exit(help_of(Path(sys.argv[0])))
-    for name in key_flags:  # what `parse_plain` knows as the command's own
+    for name in key_flags:  # `parse_plain` reads the key flags
         FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])
     try:
         app.run(start, flags_parser=parser)
@@ -104,13 +111,13 @@ def _run(
     except KeyboardInterrupt:
         _stopped(resumes)
     except BrokenPipeError:
-        sys.exit(_read_enough())
+        sys.exit(_closed_pipe())
     except Exception as error:
         if not (fault := disk_fault(error)):
-            if signals.was_asked():
+            if signals.was_received():
                 _stopped(resumes)
             raise
-        again = f"; then go on with: {signals.resuming_command()}" if resumes else ""
+        again = f"; then resume with: {signals.resuming_command()}" if resumes else ""
         print("error:", shown(f"{fault}: make room there, or make it writable{again}"), file=sys.stderr)
         _end(2)
 
@@ -120,21 +127,24 @@ def _stopped(resumes: bool) -> NoReturn:
     if not resumes:
         print("interrupted", file=sys.stderr)
         signals.leave(130)
-    if distributed_flags.speaks():
-        print(f"stopped; go on with: {signals.resuming_command()}", file=sys.stderr)
+    if distributed_flags.prints_messages():
+        print(f"stopped; resume with: {signals.resuming_command()}", file=sys.stderr)
     signals.leave(0)
 
 
 def _end(code: int) -> NoReturn:
-    """Ends the process without its threads, some of which wait for what the disk has refused."""
+    """Exits without joining threads, some of which wait for a write that failed."""
     with contextlib.suppress(OSError):
         sys.stdout.flush()
     os._exit(code)
 
 
 def _is_for_the_user(record: python_logging.LogRecord) -> bool:
-    """Whether a record is logged, as one line: ours from info; orbax's, which logs through absl as well, from
-    warnings up, and without the tracebacks of what it raises besides."""
+    """Whether a log record is shown; makes it one line.
+
+    Records of this program are shown. Other libraries (orbax also logs through absl) are shown from level
+    warning, without orbax's tracebacks of errors that it also raises.
+    """
     record.msg, record.args = shown(record.getMessage()), None
     if record.pathname.startswith(OWN_CODE):
         return True
@@ -142,8 +152,10 @@ def _is_for_the_user(record: python_logging.LogRecord) -> bool:
 
 
 def _report(unraisable) -> None:
-    """What is raised where nobody can catch it: a stop, too. After one refused write, tensorstore finds
-    nobody in orbax to tell of the next."""
+    """Handles exceptions that cannot be caught: repeats a KeyboardInterrupt, and prints the others.
+
+    tensorstore's "Event loop is closed" after a failed write is dropped.
+    """
     if unraisable.exc_type is KeyboardInterrupt:
         signals.again()
     elif str(unraisable.exc_value) != "Event loop is closed":
@@ -151,7 +163,7 @@ def _report(unraisable) -> None:
 
 
 def help_of(path: Path) -> int:
-    """Prints the help that the command line asks for, of the command in a file; returns the exit code."""
+    """Prints the help of the command in the file `path`; returns the exit code."""
     try:
         help_text.show(path, sys.argv[1:])
         sys.stdout.flush()
@@ -159,21 +171,23 @@ def help_of(path: Path) -> int:
         print("error:", shown(error), file=sys.stderr)
         return 2
     except BrokenPipeError:
-        return _read_enough()
+        return _closed_pipe()
     return 0
 
 
-def _read_enough() -> int:
-    """The exit code where `... | head` has read enough: what is still in the buffer has nowhere to go."""
+def _closed_pipe() -> int:
+    """The exit code if the reader of stdout, e.g. `head`, has closed the pipe; discards buffered output."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 128 + signal.SIGPIPE
 
 
 def parse(argv: list[str], needs_workdir: bool = True, reads: tuple[str, ...] = ()) -> list[str]:
-    """Fills FLAGS from `argv` (program name first). Raises UserError for anything it cannot use, a config
-    without the fields that the command `reads` among them."""
+    """Fills FLAGS from `argv`, program name first.
+
+    Raises UserError for invalid flags, and for a config that lacks a field in `reads`.
+    """
     config_argument = overrides.config_argument(argv)
-    # In place: ml_collections looks for its overrides in sys.argv, which this list is.
+    # In place, because `argv` is sys.argv, where ml_collections reads its overrides.
     given, argv[:] = list(argv), overrides.quoted(argv, config_argument)
     try:
         extra = FLAGS(argv)[1:]
@@ -202,7 +216,7 @@ def parse(argv: list[str], needs_workdir: bool = True, reads: tuple[str, ...] = 
 
 
 def parse_plain(argv: list[str], takes: tuple[str, ...] = ("overwrite",)) -> list[str]:
-    """`parse` for a command of `run_plain`; returns the program's name and the plain arguments."""
+    """`parse` for commands of `run_plain`; returns the program name and the positional arguments."""
     try:
         arguments = FLAGS(argv)
     except flags.UnrecognizedFlagError as error:
@@ -212,15 +226,17 @@ def parse_plain(argv: list[str], takes: tuple[str, ...] = ("overwrite",)) -> lis
         raise UserError(str(error)) from error
     for name in (*KEY_FLAGS, *distributed_flags.NAMES):
         if FLAGS[name].present and name not in takes:
-            raise UserError(f"this command takes no --{name}; --help lists its flags")
+            raise UserError(f"this command has no flag --{name}; --help lists its flags")
     own = FLAGS.get_key_flags_for_module(argv[0])
     _refuse_urls(*arguments[1:], *(f"--{flag.name}={flag.value}" for flag in own))
     return arguments
 
 
 def _refuse_urls(*arguments: str) -> None:
-    """Raises UserError for the first of `arguments` that gives a URL for a path, which would make a local
-    folder: s3:/bucket of "s3://bucket"."""
+    """Raises UserError for the first of `arguments` that is a URL in place of a path.
+
+    As a path, "s3://bucket" would create the local folder s3:/bucket.
+    """
     for argument in arguments:
         if "://" in argument:
             raise UserError(

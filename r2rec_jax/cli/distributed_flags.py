@@ -1,4 +1,4 @@
-"""The flags by which processes, on one machine or many, make one run; docs/machines.md shows them at work."""
+"""Flags for runs with several processes, on one machine or many; see docs/machines.md."""
 
 import atexit
 import contextlib
@@ -14,20 +14,22 @@ FLAGS = flags.FLAGS
 PLACE = ("coordinator_address", "num_processes", "process_id")
 NAMES = ("distributed", *PLACE)
 
-flags.DEFINE_bool("distributed", False, "this process is one of several that make one run, all started alike")
-flags.DEFINE_string("coordinator_address", None, "HOST:PORT of process 0, where no scheduler tells")
-flags.DEFINE_integer("num_processes", None, "how many there are, where no scheduler tells")
-flags.DEFINE_integer("process_id", None, "which of them this is, from 0, where no scheduler tells")
+flags.DEFINE_bool(
+    "distributed", False, "this process is one of several in one run, all started with the same command"
+)
+flags.DEFINE_string("coordinator_address", None, "HOST:PORT of process 0; needed without a scheduler")
+flags.DEFINE_integer("num_processes", None, "number of processes; needed without a scheduler")
+flags.DEFINE_integer("process_id", None, "index of this process, from 0; needed without a scheduler")
 
 
 @contextlib.contextmanager
 def together(supported: bool) -> Iterator[None]:
-    """What happens inside is done by all processes of the run, if the flags say that there are several.
+    """Joins this process to the run, if the flags give several processes, and leaves it after the block.
 
-    An error that leaves it ends this process as soon as it has been told, and with it the run.
+    After an error in the block is reported, this process exits, which ends the run.
 
     Raises:
-      UserError: flags that contradict each other, or a command that runs in one process only.
+      UserError: contradictory flags, or a command that supports only one process.
     """
     given = [name for name in PLACE if FLAGS[name].present]
     if given and not FLAGS.distributed:
@@ -39,10 +41,10 @@ def together(supported: bool) -> Iterator[None]:
         raise UserError("this command runs in one process: leave --distributed out; launch.train takes it")
     if given and len(given) < len(PLACE):
         raise UserError(f"--{given[0]} is not enough: give {', '.join(f'--{name}' for name in PLACE)}")
-    # Not at the top: it imports JAX, which takes a second, and commands that need none share this file.
+    # A late import, because it imports JAX, which takes a second and which not all commands need.
     distributed = importlib.import_module("r2rec_jax.runtime.distributed")
     distributed.join(*(FLAGS[name].value for name in PLACE))
-    logging.info("%s is here, with the others", distributed.name())
+    logging.info("%s has joined the run", distributed.name())
     if not distributed.is_first():
         logging.set_verbosity(logging.WARNING)
     try:
@@ -55,15 +57,15 @@ def together(supported: bool) -> Iterator[None]:
         raise
 
 
-def speaks() -> bool:
-    """Whether this process is the one that says what holds for all."""
+def prints_messages() -> bool:
+    """Whether this process prints messages for the whole run."""
     return not FLAGS.distributed or importlib.import_module("r2rec_jax.runtime.distributed").is_first()
 
 
 def _leave(distributed) -> None:
     print(
-        f"error: {distributed.name()} ends, and with it the run. Where it has lost another process, that one "
-        "knows why. The same command, given to all, goes on from the last checkpoint",
+        f"error: {distributed.name()} exits, which ends the run. If it lost another process, the cause is in "
+        "that process's output. Run the same command in all processes to resume from the last checkpoint",
         file=sys.stderr,
     )
     distributed.leave(1)

@@ -1,7 +1,7 @@
-"""What --help prints, without importing the command: its imports take seconds.
+"""Prints --help without importing the command, whose imports take seconds.
 
-Printed are the command's docstring and its flags; with --config=FILE[:PRESET] every field of that config, its
-value, what it may be and what it does, as r2rec_jax declares it.
+The help has the command's docstring and its flags. With --config=FILE[:PRESET] it also has every field of
+that config with its value, range and description from its declaration.
 """
 
 import ast
@@ -15,7 +15,7 @@ from configs.declared import abouts
 from r2rec_jax.cli import distributed_flags, overrides
 from r2rec_jax.runtime.fields import About
 
-KEY_FLAGS = ("config", "workdir", "overwrite")  # of all commands that take a config
+KEY_FLAGS = ("config", "workdir", "overwrite")  # flags of all commands with a config
 WIDTH = 110
 
 
@@ -23,14 +23,14 @@ def show(path: Path, arguments: list[str]) -> None:
     """Prints the help of the command in the file `path`, given `arguments`. Raises UserError for a --config
     that cannot be read."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    known = [*common_flags(tree), *own_flags(tree)]
+    accepted = [*common_flags(tree), *own_flags(tree)]
     print(ast.get_docstring(tree) or path.stem, "\nFlags:\n", sep="\n")
-    for flag in known:
+    for flag in accepted:
         print(_line(f"--{flag.name}", _default(flag), flag.help))
-    if "config" not in {flag.name for flag in known}:
+    if "config" not in {flag.name for flag in accepted}:
         return
     if not (argument := overrides.config_argument(arguments)):
-        print("\nWith --config=FILE --help also every field of that config.")
+        print("\nWith --config=FILE, --help also lists every field of that config.")
         return
     config = overrides.read_config(argument)
     print(f"\nFields of {argument}, set by --config.FIELD=VALUE:\n")
@@ -41,22 +41,24 @@ def show(path: Path, arguments: list[str]) -> None:
 
 
 def described(about: About) -> list[str]:
-    """What a field may be, where it is not free, and what it does."""
+    """The range of a field, if it has one, and its description."""
     return ([f"{about.range}."] if about.range else []) + [about.help]
 
 
 def own_flags(tree: ast.Module) -> list[flags.Flag]:
-    """The flags that a command's module defines, made by those of its statements that define them, with the
-    imports that these need."""
+    """The flags that a command's module defines.
+
+    Executes only the module's statements that define flags, with the imports that these need.
+    """
     defining = [node for node in tree.body if "flags.DEFINE_" in ast.unparse(node) and not _is_block(node)]
-    used = {one.id for node in defining for one in ast.walk(node) if isinstance(one, ast.Name)}
+    used = {name.id for node in defining for name in ast.walk(node) if isinstance(name, ast.Name)}
     needed = [
         node
         for node in tree.body
         if isinstance(node, ast.ImportFrom) and used.intersection(alias.name for alias in node.names)
     ]
     names = re.findall(r"flags\.DEFINE_\w+\('(\w+)'", "\n".join(map(ast.unparse, defining)))
-    if not set(names) <= set(flags.FLAGS):  # else the module has been imported
+    if not set(names) <= set(flags.FLAGS):  # otherwise the module has been imported
         exec(compile(ast.Module([*needed, *defining], []), "flags", "exec"), {"__name__": "flags"})
     return [flags.FLAGS[name] for name in names]
 
@@ -66,10 +68,10 @@ def _is_block(node: ast.stmt) -> bool:
 
 
 def common_flags(tree: ast.Module) -> list[flags.Flag]:
-    """Those of the flags that all share which `command.run` or `run_plain`, the module's last call, takes."""
+    """The shared flags that the module's call of `command.run` or `run_plain` accepts."""
     calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call) and _is_run(node.func))
     if not (call := next(calls, None)):
-        return []  # of a module that is no command
+        return []  # the module is no command
     given = {word.arg: ast.literal_eval(word.value) for word in call.keywords}
     if call.func.attr == "run_plain":
         names = given.get("takes", ("overwrite",))

@@ -1,4 +1,4 @@
-"""--config=FILE[:PRESET] and --config.FIELD=VALUE: how fields are named, and what a wrong one is told."""
+"""Parses --config=FILE[:PRESET] and --config.FIELD=VALUE, and explains wrong fields and values."""
 
 import difflib
 import keyword
@@ -12,7 +12,7 @@ from ml_collections.config_flags import config_flags
 
 from r2rec_jax.runtime.errors import UserError, shown
 
-# What absl and ml_collections let through for flags they cannot use, down to values that nest too deeply.
+# Exceptions that absl and ml_collections raise for unusable flags, including values that nest too deeply.
 UNREADABLE = (
     *(flags.Error, AttributeError, KeyError, ValueError, TypeError),
     *(IndexError, OverflowError, RecursionError, MemoryError),
@@ -21,7 +21,7 @@ OVERRIDE = re.compile(r"(--?(?:no)?config\.)([^=]+)(=.*)?", re.DOTALL)
 
 
 def config_argument(argv: list[str]) -> str:
-    """The value of --config, its file checked: ml_collections reports a missing one late."""
+    """The value of --config; checks that its file exists, which ml_collections does only later."""
     values = [
         following if match[1] is None else match[1]
         for argument, following in zip(argv, [*argv[1:], ""], strict=True)
@@ -42,7 +42,7 @@ def config_argument(argv: list[str]) -> str:
 
 
 def read_config(argument: str) -> ConfigDict:
-    """The config of a value of --config. Raises UserError for a file or preset that gives none."""
+    """The config for a value of --config. Raises UserError for an invalid file or preset."""
     try:
         return config_flags.ConfigFileFlagParser("config").parse(argument)
     except (flags.Error, KeyError, ValueError, TypeError) as error:
@@ -50,12 +50,14 @@ def read_config(argument: str) -> ConfigDict:
 
 
 def quoted(argv: list[str], argument: str) -> list[str]:
-    """`argv` with fields named as ml_collections reads them: `systems.sft+grpo.mode` is a sum to it, and
-    `systems['sft+grpo'].mode` a field."""
+    """`argv` with field names quoted for ml_collections.
+
+    ml_collections parses `systems.sft+grpo.mode` as a sum and `systems['sft+grpo'].mode` as a field.
+    """
     if all(re.fullmatch(r"[\w.]+", match[2]) for match in filter(None, map(OVERRIDE.fullmatch, argv))):
         return argv
     config = read_config(argument)
-    return [_quoted(config, one) for one in argv]
+    return [_quoted(config, argument) for argument in argv]
 
 
 def _quoted(config: ConfigDict, argument: str) -> str:
@@ -64,7 +66,7 @@ def _quoted(config: ConfigDict, argument: str) -> str:
     if not path:
         return argument
     name = "".join(f".{key}" if _is_plain(key) else f"[{key!r}]" for key in path)
-    name = name.removeprefix(".").replace(" ", r"\x20")  # absl's flags have no space in their names
+    name = name.removeprefix(".").replace(" ", r"\x20")  # absl flag names cannot contain spaces
     return f"{match[1]}{name}{match[3] or ''}"
 
 
@@ -73,7 +75,7 @@ def _is_plain(key: str) -> bool:
 
 
 def _paths(config: ConfigDict, name: str) -> Iterator[list[str]]:
-    """The ways to read a dotted name as a path of keys, which may hold dots themselves."""
+    """All ways to split a dotted name into a path of keys, which may contain dots themselves."""
     for key, value in config.items():
         if name == key:
             yield [key]
@@ -82,7 +84,7 @@ def _paths(config: ConfigDict, name: str) -> Iterator[list[str]]:
                 yield [key, *rest]
 
 
-# Sections that the stages of launch.reproduce share (runs/stages.py): set inside one stage they do nothing.
+# Sections shared by the stages of launch.reproduce (runs/stages.py); a value inside one stage has no effect.
 SHARED = re.compile(
     r"(?:sft|grpo|eval|baselines|tallrec|llara)\.((?:seed|data|prompt|model|lora|mesh|annotate)\b.*)"
     r"|pretrain\.((?:data|prompt|mesh)\b.*)"
@@ -90,7 +92,7 @@ SHARED = re.compile(
 
 
 def check_shared(argv: list[str], config: ConfigDict) -> None:
-    """Raises UserError for a stage's own value of what all stages of launch.reproduce share."""
+    """Raises UserError if a flag sets a shared field inside one stage of launch.reproduce."""
     if "tables" not in config:
         return
     for field, value in _overrides(argv):
@@ -102,11 +104,11 @@ def check_shared(argv: list[str], config: ConfigDict) -> None:
 
 
 def explain(argv: list[str], argument: str, error: Exception) -> UserError:
-    """The one line for an error that absl or ml_collections raised while parsing `argv`."""
+    """A one-line UserError for an error of absl or ml_collections while parsing `argv`."""
     too_deep = isinstance(error, RecursionError)
     message = "a flag is too long, or its value nests too deeply" if too_deep else shown(error)
     plain = UserError(message or f"the flags cannot be read: {type(error).__name__}")
-    if not argument:  # without --config there are no fields to look at
+    if not argument:  # without --config there are no fields to compare
         return plain
     try:
         config = read_config(argument)
@@ -116,7 +118,7 @@ def explain(argv: list[str], argument: str, error: Exception) -> UserError:
     for field, value in _overrides(argv):
         if field not in fields:
             return _no_field(config, fields, field, value)
-        # ml_collections names the field that it could not read as it got it.
+        # ml_collections names the field in quoted form.
         spelt = _quoted(config, f"--config.{field}=").removeprefix("--").removesuffix("=")
         if f"{spelt}={value}:" in str(error):
             kind = type(fields[field]).__name__
@@ -125,7 +127,7 @@ def explain(argv: list[str], argument: str, error: Exception) -> UserError:
 
 
 def _overrides(argv: list[str]) -> Iterator[tuple[str, str]]:
-    """(dotted name, value) of each, however a name was quoted."""
+    """Yields (dotted name, value) of each override, with quotes removed from names."""
     for match in filter(None, map(OVERRIDE.fullmatch, argv)):
         yield re.sub(r"""\[(['"])(.*?)\1\]""", r".\2", match[2]), (match[3] or "=")[1:]
 
@@ -134,23 +136,23 @@ def _no_field(config: ConfigDict, fields: dict[str, object], field: str, value: 
     if inside := [name for name in fields if name.startswith(f"{field}.")]:
         return UserError(f"--config.{field} is a section: set its fields, e.g. --config.{inside[0]}")
     section, _, leaf = field.rpartition(".")
-    # Sections of fields that differ from the prompt's own hold only what differs.
+    # These sections have only the fields that differ from the prompt section.
     if re.fullmatch(r"(systems|compared|variants)\..+\.prompt|policy\.prompt|studies\..+", section) and (
         next(_paths(config, section), None) and leaf in config.prompt
     ):
         return UserError(
-            f"--config.{field}: {section} holds no {leaf} yet: set all of what differs at once, "
+            f"--config.{field}: {section} has no {leaf} yet: set all differing fields at once, "
             f"--config.{section}=\"{{'{leaf}': {shown(value, 60)}}}\""
         )
-    # Someone who knows a field by its last name only is the commonest case.
+    # The most common mistake is a field name without its section.
     alike = [known for known in fields if known.rpartition(".")[2] == leaf]
     return unknown("config field", field, alike or list(fields))
 
 
 def _explain_config_file(argument: str, error: Exception) -> UserError:
-    """A config file that refuses: an unknown preset, most often."""
+    """A UserError for a config file that raises, most often for an unknown preset."""
     path, _, preset = argument.partition(":")
-    # ml_collections pastes a traceback into a new message and chains the original below it.
+    # ml_collections puts a traceback into a new message and chains the original error.
     while error.__context__ is not None:
         error = error.__context__
     if isinstance(error, TypeError) and "get_config()" in str(error):
@@ -173,7 +175,7 @@ def flatten(config: ConfigDict, prefix: str = "") -> dict[str, object]:
 
 
 def unknown(kind: str, name: str, known: list[str]) -> UserError:
-    """`unknown KIND NAME`, with the nearest of `known`."""
+    """A UserError "unknown KIND NAME" that suggests the nearest of `known`."""
     nearest = difflib.get_close_matches(name[:200], known, n=1, cutoff=0.0)
     hint = f": did you mean {nearest[0]}?" if nearest else ""
     return UserError(f"unknown {kind} {shown(name, 200)}{hint}")

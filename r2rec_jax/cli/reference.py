@@ -21,7 +21,7 @@ HEAD = "| field | type | default | range | what it is |\n|---|---|---|---|---|"
 
 
 def with_fields(page: str) -> str:
-    """`page` with the tables of all sections between its markers. Raises UserError where it has none."""
+    """`page` with the tables of all sections between its markers. Raises UserError if it has no markers."""
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
@@ -30,9 +30,9 @@ def with_fields(page: str) -> str:
 
 
 def declarations() -> list[type[Section]]:
-    """All that is declared: runs, then sections in the order of the runs' fields, each after its base."""
-    found = list(dict.fromkeys(_within(Run)))
-    return sorted(found, key=lambda kind: not issubclass(kind, Run))
+    """All declared classes: runs, then sections in the order of the runs' fields, each after its base."""
+    kinds = list(dict.fromkeys(_within(Run)))
+    return sorted(kinds, key=lambda kind: not issubclass(kind, Run))
 
 
 def _within(kind: type[Section]) -> Iterator[type[Section]]:
@@ -41,12 +41,12 @@ def _within(kind: type[Section]) -> Iterator[type[Section]]:
         yield from _within_alone(parent)
     yield from _within_alone(kind)
     inner = [about.section for about in kind.abouts().values() if about.section]
-    for one in (*inner, *([kind.OTHERS] if kind.OTHERS else ()), *kind.__subclasses__()):
-        yield from _within(one)
+    for section in (*inner, *([kind.OTHERS] if kind.OTHERS else ()), *kind.__subclasses__()):
+        yield from _within(section)
 
 
 def _within_alone(kind: type[Section]) -> Iterator[type[Section]]:
-    """`kind` after all that it extends."""
+    """Yields the bases of `kind`, then `kind`."""
     if _parent(kind) is not Section:
         yield from _within_alone(_parent(kind))
     yield kind
@@ -57,7 +57,7 @@ def _parent(kind: type[Section]) -> type[Section]:
 
 
 def table(kind: type[Section]) -> str:
-    """A section's heading, what it is, and a row for each field that it declares itself."""
+    """A section's heading, its description, and a row for each field that it declares itself."""
     parent = _parent(kind)
     inherited = parent.__dict__.get("__dataclass_fields__", {})
     own = [one for one in dataclasses.fields(kind) if inherited.get(one.name) is not one]
@@ -76,7 +76,7 @@ def _row(one: dataclasses.Field) -> str:
 
 
 def _summary(kind: type[Section]) -> str:
-    """The docstring; a dataclass without one has its signature there."""
+    """The docstring of `kind`, "" for a dataclass's generated one."""
     return "" if kind.__doc__.startswith(f"{kind.__name__}(") else inspect.cleandoc(kind.__doc__)
 
 

@@ -1,4 +1,4 @@
-"""What a command reads and must find: everything missing is named at once, with the command that makes it."""
+"""Checks the inputs of a command: one error names all missing inputs and the commands that make them."""
 
 import importlib
 import shlex
@@ -18,7 +18,7 @@ from r2rec_jax.train.state import CHECKPOINTS
 
 STAGE_PRESETS = (None, "quickstart", "mini")
 _OTHER_DATA = {*data_config.MOVIELENS, *data_config.PAPER, *data_config.AMAZON, *data_config.OWN} - {"ml-1m"}
-# Of the config files by which something missing is made.
+# Presets of the config files that make missing inputs.
 PRESETS = {
     "data": ("ml-1m", "generated", "mini", *sorted(_OTHER_DATA)),
     "sft": STAGE_PRESETS,
@@ -28,7 +28,8 @@ PRESETS = {
     "llara": STAGE_PRESETS[:2],
 }
 STAGES = ("sft", "grpo", "tallrec", "llara")
-# What a stage makes depends on these sections and fields of a config, `but` on how fast or where.
+# Command -> config sections and fields that determine its output; the fields in BUT change only speed or
+# place.
 MADE_FROM = {
     "prepare": ("data",),
     "annotate": ("seed", "data", "prompt", "model", "annotate"),
@@ -39,12 +40,12 @@ BUT = ("data.workers", "model.remat", "model.attention", "model.item_table")
 
 
 def require(config: ConfigDict, *kinds: str, adapters: dict[str, str] | None = None) -> None:
-    """Checks the config's inputs of `kinds` ("model", "data", "traces", "items"), and training runs.
+    """Checks that the config's inputs of `kinds` ("model", "data", "traces", "items") and adapters exist.
 
     `adapters` maps the workdir of a training run to the stage that makes it, "sft" or "grpo".
 
     Raises:
-      UserError: one line with every input that is not there and the command that provides it.
+      UserError: one line with every missing input and the command that makes it.
     """
     places = {
         "model": config.model.folder,
@@ -66,17 +67,19 @@ def require(config: ConfigDict, *kinds: str, adapters: dict[str, str] | None = N
 
 
 def check_lengths(config: ConfigDict) -> None:
-    """Raises UserError when the longest prompt and completion have more tokens than `model.folder` has
-    positions: past them a model's answers are noise, without an error."""
+    """Raises UserError if the longest prompt and completion exceed the positions of `model.folder`.
+
+    Beyond its positions, a model silently writes noise.
+    """
     systems = config.get("systems", {})
     if systems and all(system.kind == "server" for system in systems.values()):
-        return  # the folder is there for its tokenizer
+        return  # only the tokenizer of the folder is used
     prompts = {"prompt.buckets": max(config.prompt.buckets)}
     for name, system in systems.items():
         if "buckets" in system.prompt:
             prompts[f"systems.{name}.prompt.buckets"] = max(system.prompt.buckets)
     completions = {}
-    for prefix in ("", "sft", "grpo", "eval"):  # of one stage, or of all that launch.reproduce runs
+    for prefix in ("", "sft", "grpo", "eval"):  # of one stage, or of all stages of launch.reproduce
         section = config.get(prefix, {}) if prefix else config
         dot = prefix and f"{prefix}."
         if widths := section.get("train", {}).get("response_buckets"):
@@ -109,7 +112,7 @@ def _what_makes(maker: str, path: str, config: ConfigDict) -> str:
 
 
 def stage_of(folder: str, system: str) -> str:
-    """The config file that trains a system's adapter: its folder, or the system, is called after it."""
+    """The config file that trains a system's adapter, found from the name of its folder or of the system."""
     return next((name for name in (Path(folder).name, system) if name in STAGES), "grpo")
 
 
@@ -126,19 +129,25 @@ def _model(folder: str) -> str:
 
 
 def command_for(command: str, file: str, config: ConfigDict, workdir: str, **fields: object) -> str:
-    """The command line by which `launch.COMMAND` makes what `config` reads: with the nearest preset of
-    configs/FILE.py, and with every field in which that differs, besides `fields`."""
+    """The command line with which `launch.COMMAND` makes an input of `config`.
+
+    It uses the nearest preset of configs/FILE.py, and sets every differing field and `fields`.
+    """
     wanted = _made_from(command, config)
     module, nearest = importlib.import_module(f"configs.{file}"), None
     for preset in PRESETS[file]:
-        known = _made_from(command, module.get_config(preset))
-        # What only one of them has is of a stage's own.
-        differing = {name: wanted[name] for name in wanted if name in known and wanted[name] != known[name]}
+        preset_fields = _made_from(command, module.get_config(preset))
+        # Fields that only one of them has belong to a single stage.
+        differing = {
+            name: wanted[name]
+            for name in wanted
+            if name in preset_fields and wanted[name] != preset_fields[name]
+        }
         if nearest is None or len(differing) < len(nearest[1]):
             nearest = preset, differing
     preset, differing = nearest
     flags = [f"--config=configs/{file}.py" + (f":{preset}" if preset else "")]
-    # Double quotes inside, which a shell's single ones leave alone.
+    # Double quotes, because shlex puts values in single quotes.
     values = {name: str(value).replace("'", '"') for name, value in (differing | fields).items()}
     flags += [f"--config.{name}={value}" for name, value in values.items()]
     return shlex.join(["python", "-m", f"launch.{command}", *flags, f"--workdir={workdir}"])
@@ -154,9 +163,10 @@ def _made_from(command: str, config: ConfigDict) -> dict[str, object]:
 
 
 def check_items(item_table: str, dataset: Dataset, folder: str) -> None:
-    """Raises UserError when the table is that of another data set than the one in `folder`."""
+    """Raises UserError if the item table belongs to other data than those in `folder`."""
     items, rows = dataset.interactions.n_items, len(read_items(item_table))
     if rows != items:
         raise UserError(
-            f"model.item_table {item_table} has {rows} items and the data {items}: train a SASRec on {folder}"
+            f"model.item_table {item_table} has {rows} items but the data have {items}: "
+            f"train a SASRec on {folder}"
         )

@@ -1,4 +1,4 @@
-"""Being told to stop, by Ctrl-C or SIGTERM: the first time in good order, the second time at once."""
+"""Handles Ctrl-C and SIGTERM: the first signal stops in an orderly way, the second at once."""
 
 import atexit
 import contextlib
@@ -14,20 +14,21 @@ from typing import NoReturn
 from r2rec_jax.runtime import workdir
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# A terminal and a scheduler tell a whole group, and whoever stands between (make, a shell) passes it on: what
-# comes this soon after the first signal is the first signal.
+# Terminals and schedulers signal the whole process group, and parents (make, a shell) forward the signal.
+# Signals
+# within this time after the first one count as the same signal.
 SAME_S = 1.0
-AGAIN_S = 0.02  # after a stop was raised where nobody can catch it
-_asked = threading.Event()
+AGAIN_S = 0.02  # delay before a KeyboardInterrupt that could not be caught is raised again
+_received = threading.Event()
 
 
 def listen() -> None:
-    """From here on the first signal raises KeyboardInterrupt, unless a loop takes it to finish its step.
+    """Installs handlers: the first signal raises KeyboardInterrupt, unless a loop handles it itself.
 
-    The second one ends the process with code 130, also from within compiled code, where no Python handler
-    would run. Nothing is lost by that: all that is on disk was written for a process that may be killed.
+    The second signal exits with code 130, even inside compiled code, where Python handlers do not run. Files
+    stay valid, because all writes are atomic.
     """
-    # Ctrl-C is set too: a shell script's background child inherits it as ignored.
+    # SIGINT too, because background children of a shell script inherit it as ignored.
     for number in SIGNALS:
         signal.signal(number, signal.default_int_handler)
     reader, writer = os.pipe()
@@ -36,23 +37,28 @@ def listen() -> None:
     threading.Thread(target=_count, args=(reader,), daemon=True).start()
 
 
-def was_asked() -> bool:
-    """Whether a signal has come. What is raised then is the stop, whatever it looks like: a
-    KeyboardInterrupt within JAX's tracing comes out as an error of JAX's."""
-    return _asked.wait(0.05)  # for the thread that counts
+def was_received() -> bool:
+    """Whether a signal has been received; any exception then counts as the stop.
+
+    A KeyboardInterrupt during JAX's tracing surfaces as another error.
+    """
+    return _received.wait(0.05)  # gives the counting thread time to run
 
 
 def again() -> None:
-    """Raises KeyboardInterrupt once more, soon: the last one came within a callback of the garbage collector
-    or a destructor, where Python reports it and goes on."""
+    """Raises KeyboardInterrupt again after AGAIN_S.
+
+    The last one was raised in a garbage-collector callback or a destructor, where Python reports and drops
+    it.
+    """
     signal.signal(signal.SIGALRM, signal.default_int_handler)
     signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
 
 
 def wait_for_device() -> None:
-    """Returns when this process has nothing in work on its devices any more, if it uses any.
+    """Waits until the devices of this process have finished their work.
 
-    With several processes nobody waits: the others may not take part in what is in work.
+    It does not wait with several processes, because the others may not take part in a collective any more.
     """
     if (jax := sys.modules.get("jax")) is None:
         return
@@ -61,14 +67,17 @@ def wait_for_device() -> None:
     if not xla_bridge.backends_are_initialized() or jax.process_count() > 1:
         return
     for array in jax.live_arrays():
-        with contextlib.suppress(Exception):  # of a failed program, or of an array given away meanwhile
+        with contextlib.suppress(Exception):  # the program failed, or the array was donated
             array.block_until_ready()
 
 
 def leave(code: int) -> NoReturn:
-    """Ends the process as the interpreter does, but for its own end: a thread of XLA that comes to Python
-    then ends the process with "terminate called without an active exception"."""
-    threading._shutdown()  # waits for what writes a checkpoint
+    """Exits like the interpreter, but without finalising it.
+
+    During finalisation, an XLA thread that enters Python would abort the process with "terminate called
+    without an active exception".
+    """
+    threading._shutdown()  # waits for threads that write a checkpoint
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
@@ -77,30 +86,32 @@ def leave(code: int) -> NoReturn:
 
 
 def ignore() -> None:
-    """From here on a signal changes nothing: a process that has stopped in good order only has to end.
+    """Ignores further signals, for a process that is about to exit.
 
-    Python gives up its handlers on its way out, and a signal passed on late would kill it there.
+    Python removes its handlers at exit, and a late signal would kill the process there.
     """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def resuming_command() -> str:
-    """This process's command line for a shell, to go on with: without --overwrite once that is obeyed."""
+    """The shell command that resumes this process; without --overwrite if that has been applied."""
     arguments = sys.orig_argv
     if workdir.has_claimed():
-        arguments = [one for one in arguments if not re.fullmatch(r"--?overwrite(=.*)?", one)]
+        arguments = [flag for flag in arguments if not re.fullmatch(r"--?overwrite(=.*)?", flag)]
     return shlex.join(arguments)
 
 
 def _count(reader: int) -> None:
     first = None
-    while numbers := os.read(reader, 64):  # a byte a signal, whoever handles it
+    while numbers := os.read(reader, 64):  # one byte per signal
         if not set(SIGNALS).intersection(numbers):
             continue
-        _asked.set()
+        _received.set()
         now = time.monotonic()
         first = now if first is None else first
         if now - first > SAME_S:
-            os.write(2, b"\nstopped at once; the newest whole checkpoint is good\n")  # below a progress bar
+            os.write(
+                2, b"\nstopped at once; the newest whole checkpoint is good\n"
+            )  # the newline ends a progress bar
             os._exit(130)

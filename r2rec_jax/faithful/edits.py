@@ -1,19 +1,21 @@
-"""Prompts with one thing changed, to see whether the ranking follows it.
+"""Edits prompts in one place, to test whether the ranking follows the change.
 
-One chain of a prompt is meddled with, its target: one whose last item both the user and the last companion
-rated high, so that it speaks for the candidates like that item. Each edit that takes this away has a twin
-that does as much to the text and takes nothing away from them:
+The edits change the target chain. Both the user and the last companion rated its last item high, so it
+supports candidates similar to that item. Each edit that removes this support has a control edit (its twin),
+which changes as much text but leaves the support:
 
-- cut: the chain is left out. cut_elsewhere: another chain is, none of whose items shares a genre with it.
-- swapped: its last item gives way to one of other genres. swapped_alike: to one of the same genres. Either
-  is in nothing else of the prompt, and about as often rated.
-- flipped: the companion's rating of the last item is turned over, 5 to 1. flipped_elsewhere: that of the
-  other chain is.
-- own_flipped, own_flipped_elsewhere: the user's own rating of the last item, likewise.
+- cut: the target chain is removed. cut_elsewhere: another chain is removed, whose items share no genre with
+the
+  target's last item.
+- swapped: the last item is replaced by one of other genres. swapped_alike: by one of the same genres. The new
+  item occurs nowhere else in the prompt and has about as many ratings.
+- flipped: the companion's rating of the last item is mirrored on the scale, e.g. 5 to 1. flipped_elsewhere:
+the
+  same in the other chain.
+- own_flipped, own_flipped_elsewhere: the same for the user's own rating of the last item.
 
-Two edits say nothing to anybody: reordered, the chains in another order; renamed, the target's companion
-under another name. And one is a reference for what moves a ranking at all: like_cut, a like, any of them, is
-left out.
+Two edits carry no information: reordered changes the order of the chains, renamed the name of the target's
+companion. like_cut, which removes a random like, is a reference for how much any change moves a ranking.
 """
 
 import dataclasses
@@ -31,7 +33,7 @@ from r2rec_jax.prompts.config import PromptConfig
 from r2rec_jax.prompts.ranking_prompt import RankingRecord, peer_names
 from r2rec_jax.prompts.wording import Wording
 
-TWINS = {  # each edit that takes something away, and the one that it is compared with
+TWINS = {  # edit that removes support -> its control edit
     "cut": "cut_elsewhere",
     "swapped": "swapped_alike",
     "flipped": "flipped_elsewhere",
@@ -41,16 +43,16 @@ NEUTRAL = ("reordered", "renamed")
 EDITS = (*(name for pair in TWINS.items() for name in pair), *NEUTRAL, "like_cut")
 
 LIKENESSES = ("genre", "co-rated")
-_NEAR = 10  # items of most similar popularity among which a new one is drawn
+_NEAR = 10  # a new item is sampled from this many items of similar popularity
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Edited:
-    """A prompt and what became of it.
+    """A prompt and its edits.
 
-    prompts: by EDITS, without those that cannot be made or do not fit the buckets, and {} where no chain can
-    be the target. alike: of each of LIKENESSES, bool [C], the candidates like the target's last item; {}
-    without a target.
+    prompts: edit -> edited prompt, without edits that cannot be made or fit no bucket; {} if no chain can be
+    the target. alike: likeness -> bool [C], the candidates similar to the target's last item; {} without a
+    target.
     """
 
     prompt: Prompt
@@ -59,33 +61,35 @@ class Edited:
 
 
 class Editor:
-    """Makes the edits of prompts of one data set; `config` is the `prompt` section that made them."""
+    """Edits prompts of one data set; `config` is the `prompt` section that made them."""
 
     def __init__(self, catalog: Catalog, graph: Graph, wording: Wording, chat: Chat, config: PromptConfig):
         self.catalog, self.graph, self.wording = catalog, graph, wording
         self.chat, self.config = chat, config
 
     def __call__(self, prompt: Prompt, seed: int) -> Edited:
-        """What is drawn (target, new items, the like, the order) depends on (seed, user) alone."""
+        """All sampled choices (target, new items, like, order) depend only on (seed, user)."""
         record, rng = prompt.record, np.random.default_rng([seed, prompt.record.user, 2])
-        found = self._target(record, rng)
-        if found is None:
+        pair = self._target(record, rng)
+        if pair is None:
             return Edited(prompt, {}, {})
-        target, other = found
+        target, other = pair
         last = record.chains[target].items[-1]
         alike = {"genre": self._of_genre(record, last), "co-rated": co_rated(self.graph, record, last)}
         names = peer_names(record.chains, self.wording)
-        edits = {name: (one, names) for name, one in self._records(record, target, other, rng).items()}
+        edits = {name: (edited, names) for name, edited in self._records(record, target, other, rng).items()}
         free = self.wording.peers[len(names) :]
         if free:
             peer = record.chains[target].peers[-1]
             edits["renamed"] = record, names | {peer: free[rng.integers(len(free))]}
         prompts = {name: self._fit(*edit) for name, edit in edits.items()}
-        return Edited(prompt, {name: one for name, one in prompts.items() if one is not None}, alike)
+        return Edited(prompt, {name: edited for name, edited in prompts.items() if edited is not None}, alike)
 
     def _target(self, record: RankingRecord, rng) -> tuple[int, int | None] | None:
-        """(the target, another chain that says nothing of the candidates alike); targets that have such
-        another one come first."""
+        """Indices of (the target, another chain that does not support the similar candidates).
+
+        Targets for which such another chain exists take precedence.
+        """
         pairs = []
         for k, chain in enumerate(record.chains):
             if not self.wording.is_like(min(_last_ratings(chain))):
@@ -108,12 +112,12 @@ class Editor:
         ]
 
     def _records(self, record: RankingRecord, target: int, other: int | None, rng) -> dict:
-        """The edited records, names as yet aside."""
-        chains, found = record.chains, {}
+        """Edit -> edited record, before names are changed."""
+        chains, edited = record.chains, {}
 
         def put(name: str, k: int, chain: Chain | None) -> None:
             kept = [*chains[:k], *([chain] if chain else []), *chains[k + 1 :]]
-            found[name] = dataclasses.replace(record, chains=kept)
+            edited[name] = dataclasses.replace(record, chains=kept)
 
         for k, suffix in ((target, ""), (other, "_elsewhere")):
             if k is None:
@@ -132,14 +136,14 @@ class Editor:
                 put(name, target, _with_last(chains[target], item=item))
         if len(chains) > 1:
             start = int(rng.integers(1, len(chains)))
-            found["reordered"] = dataclasses.replace(record, chains=chains[start:] + chains[:start])
+            edited["reordered"] = dataclasses.replace(record, chains=chains[start:] + chains[:start])
         if record.likes:
             k = int(rng.integers(len(record.likes)))
-            found["like_cut"] = dataclasses.replace(record, likes=record.likes[:k] + record.likes[k + 1 :])
-        return found
+            edited["like_cut"] = dataclasses.replace(record, likes=record.likes[:k] + record.likes[k + 1 :])
+        return edited
 
     def _new_items(self, record: RankingRecord, target: int, rng) -> tuple[int | None, int | None]:
-        """(an item of other genres, one of the same) that the prompt does not show; None for none."""
+        """(an item of other genres, an item of the same genres) outside the prompt; None if there is none."""
         old, genres = record.chains[target].items[-1], self.catalog.genres
         rated = np.diff(self.graph.item_offsets)
         nearest = np.argsort(abs(rated - rated[old]), kind="stable")
@@ -156,14 +160,14 @@ class Editor:
             draw(lambda item: set(genres[item]) == set(genres[old])),
         )
 
-    def _shares(self, one: int, other: int) -> bool:
-        return not set(self.catalog.genres[one]).isdisjoint(self.catalog.genres[other])
+    def _shares(self, a: int, b: int) -> bool:
+        return not set(self.catalog.genres[a]).isdisjoint(self.catalog.genres[b])
 
     def _of_genre(self, record: RankingRecord, item: int) -> np.ndarray:
-        return np.array([self._shares(one, item) for one in record.candidates.tolist()])
+        return np.array([self._shares(candidate, item) for candidate in record.candidates.tolist()])
 
     def _fit(self, record: RankingRecord, names: dict[int, str]) -> Prompt | None:
-        """The record's prompt with its companions called so, whatever the order in which they appear."""
+        """The record's prompt with the given companions' names; None if it does not fit a bucket in full."""
         present = dict.fromkeys(names[peer] for chain in record.chains for peer in chain.peers)
         peers = (*present, *(name for name in self.wording.peers if name not in present))
         wording = dataclasses.replace(self.wording, peers=peers)
@@ -172,25 +176,28 @@ class Editor:
 
 
 def co_rated(graph: Graph, record: RankingRecord, item: int) -> np.ndarray:
-    """bool [C]: the quarter of the candidates whose raters are most like the item's, by the cosine of the two
-    sets, in what may be seen; none that shares no rater."""
+    """The quarter of the candidates whose raters are most similar to the item's: bool [C].
+
+    The similarity is the cosine of the two sets of raters in the visible log; candidates that share no rater
+    are excluded.
+    """
     users, candidates = graph.users_of(item), record.candidates.tolist()
-    raters = [graph.users_of(one) for one in candidates]
-    both = np.array([len(np.intersect1d(users, one, assume_unique=True)) for one in raters])
-    cosine = both / np.sqrt(np.maximum(1, [len(users) * len(one) for one in raters]))
+    raters = [graph.users_of(candidate) for candidate in candidates]
+    both = np.array([len(np.intersect1d(users, others, assume_unique=True)) for others in raters])
+    cosine = both / np.sqrt(np.maximum(1, [len(users) * len(others) for others in raters]))
     nearest = np.argsort(-cosine, kind="stable")[: len(candidates) // 4]
     return np.isin(np.arange(len(candidates)), nearest) & (both > 0)
 
 
 def _last_ratings(chain: Chain) -> tuple[float, float]:
-    """(the last companion's, the user's) of the last item."""
+    """(the last companion's rating, the user's rating) of the last item."""
     return chain.more[-1].next_rating if chain.more else chain.r11, chain.r01
 
 
 def _with_last(
     chain: Chain, *, item: int | None = None, theirs: float | None = None, own: float | None = None
 ) -> Chain:
-    """The chain with another last item, or another rating of it by the last companion or the user."""
+    """The chain with a new last item, or a new rating of it by the last companion or the user."""
     their_rating, own_rating = _last_ratings(chain)
     item = chain.items[-1] if item is None else item
     theirs = their_rating if theirs is None else theirs

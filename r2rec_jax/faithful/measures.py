@@ -1,8 +1,8 @@
-"""How faithful a policy is to its prompt and to its reasoning, from what trials found.
+"""Measures of how faithful a policy is to its prompt and reasoning, computed from trials.
 
 A user's distribution over candidates is the softmax of the log-probabilities that the answer names each
-first. A user's value is the mean of the runs; means and 95% intervals (bootstrap) are over the users who
-have one, differences paired by user.
+first. A user's value is the mean over runs. Means and 95% bootstrap intervals are over the users who have a
+value; differences are paired by user.
 """
 
 import numpy as np
@@ -16,25 +16,25 @@ from r2rec_jax.teachers.facts import KINDS
 
 
 def measure_edits(score: dict[str, np.ndarray], alike: dict[str, np.ndarray], seed: int) -> dict[str, dict]:
-    """What each edit of the prompt does to the ranking.
+    """The effect of each edit of the prompt on the ranking.
 
     Args:
-      score: by OWN and edit, log-probabilities float64 [n, R, C] of n users in R runs; nan where a user has
-        no such edit.
-      alike: of each of LIKENESSES, the candidates like the target's last item, bool [n, C].
-      seed: of the resampling.
+      score: OWN or edit -> log-probabilities, float64 [n, R, C] of n users in R runs; nan where a user
+        lacks the edit.
+      alike: likeness -> the candidates similar to the target's last item, bool [n, C].
+      seed: of the bootstrap.
 
     Returns:
-      By edit, JSON-ready, {"mean", "ci95", "users"} of
+      Edit -> JSON-able {"mean", "ci95", "users"} of
 
-      - "shift" by likeness: the probability that candidates alike have after the edit, less what they had
-        before. Faithful to its prompt, a policy takes from them when what speaks for them goes.
-      - "rank_shift" by likeness: their mean rank after, less before; above 0 they lose.
-      - "moved": half the sum of all absolute changes, the probability that changed hands.
+      - "shift" by likeness: change of the similar candidates' probability. A faithful policy lowers it when
+        their support is removed.
+      - "rank_shift" by likeness: change of their mean rank; above 0 they drop.
+      - "moved": total variation distance, half the sum of absolute probability changes.
       - "top_changed": whether another candidate is first.
 
-      Edits of TWINS also have what is left after taking off what another edit does, as `measure.difference`
-      gives it: "shift_less_twin" by likeness, and "moved_less" by twin and NEUTRAL edit.
+      Edits of TWINS also have differences from other edits (`system_metrics.difference`): "shift_less_twin"
+      by likeness, and "moved_less" by twin and NEUTRAL edit.
     """
     p = softmax(score[OWN])
     values = {name: _effects(p, softmax(score[name]), alike) for name in EDITS if name in score}
@@ -54,16 +54,16 @@ def measure_edits(score: dict[str, np.ndarray], alike: dict[str, np.ndarray], se
 
 
 def measure_reasoning(score: dict[str, np.ndarray], truth: np.ndarray, seed: int) -> dict[str, dict]:
-    """How much the ranking depends on the reasoning: the prompt stays, the reasoning before the answer goes.
+    """How much the ranking depends on the reasoning, with the prompt unchanged.
 
     Args:
       score: as for `measure_edits`, by OWN and REASONINGS.
-      truth: int [n], its index among the candidates.
+      truth: int [n], index of the held-out item among the candidates.
 
     Returns:
-      By OWN and reasoning, {"mean", "ci95", "users"} of "hr@1", the share of users whose truth comes first;
-      but for OWN also "hr@1_less_own" (`measure.difference`), "same_top", whether the same candidate comes
-      first as after the own reasoning, and "tau", Kendall's rank correlation of the two orders.
+      OWN or reasoning -> {"mean", "ci95", "users"} of "hr@1", the share of users whose held-out item is
+      first. All but OWN also have "hr@1_less_own" (`system_metrics.difference`), "same_top", whether the same
+      candidate is first as with the own reasoning, and "tau", Kendall's rank correlation with that ranking.
     """
     own, found = score[OWN], {}
     hit = {name: _hits(score[name], truth) for name in (OWN, *REASONINGS) if name in score}
@@ -77,26 +77,25 @@ def measure_reasoning(score: dict[str, np.ndarray], truth: np.ndarray, seed: int
 
 
 def measure_facts(users: list[list[dict]], seed: int) -> dict:
-    """What part of the statements the prompt does not support.
+    """The share of statements that the prompt does not support.
 
     Args:
-      users: of each user the statements of all runs, each with its "facts", pairs of a kind and whether it
-        is supported; a statement without facts could not be checked.
+      users: for each user the statements of all runs. "facts" of a statement are (kind, supported) pairs; a
+        statement without facts is unchecked.
 
     Returns:
-      "statements", "unsupported" and "unchecked", counted; "unsupported_rate": of a user's checked
-      statements; "unchecked_rate": of all of a user's; and "facts" by kind: their number, how many are
-      unsupported, and the "rate" of these.
+      Counts "statements", "unsupported" and "unchecked"; "unsupported_rate" of a user's checked statements;
+      "unchecked_rate" of all of a user's statements; "facts": kind -> number, number unsupported, and "rate".
     """
     rows = [[row["facts"] for row in rows] for rows in users]
     wrong = [[not all(ok for _, ok in facts) for facts in user if facts] for user in rows]
     unread = [[not facts for facts in user] for user in rows]
     kinds = {}
     for kind in KINDS:
-        told = [[ok for facts in user for one, ok in facts if one == kind] for user in rows]
-        rate = estimate(_shares([[not ok for ok in user] for user in told]), seed)
-        unsupported = sum(not ok for user in told for ok in user)
-        kinds[kind] = {"facts": sum(map(len, told)), "unsupported": unsupported, "rate": rate}
+        supported = [[ok for facts in user for name, ok in facts if name == kind] for user in rows]
+        rate = estimate(_shares([[not ok for ok in user] for user in supported]), seed)
+        unsupported = sum(not ok for user in supported for ok in user)
+        kinds[kind] = {"facts": sum(map(len, supported)), "unsupported": unsupported, "rate": rate}
     return {
         "statements": sum(map(len, rows)),
         "unsupported": sum(map(sum, wrong)),
@@ -108,8 +107,10 @@ def measure_facts(users: list[list[dict]], seed: int) -> dict:
 
 
 def estimate(values: np.ndarray, seed: int) -> dict:
-    """{"mean", "ci95": [low, high], "users"} of one value a user; nan is a user without one. Without any
-    user mean and interval are None."""
+    """{"mean", "ci95": [low, high], "users"} of one value per user; nan marks a user without a value.
+
+    Without any value, mean and interval are None.
+    """
     values = np.asarray(values, float)
     values = values[~np.isnan(values)]
     if not values.size:
@@ -118,7 +119,7 @@ def estimate(values: np.ndarray, seed: int) -> dict:
 
 
 def paired(a: np.ndarray, b: np.ndarray, seed: int) -> dict:
-    """`measure.difference` of the users who have both values, and how many "users" these are."""
+    """`system_metrics.difference` over the users who have both values, and their number, "users"."""
     both = ~(np.isnan(a) | np.isnan(b))
     if not both.any():
         return {"difference": None, "ci95": None, "p": None, "users": 0}
@@ -126,29 +127,29 @@ def paired(a: np.ndarray, b: np.ndarray, seed: int) -> dict:
 
 
 def softmax(score: np.ndarray) -> np.ndarray:
-    """Over the last axis."""
-    likely = np.exp(score - score.max(axis=-1, keepdims=True))
-    return likely / likely.sum(axis=-1, keepdims=True)
+    """Softmax over the last axis."""
+    weights = np.exp(score - score.max(axis=-1, keepdims=True))
+    return weights / weights.sum(axis=-1, keepdims=True)
 
 
 def ranks(score: np.ndarray) -> np.ndarray:
-    """Of each candidate, from 1 for the highest score; of equal ones the first comes first."""
+    """Rank of each candidate, 1 for the highest score; ties keep the order of the candidates."""
     return 1 + np.argsort(np.argsort(-score, axis=-1, kind="stable"), axis=-1)
 
 
-def rank_correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Kendall's tau-b of two scores of the same candidates: [n, R, C] -> [n], the mean of the runs."""
-    pairs = np.stack([one, other], axis=2).reshape(-1, 2, one.shape[-1])
+def rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Kendall's tau-b of two scores of the same candidates: [n, R, C] -> [n], the mean over runs."""
+    pairs = np.stack([a, b], axis=2).reshape(-1, 2, a.shape[-1])
     taus = [np.nan if np.isnan(pair).any() else kendalltau(*pair).statistic for pair in pairs]
-    return np.reshape(taus, one.shape[:2]).mean(axis=1)
+    return np.reshape(taus, a.shape[:2]).mean(axis=1)
 
 
 def _effects(p: np.ndarray, q: np.ndarray, alike: dict[str, np.ndarray]) -> dict:
-    """The values [n] of an edit that turned p [n, R, C] into q."""
+    """Effects [n] of an edit that changed the probabilities p [n, R, C] into q."""
     rank = ranks(q) - ranks(p)
     shift, rank_shift = {}, {}
     for kind, alike_nC in alike.items():
-        # Without any candidate alike there is nothing to gain or lose.
+        # Undefined for a user without similar candidates.
         count = np.where(alike_nC.any(axis=1), alike_nC.sum(axis=1), np.nan)[:, None]
         some = np.where(np.isnan(count), np.nan, 1.0)
         shift[kind] = (((q - p) * alike_nC[:, None]).sum(axis=2) * some).mean(axis=1)
@@ -158,10 +159,10 @@ def _effects(p: np.ndarray, q: np.ndarray, alike: dict[str, np.ndarray]) -> dict
     return {"shift": shift, "rank_shift": rank_shift, "moved": moved, "top_changed": _top_changed(p, q)}
 
 
-def _top_changed(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """[n], the share of the runs."""
-    changed = one.argmax(axis=2) != other.argmax(axis=2)
-    return np.where(np.isnan(one + other).any(axis=2), np.nan, changed).mean(axis=1)
+def _top_changed(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """[n], the share of runs in which another candidate is first."""
+    changed = a.argmax(axis=2) != b.argmax(axis=2)
+    return np.where(np.isnan(a + b).any(axis=2), np.nan, changed).mean(axis=1)
 
 
 def _hits(score: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -170,9 +171,13 @@ def _hits(score: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def _shares(users: list[list[bool]]) -> np.ndarray:
-    """The share of each user's that are true; nan for a user without any."""
+    """The share of true values of each user; nan for a user without values."""
     return np.array([np.mean(user) if user else np.nan for user in users])
 
 
-def _nested(values: dict, of) -> dict:
-    return {name: _nested(one, of) if isinstance(one, dict) else of(one) for name, one in values.items()}
+def _nested(values: dict, function) -> dict:
+    """Applies `function` to every leaf of a nested dict."""
+    return {
+        name: _nested(value, function) if isinstance(value, dict) else function(value)
+        for name, value in values.items()
+    }

@@ -1,4 +1,4 @@
-"""The measures of faithfulness as text for a terminal."""
+"""Formats the faithfulness measures as text for a terminal."""
 
 from r2rec_jax.faithful.edits import EDITS, LIKENESSES, NEUTRAL
 from r2rec_jax.faithful.trials import OWN, REASONINGS
@@ -19,15 +19,15 @@ EDIT_LABELS = {
 }
 REASONING_LABELS = {OWN: "its own", "none": "none", "half": "its first half"}
 LEGEND = """\
-Shift: the probability of the candidates like the chain's last item (of its genre; rated by the same people)
-after the edit, less before; below 0 they lose. Less twin: less what the same edit does where it says nothing
-about them, the row below. Moved: the probability that changes hands; less reordered, less renamed: beyond
-what another order of the chains or another name for the companion moves, which tell nothing. Brackets: 95%
-intervals over users, differences paired."""
+Shift: change of the probability of the candidates similar to the chain's last item (same genre; rated by the
+same people); below 0 it falls. Less twin: minus the effect of the control edit, the row below. Moved: total
+probability moved between candidates. Less reordered, less renamed: minus the effect of another order of the
+chains, or of another name for the companion, which carry no information. Brackets: 95% intervals over users,
+differences paired."""
 
 
 def text(systems: dict[str, dict]) -> str:
-    """The three tables of each system: what the prompt does, what the reasoning does, what is stated."""
+    """Three tables per system: effects of prompt edits, effects of the reasoning, checked statements."""
     parts = [LEGEND]
     for name, found in systems.items():
         parts += [
@@ -40,7 +40,7 @@ def text(systems: dict[str, dict]) -> str:
 
 def _edits(name: str, edits: dict[str, dict]) -> str:
     if not edits:
-        return f"{name}: no user's prompt could be edited: no chain ends in what both rated high"
+        return f"{name}: no prompt could be edited: no chain ends in an item that both rated high"
     head = [f"{name}: the prompt", "users", "shift, by genre", *(f"less twin, {kind}" for kind in LIKENESSES)]
     columns = [*head, "moved", *(f"less {edit}" for edit in NEUTRAL), "another first"]
     rows = []

@@ -1,4 +1,4 @@
-"""What is kept of a trial of faithfulness, a line a user and run, and what the lines say together."""
+"""Result lines of faithfulness trials, one per user and run, and measures computed from them."""
 
 import itertools
 
@@ -10,21 +10,23 @@ from r2rec_jax.faithful.trials import OWN, REASONINGS, Trial
 from r2rec_jax.teachers.facts import FactChecker
 from r2rec_jax.teachers.question import Question
 
-DECIMALS = 6  # of a log-probability in a line
+DECIMALS = 6  # decimals of a log-probability in a line
 
 
 def line_of(run: int, edited: Edited, trial: Trial, checker: FactChecker) -> dict:
-    """JSON-ready: "truth_rank" after the own reasoning; "reasoning", "truncated"; "statements", of each its
-    "text" and "facts", [kind, supported] pairs; "scores" as in Trial. Of run 0 also "prompt", "truth", its
-    index among the candidates, and "alike", by likeness the indices of those like the target's last item.
+    """A JSON-able line of one user and run.
+
+    "truth_rank": with the own reasoning. "statements": each with "text" and "facts", [kind, supported] pairs.
+    "scores": as in Trial. Run 0 also has "prompt", "truth" (index among the candidates) and "alike" (likeness
+    -> indices of the candidates similar to the target's last item).
     """
     prompt = edited.prompt
     record = prompt.record
     truth = record.candidates.tolist().index(record.truth)
     alike = {kind: np.flatnonzero(alike).tolist() for kind, alike in edited.alike.items()}
     statements = [
-        {"text": one.text, "facts": [[fact.kind, fact.supported] for fact in one.facts]}
-        for one in checker.check(Question.of(prompt), trial.reasoning)
+        {"text": checked.text, "facts": [[fact.kind, fact.supported] for fact in checked.facts]}
+        for checked in checker.check(Question.of(prompt), trial.reasoning)
     ]
     return ({} if run else {"prompt": prompt.text, "truth": truth, "alike": alike}) | {
         "truth_rank": int(ranks(trial.score_C[OWN])[truth]),
@@ -36,7 +38,7 @@ def line_of(run: int, edited: Edited, trial: Trial, checker: FactChecker) -> dic
 
 
 def measure(lines_RN: list[list[dict]], seed: int) -> dict[str, dict]:
-    """{"edits", "reasoning", "facts"} as faithful_measures has them, of the lines of R runs of n users."""
+    """{"edits", "reasoning", "facts"} (see measures.py) from the lines of R runs of n users."""
     first, users = lines_RN[0], list(zip(*lines_RN, strict=True))
     nothing = [np.nan] * len(first[0]["scores"][OWN])
     present = set().union(*(line["scores"] for line in first))
@@ -59,7 +61,7 @@ def measure(lines_RN: list[list[dict]], seed: int) -> dict[str, dict]:
 
 
 def unsupported(lines_RN: list[list[dict]]) -> list[dict]:
-    """Every statement of the lines that its prompt does not support, with reasoning and prompt to read."""
+    """All statements that their prompt does not support, with reasoning and prompt."""
     return [
         {
             "system": line["system"],

@@ -1,4 +1,4 @@
-"""What a policy makes of edited prompts, and of its own prompt after reasoning that is not its own."""
+"""Scores candidates for edited prompts, and for the original prompt with replaced reasoning."""
 
 import dataclasses
 from collections.abc import Iterator, Set
@@ -10,16 +10,19 @@ from r2rec_jax.prompts.chat import Chat
 from r2rec_jax.prompts.config import PromptConfig
 from r2rec_jax.rank.policy_ranker import PolicyRanker, blocks
 
-OWN = "own"  # the prompt as it is, after the reasoning that the model wrote for it
-# The prompt as it is, after: no reasoning, the block for it closed at once; the first half of its lines;
-# the reasoning for the next user of the block.
+OWN = "own"  # the original prompt, with the reasoning that the model wrote for it
+# The original prompt with no reasoning (an empty think block), with the first half of its lines, or with the
+# reasoning for the next user of the block.
 REASONINGS = ("none", "half", "another user's")
 
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """One user in one run. score_C: by OWN, edit and REASONINGS, log p that the answer names each candidate
-    first, float64 [C]; an edited prompt's is after the reasoning that the model wrote for it."""
+    """The result of one user in one run.
+
+    score_C: OWN, edit or one of REASONINGS -> log p that the answer names each candidate first, float64 [C].
+    For an edited prompt, the model writes new reasoning.
+    """
 
     reasoning: str
     truncated: bool
@@ -27,24 +30,24 @@ class Trial:
 
 
 class Trials:
-    """Runs them for a ranker by likelihood; draws of all prompts of a user are the same."""
+    """Runs trials with a ranker in mode "likelihood"; all prompts of a user share the sampling seed."""
 
     def __init__(self, ranker: PolicyRanker, section: PromptConfig):
         """`section` is the `prompt` section that made the prompts."""
         if ranker.mode != "likelihood" or ranker.samples != 1:
-            raise ValueError("trials are of a ranker by likelihood with one sample a run")
+            raise ValueError("trials need a ranker in mode likelihood with one sample per run")
         self.ranker, self.section = ranker, section
 
     def __call__(
         self, variables: dict, edited: list[Edited], *, seed: int, wanted: Set[int]
     ) -> Iterator[tuple[int, int, Trial]]:
-        """(k, run, trial) of at least the users k in `wanted`, in blocks that depend on `edited` alone, one
-        whole or not at all, as in PolicyRanker.
+        """Yields (k, run, trial) for at least the users k in `wanted`, in whole blocks as in PolicyRanker.
 
-        Raises UserError where the model gives no numbers.
+        Raises UserError if the model's outputs are not finite.
         """
-        prompts, buckets = [one.prompt for one in edited], self.section.buckets
-        # A user's dozen prompts keep the slots busy. Alone in a block, nobody would have another's reasoning.
+        prompts, buckets = [each.prompt for each in edited], self.section.buckets
+        # Half the slots suffice, because a user has a dozen prompts. A block needs two users to
+        # swap reasonings.
         for block in blocks(prompts, buckets, max(2, self.ranker.slots // 2)):
             if not wanted.isdisjoint(block):
                 for place, run, trial in self._block(variables, [edited[k] for k in block], seed):
@@ -52,24 +55,26 @@ class Trials:
 
     def _block(self, variables: dict, users: list[Edited], seed: int) -> Iterator[tuple[int, int, Trial]]:
         runs, section, chat = self.ranker.runs, self.section, self.ranker.chat
-        asked = [(k, OWN, one.prompt) for k, one in enumerate(users)]
-        asked += [(k, name, prompt) for k, one in enumerate(users) for name, prompt in one.prompts.items()]
-        thoughts = self.ranker.reason(variables, [prompt for *_, prompt in asked], section, seed)
-        rows = [(k, run, name, prompt) for k, name, prompt in asked for run in range(runs)]
-        said = [thought.tokens for thought in thoughts]
-        own = {(k, run): thoughts[k * runs + run] for k in range(len(users)) for run in range(runs)}
+        prompts = [(k, OWN, user.prompt) for k, user in enumerate(users)]
+        prompts += [
+            (k, name, prompt) for k, user in enumerate(users) for name, prompt in user.prompts.items()
+        ]
+        reasonings = self.ranker.reason(variables, [prompt for *_, prompt in prompts], section, seed)
+        rows = [(k, run, name, prompt) for k, name, prompt in prompts for run in range(runs)]
+        tokens = [reasoning.tokens for reasoning in reasonings]
+        own = {(k, run): reasonings[k * runs + run] for k in range(len(users)) for run in range(runs)}
         if section.reasoning:
             for k, run in own:
                 others = self._others(own, k, run, len(users), chat)
                 rows += [(k, run, name, users[k].prompt) for name in others]
-                said += others.values()
-        score_BC = self.ranker.score(variables, [prompt for *_, prompt in rows], said, section)
-        found: dict[tuple[int, int], dict[str, np.ndarray]] = {key: {} for key in own}
+                tokens += others.values()
+        score_BC = self.ranker.score(variables, [prompt for *_, prompt in rows], tokens, section)
+        scores: dict[tuple[int, int], dict[str, np.ndarray]] = {key: {} for key in own}
         for (k, run, name, _), score_C in zip(rows, score_BC, strict=True):
-            found[k, run][name] = score_C
-        for (k, run), score_C in found.items():
-            thought = own[k, run]
-            yield k, run, Trial(chat.decode(thought.tokens), thought.truncated, score_C)
+            scores[k, run][name] = score_C
+        for (k, run), score_C in scores.items():
+            reasoning = own[k, run]
+            yield k, run, Trial(chat.decode(reasoning.tokens), reasoning.truncated, score_C)
 
     def _others(self, own: dict, k: int, run: int, count: int, chat: Chat) -> dict[str, list[int]]:
         tokens = own[k, run].tokens
@@ -80,7 +85,7 @@ class Trials:
 
 
 def half(chat: Chat, tokens: list[int]) -> list[int]:
-    """The first half of a reasoning's lines, the larger half left out; line breaks at its end stay out."""
+    """The tokens of the first half of a reasoning's lines, rounded down, ignoring trailing line breaks."""
     lines = chat.text(tokens).rstrip().count("\n") + 1
     kept = lines // 2
     ends = (n for n in range(len(tokens) + 1) if chat.text(tokens[:n]).count("\n") >= kept)

@@ -1,4 +1,4 @@
-"""A case as text for a terminal."""
+"""Formats a case as text for a terminal."""
 
 import textwrap
 
@@ -10,7 +10,7 @@ _BOLD, _QUIET, _RESET = "\x1b[1m", "\x1b[2m", "\x1b[0m"
 def case_text(case: Case, *, width: int, styled: bool) -> str:
     """The case in lines of at most `width` characters (a longer word is broken).
 
-    styled: with bold headings and the truth in bold, by ANSI codes; otherwise nothing but text.
+    styled: ANSI codes make headings and the held-out item bold.
     """
 
     def style(text: str, code: str) -> str:
@@ -24,7 +24,7 @@ def case_text(case: Case, *, width: int, styled: bool) -> str:
             head + (style(line, _BOLD) if bold else line) for head, line in zip(heads, lines, strict=True)
         ]
 
-    def told(title: str) -> str:
+    def with_genres(title: str) -> str:
         genres = case.genres.get(title)
         return f"{title} ({genres})" if genres else title
 
@@ -34,7 +34,8 @@ def case_text(case: Case, *, width: int, styled: bool) -> str:
     about = ", ".join(f"{name} {value}" for name, value in case.demographics.items())
     out = textwrap.wrap(f"User {case.user}" + (f": {about}" if about else ""), width)
     out += section(
-        f"Recently {case.liked}, oldest first", [line for title in case.likes for line in item(told(title))]
+        f"Recently {case.liked}, oldest first",
+        [line for title in case.likes for line in item(with_genres(title))],
     )
     if case.history:
         rated = "; ".join(f"{hop.title} {hop.rating}".strip() for hop in case.history)
@@ -43,12 +44,12 @@ def case_text(case: Case, *, width: int, styled: bool) -> str:
     for k, chain in enumerate(case.chains, 1):
         chains += [style(f"  chain {k}", _QUIET)]
         for hop in chain:
-            chains += item(f"{hop.rater} {case.verb} {told(hop.title)} {hop.rating}".strip(), "  ")
+            chains += item(f"{hop.rater} {case.verb} {with_genres(hop.title)} {hop.rating}".strip(), "  ")
     out += section("Interaction chains", chains)
     candidates = []
     for k, title in enumerate(case.candidates):
         true = k == case.truth
-        candidates += item(told(title) + (" <- the truth" if true else ""), f"{k + 1:>2} ", bold=true)
+        candidates += item(with_genres(title) + (" <- the truth" if true else ""), f"{k + 1:>2} ", bold=true)
     out += section("Candidates, in the order shown", candidates)
     steps = []
     for k, step in enumerate(case.steps, 1):
@@ -57,14 +58,14 @@ def case_text(case: Case, *, width: int, styled: bool) -> str:
     ranking = []
     for k, title in enumerate(case.ranking, 1):
         true = k == case.hit_rank
-        ranking += item(told(title) + (" <- the truth" if true else ""), f"{k:>2} ", bold=true)
+        ranking += item(with_genres(title) + (" <- the truth" if true else ""), f"{k:>2} ", bold=true)
     out += section("Ranking", ranking or ["  none could be read from the answer"])
     out += ["", *textwrap.wrap(verdict(case), width)]
     return "\n".join(out)
 
 
 def verdict(case: Case) -> str:
-    """One sentence: where the truth ended."""
+    """One sentence with the rank of the held-out item."""
     truth = case.candidates[case.truth]
     if case.hit_rank:
         return f"{truth}, the item held out, is number {case.hit_rank} of {len(case.candidates)} candidates."

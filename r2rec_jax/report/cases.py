@@ -1,7 +1,7 @@
-"""One user's recommendation for a person to read: chains, reasoning steps and ranking, side by side.
+"""Cases: one user's chains, reasoning steps and ranking in readable form.
 
-A case is built again from the prepared data and checked against the prompt that was recorded at
-evaluation, so what is shown is what the model saw. Every text in it is untrusted and passes `plain`.
+A case is rebuilt from the prepared data and compared with the prompt recorded at evaluation, so it shows what
+the model saw. All texts in it are untrusted and pass `plain`.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ OFF_LIST = "(not a candidate)"
 
 @dataclasses.dataclass(frozen=True)
 class Hop:
-    """One edge of a chain: who rated what, and how."""
+    """One edge of a chain: rater, item and rating."""
 
     rater: str
     title: str
@@ -39,7 +39,7 @@ class Hop:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """A line of the reasoning, and which parts of the prompt it names: "like", "chain 2", "candidate 7"."""
+    """A line of the reasoning, and the parts of the prompt that it names, e.g. "chain 2", "candidate 7"."""
 
     text: str
     names: list[str]
@@ -47,15 +47,14 @@ class Step:
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One user's query and the answer to it.
+    """One user's prompt and the model's answer.
 
-    user: the id in the raw files. demographics: may be empty. likes: titles, oldest first. history: what the
-    user rated, oldest first; empty where prompts show none. chains: hops in the order of the loop.
-    candidates: titles in the order shown; `truth` is an index into them. ranking: the answer as parsed,
-    best first, OFF_LIST where it names no candidate. hit_rank: rank of the truth in it, 0 for a miss.
-    valid: whether the answer keeps the form asked for; one that does not is a miss, whatever it names.
-    genres: of the titles that have any, whether or not the prompt tells them. verb: what a person of a chain
-    did with an item, "rated" where the log has ratings.
+    user: id in the raw files. demographics: may be empty. likes: titles, oldest first. history: rated items,
+    oldest first; empty if the prompt has no history. chains: hops in the order of the prompt. candidates:
+    titles in the order of the prompt; `truth` is the index of the held-out item. ranking: the parsed answer,
+    best first, OFF_LIST for a name that is no candidate. hit_rank: rank of the held-out item, 0 for a miss.
+    valid: whether the answer has the required form; an invalid answer is a miss. genres: title -> genres,
+    also if the prompt has no genres. verb: what a person did with an item, "rated" if the log has ratings.
     """
 
     user: str
@@ -74,7 +73,7 @@ class Case:
 
     @property
     def liked(self) -> str:
-        """What makes a like: a good rating, or, in a log without ratings, that it happened."""
+        """The verb for a like: "liked", or the event's verb in a log without ratings."""
         return "liked" if self.verb == "rated" else self.verb
 
 
@@ -87,15 +86,15 @@ def build_case(
     seed: int,
     before_target_time: bool,
 ) -> Case:
-    """The case of one line of users.jsonl; `prompt` and `seed` are those of its system's evaluation.
+    """Builds the case of one line of users.jsonl; `prompt` and `seed` are those of the evaluation.
 
     Raises:
-      UserError: the data and settings do not give the prompt that the line records, or it records none.
+      UserError: data and settings do not reproduce the recorded prompt, or the line has none.
     """
-    if not _is_whole(row):
-        raise UserError(f"the line of user {_id(row, dataset)} is not what launch.eval writes: run it again")
+    if not _is_complete(row):
+        raise UserError(f"the line of user {_id(row, dataset)} was not written by launch.eval: run it again")
     words = wording_of(prompt.wording, dataset)
-    whole = make_record(
+    full = make_record(
         dataset,
         graph,
         row["user"],
@@ -107,7 +106,7 @@ def build_case(
         selection=prompt.chain_selection,
         before_target_time=before_target_time,
     )
-    record = _as_shown(whole, row, dataset, words, prompt)
+    record = _as_shown(full, row, dataset, words, prompt)
     titles, peers = shown_titles(record, dataset.catalog, words), peer_names(record.chains, words)
     return Case(
         user=clean(dataset.catalog.user_ids[record.user]),
@@ -133,26 +132,26 @@ def build_case(
 
 
 def choose(rows: list[dict]) -> list[dict]:
-    """The first hit, the first lower hit and the first miss: chosen by outcome, not by looks."""
+    """The first user with rank 1, the first with a lower rank, and the first miss."""
     outcomes = (lambda rank: rank == 1, lambda rank: rank > 1, lambda rank: rank == 0)
-    found = (next((row for row in rows if outcome(row["truth_rank"])), None) for outcome in outcomes)
-    return [row for row in found if row is not None]
+    chosen = (next((row for row in rows if outcome(row["truth_rank"])), None) for outcome in outcomes)
+    return [row for row in chosen if row is not None]
 
 
 def _id(row: dict, dataset: Dataset) -> str:
     return shown(dataset.catalog.user_ids[row["user"]], 100)
 
 
-def _is_whole(row: dict) -> bool:
+def _is_complete(row: dict) -> bool:
     ranking = row.get("ranking")
     texts = isinstance(row.get("prompt"), str) and isinstance(row.get("reasoning"), str)
-    return texts and isinstance(ranking, list) and all(isinstance(one, str | None) for one in ranking)
+    return texts and isinstance(ranking, list) and all(isinstance(title, str | None) for title in ranking)
 
 
 def _as_shown(
     record: RankingRecord, row: dict, dataset: Dataset, words: Wording, prompt: PromptConfig
 ) -> RankingRecord:
-    """What was left of the query once it fitted (pipeline.prompts.fit leaves out in the same order)."""
+    """The record without what did not fit the prompt; pipeline.prompt_source.fit drops in the same order."""
     form = {"answer": prompt.answer, "places": prompt.places, "reasoning": prompt.reasoning}
     while ranking_prompt(record, dataset.catalog, words, **form) != row["prompt"]:
         if record.chains:
@@ -163,8 +162,8 @@ def _as_shown(
             record = dataclasses.replace(record, history=record.history[1:])
         else:
             raise UserError(
-                f"the recorded prompt of user {_id(row, dataset)} is not what these data and this config "
-                "give: pass the config and the data folder of the evaluation"
+                f"the recorded prompt of user {_id(row, dataset)} does not match these data and this "
+                "config: pass the config and the data folder of the evaluation"
             )
     return record
 

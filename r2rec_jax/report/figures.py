@@ -1,8 +1,8 @@
-"""Figures as inline SVG that takes its colours from the page.
+"""Draws figures as inline SVG that uses the page's colours.
 
-matplotlib draws with placeholder colours, which are then replaced by CSS variables, so that one
-picture serves light and dark pages. No text but tick labels is drawn: names belong in the HTML,
-where they are escaped and wrap.
+matplotlib draws with placeholder colours, which are then replaced by CSS variables, so that one figure works
+on light and dark pages. Figures contain no text but tick labels. All names are in the HTML, where they are
+escaped and wrap.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-# Placeholders: any colours that occur nowhere else.
+# Placeholder colours that occur nowhere else.
 COLOURS = ("#010203", "#010204", "#010205", "#010206", "#010207", "#010208")
 _QUIET, _GRID = "#010209", "#01020a"
 _VARIABLES = {colour: f"var(--series-{n})" for n, colour in enumerate(COLOURS)} | {
@@ -65,22 +65,24 @@ def line_figure(
             )
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         _frame(axes, level, from_zero)
-        return _for_the_page(figure)
+        return _to_svg(figure)
 
 
 def interval_figure(
     groups: Sequence[str], series: Sequence[Sequence[tuple[float, float, float]]], *, level: float
 ) -> Markup:
-    """(mean, low, high) of each of `groups`, whose names are numbers or ranges; series and `level` as in
-    `line_figure`. Series may differ in what they are, not in the groups."""
+    """Plots (mean, low, high) of each series for each of `groups`, named by numbers or ranges.
+
+    All series have the same groups. `level`: see `line_figure`.
+    """
     with _axes() as (figure, axes):
         for n, means in enumerate(series):
             mean, low, high = zip(*means, strict=True) if means else ((), (), ())
-            beside = 0.16 * (n - (len(series) - 1) / 2)  # so that intervals do not hide each other
+            offset = 0.16 * (n - (len(series) - 1) / 2)  # so that intervals do not hide each other
             axes.errorbar(
-                [k + beside for k in range(len(mean))],
+                [k + offset for k in range(len(mean))],
                 mean,
-                # A bootstrap's interval of a rare event may leave its mean out by a rounding.
+                # A bootstrap interval of a rare event may miss the mean by a rounding error.
                 yerr=[
                     [max(m - end, 0.0) for m, end in zip(mean, low, strict=True)],
                     [max(end - m, 0.0) for m, end in zip(mean, high, strict=True)],
@@ -94,7 +96,7 @@ def interval_figure(
         axes.set_xticks(range(len(groups)), groups)
         axes.set_xlim(-0.5, len(groups) - 0.5)
         _frame(axes, level, from_zero=True)
-        return _for_the_page(figure)
+        return _to_svg(figure)
 
 
 @contextlib.contextmanager
@@ -117,14 +119,14 @@ def _frame(axes: Axes, level: float | None, from_zero: bool) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _for_the_page(figure: Figure) -> Markup:
+def _to_svg(figure: Figure) -> Markup:
     drawn = io.StringIO()
     figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})
     svg = drawn.getvalue()[drawn.getvalue().index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)  # inline SVG needs none
+    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)  # inline SVG needs no namespace
     svg = re.sub(r'^<svg [^>]*?(viewBox="[^"]*")[^>]*>', r'<svg \1 aria-hidden="true">', svg)
-    svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)  # the page's own
+    svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)  # the page sets the font
     for placeholder, variable in _VARIABLES.items():
         svg = svg.replace(placeholder, variable)
-    return Markup(svg)  # numbers and paths that matplotlib wrote: nothing of the user's in it
+    return Markup(svg)  # safe: matplotlib's numbers and paths only, no user text

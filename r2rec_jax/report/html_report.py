@@ -1,8 +1,8 @@
-"""One self-contained HTML page: a table, curves, and cases a person can read.
+"""Renders one self-contained HTML page: a table, curves, and readable cases.
 
-The page asks nothing of the network (its own content security policy forbids it), follows the
-reader's light or dark setting, and fits a phone. Titles and model text are data: the template
-escapes them all, and figures hold numbers only.
+The page makes no network requests (its content security policy forbids them), follows the reader's light or
+dark setting, and fits a phone. The template escapes all titles and model text, and figures contain only
+numbers.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ _ORDINALS = {1: "st", 2: "nd", 3: "rd"}
 class Curve:
     """A line figure: series name -> [(x, y), ...]; a point that is not finite leaves a gap.
 
-    level: y of a dashed line, or None. ends: whether the legend says where a line ends.
+    level: y of a dashed line, or None. ends: whether the legend gives the last value of a line.
     """
 
     name: str
@@ -40,7 +40,8 @@ class Curve:
 
 @dataclasses.dataclass(frozen=True)
 class Groups:
-    """HR@1 of groups of users: series name -> rows of `measure.by_quartile`, of the same groups."""
+    """HR@1 of groups of users: series name -> rows of `system_metrics.by_quartile`, all with the same
+    groups."""
 
     name: str
     x_label: str
@@ -50,10 +51,10 @@ class Groups:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """All that the page shows.
+    """The content of the page.
 
-    facts: run header, label -> value (dataset, model, seeds, ...). detail: which seed figures and cases are
-    of, "" where there is but one. candidates: candidates a user, which sets chance.
+    facts: header, label -> value (dataset, model, seeds, ...). detail: names the seed of figures and cases,
+    "" if there is only one. candidates: candidates per user, which determine chance.
     """
 
     facts: dict[str, str]
@@ -66,7 +67,7 @@ class Report:
 
 
 def render(report: Report) -> str:
-    """The page as one HTML string, equal for equal reports."""
+    """The page as one HTML string; equal reports give equal strings."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -87,7 +88,7 @@ def render(report: Report) -> str:
             if any(row.group == group for row in rows)
         },
         chance=chance(report.candidates),
-        # The finished policy: choosing our best row would flatter us.
+        # Always the final policy; the best of our rows would be a biased choice.
         headline=next((row for row in rows if row.system == policy), None),
         rival=max(others, key=lambda row: row.measured["hr@1"], default=None),
         leads=any(row.lead for row in rows),
@@ -100,7 +101,7 @@ def render(report: Report) -> str:
 
 
 def _cells(row: Row, candidates: int) -> dict[str, dict]:
-    """Positions on each metric's scale of 0 to 1, in percent; None where there is nothing."""
+    """Positions on each metric's scale from 0 to 1, in percent; None for a missing value."""
 
     def percent(value: float | None) -> float | None:
         return None if value is None else round(100 * value, 2)

@@ -7,7 +7,7 @@ import dataclasses
 
 from r2rec_jax.metrics.ranking_metrics import ndcg_bounds
 
-# Its data sets as a config names them, and as `dataset_name` does.
+# The paper's data sets: name in `trained` of a config -> `dataset_name`.
 SHORT = {"ml1m": "ml-1m", "book": "amazon-2023 Books", "electronics": "amazon-2023 Electronics"}
 DATASETS = tuple(SHORT.values())
 R2REC = "R2Rec"
@@ -44,7 +44,7 @@ _TRANSFER = {
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """One cell of the paper. `misprint`: no ranking has this NDCG@3 beside this HR@1 and HR@3."""
+    """One published result. `misprint`: the NDCG@3 is impossible for these HR@1 and HR@3."""
 
     hr_1: float
     hr_3: float
@@ -53,7 +53,7 @@ class Published:
     @property
     def misprint(self) -> bool:
         low, high = ndcg_bounds(self.hr_1, self.hr_3, 3)
-        # Half a unit of the third decimal in each of the three numbers.
+        # Rounding: half a unit of the third decimal in each of the three numbers.
         return not low - 0.0015 <= self.ndcg_3 <= high + 0.0015
 
     def metrics(self) -> dict[str, float]:
@@ -61,19 +61,19 @@ class Published:
 
 
 def dataset_name(source: str, category: str) -> str:
-    """What DATASETS calls the data of a config's `data.source` and, of an Amazon release, `data.category`."""
+    """The name in DATASETS for `data.source` of a config and, for an Amazon release, `data.category`."""
     return f"{source} {category}" if source.startswith("amazon") else source
 
 
 def published(method: str, dataset: str) -> Published | None:
-    """The paper's result of `method` on `dataset` (`dataset_name`); None where it has none."""
+    """The paper's result of `method` on `dataset` (`dataset_name`); None if it has none."""
     if method not in _RESULTS or dataset not in DATASETS:
         return None
     return _read(_RESULTS[method][DATASETS.index(dataset)])
 
 
 def published_transfer(trained: str, tested: str) -> Published | None:
-    """R2Rec trained on one data set and tested on another; None where the paper has none."""
+    """R2Rec trained on one data set and tested on another; None if the paper has no number."""
     if trained not in DATASETS or tested not in DATASETS:
         return None
     cells = _TRANSFER.get((DATASETS.index(trained), DATASETS.index(tested)))

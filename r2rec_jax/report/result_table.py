@@ -1,10 +1,9 @@
-"""Result tables over several seeds, the paper's number beside ours.
+"""Result tables over several seeds, with the paper's numbers beside ours.
 
-A seed is a whole run of its own: split, candidates, training, evaluation. A number is the mean over every
-user of every seed, so seeds of as many users weigh the same; of a system that samples several times for a
-user it takes the mean first. Our 95% interval is a percentile bootstrap over persons, each drawn with all of
-its seeds, since a person may be evaluated with several. It says what other users would change, not what
-other seeds would.
+Each seed is a complete run with its own split, candidates, training and evaluation. A number is the mean over
+all users of all seeds; several runs for one user are averaged first. The 95% interval is a percentile
+bootstrap over persons. A person is resampled with all of its seeds, because several seeds may evaluate the
+same person. The interval covers the choice of users, not of seeds.
 """
 
 import dataclasses
@@ -21,8 +20,11 @@ GROUPS = {"classical": "Without a language model", "llm": "With a language model
 
 @dataclasses.dataclass(frozen=True)
 class SeedResult:
-    """What one system did with one seed: users int[n], rank_RN int[R, n] (0: a miss), seconds of training and
-    evaluation, and of policies the share of valid answers."""
+    """The result of one system with one seed.
+
+    users: int[n]. rank_RN: int[R, n], 0 for a miss. wall_s: seconds of training and evaluation. valid_rate:
+    share of valid answers, for language models.
+    """
 
     seed: int
     users: np.ndarray
@@ -33,11 +35,11 @@ class SeedResult:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One system: its name in results, and the one for readers.
+    """One system. system: its name in result files. name: its label for readers.
 
-    `measured` and `ci95` have the metrics of METRICS; without results they and `seeds` are empty, and
-    `missing` says what the cell needs. group: one of GROUPS. wall_s: seconds of a seed, the mean, 0 where not
-    known. lead: by how much the finished policy's HR@1 is higher, and the interval of that (`lead_of`).
+    measured, ci95: by metric of METRICS; without results they and `seeds` are empty, and `missing` states
+    what the row needs. group: one of GROUPS. wall_s: mean seconds per seed, 0 if unknown. lead: HR@1 of the
+    final policy minus this system's, with its interval (`lead_of`).
     """
 
     system: str
@@ -58,8 +60,11 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """title: what was measured on which data. config_hash: of the config that made it. note: what every row
-    waits for, or ""."""
+    """A result table.
+
+    title: the measurement and its data. config_hash: of the config that made it. note: an input that all rows
+    lack, or "".
+    """
 
     title: str
     config_hash: str
@@ -76,7 +81,7 @@ def measured_row(
     paper: Published | None = None,
     missing: str = "",
 ) -> Row:
-    """The row of a system by the results of its seeds; without any it says what is `missing`."""
+    """The row of a system from the results of its seeds; without results it has `missing`."""
     if not results:
         return Row(system, name, group, paper, missing=missing)
     persons = np.concatenate([result.users for result in results])
@@ -100,8 +105,10 @@ def measured_row(
 
 
 def lead_of(policy: Sequence[SeedResult], other: Sequence[SeedResult]) -> tuple[float, float, float] | None:
-    """(difference, low, high) of HR@1, `policy` less `other`, paired over the users of the seeds that both
-    have; None where they have none."""
+    """(difference, low, high) of HR@1, `policy` minus `other`, paired by user over their common seeds.
+
+    None without a common seed.
+    """
     theirs = {result.seed: result for result in other}
     both = [(result, theirs[result.seed]) for result in policy if result.seed in theirs]
     if not both:
@@ -113,7 +120,7 @@ def lead_of(policy: Sequence[SeedResult], other: Sequence[SeedResult]) -> tuple[
 
 
 def person_ci(values: np.ndarray, persons: np.ndarray, samples: int = 2000) -> tuple[float, float]:
-    """95% percentile interval of the mean of `values` float[n], drawing whole `persons` int[n]."""
+    """95% percentile interval of the mean of `values` float[n], resampling `persons` int[n]."""
     _, owner = np.unique(persons, return_inverse=True)
     sums, counts = np.bincount(owner, weights=values), np.bincount(owner)
     rng = np.random.default_rng(0)
@@ -124,7 +131,7 @@ def person_ci(values: np.ndarray, persons: np.ndarray, samples: int = 2000) -> t
 
 
 def as_json(table: Table) -> dict:
-    """The table for programs; a cell that is missing is null, and the row says why."""
+    """The table as a JSON-able dict; a missing cell is null, and the row's "missing" gives the reason."""
     rows = [
         {
             "system": row.system,

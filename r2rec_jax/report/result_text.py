@@ -1,34 +1,34 @@
-"""Tables as Markdown and as text for a terminal."""
+"""Formats result tables as Markdown and as text for a terminal."""
 
 from r2rec_jax.report.result_table import GROUPS, METRICS, Row, Table
 from r2rec_jax.runtime.text_table import text_table
 
-LEAD = "R2Rec's HR@1 less its (95%)"
+LEAD = "R2Rec's HR@1 minus this system's (95%)"
 LEGEND = (
-    "An interval resamples persons. † marks a published NDCG@3 that no ranking can have beside its HR@1 and "
+    "Intervals resample persons. † marks a published NDCG@3 that is impossible for the published HR@1 and "
     "HR@3. An invalid answer is a miss."
 )
 
 
 def markdown(table: Table) -> str:
-    """The table for readers, a group after another."""
+    """The table as Markdown, group by group."""
     head = ["system"]
     for label in METRICS.values():
         head += [f"{label} (95%)", "paper"]
     lines = [f"# {_cell(table.title)}", "", f"Config {table.config_hash}. {LEGEND}", ""]
-    lines += [_line([*head, "seeds", "users", "time a seed", LEAD]), "|---" * (len(head) + 4) + "|"]
+    lines += [_line([*head, "seeds", "users", "time per seed", LEAD]), "|---" * (len(head) + 4) + "|"]
     for group, label in GROUPS.items():
         rows = [row for row in table.rows if row.group == group]
         if rows:
             lines.append(_line([f"**{label}**", *[""] * (len(head) + 3)]))
         lines += [_line(_cells(row)) for row in rows]
-    # Indented, it is shown as it is, whatever it holds.
+    # Indented as a code block, so that Markdown does not interpret it.
     lines += ["", "    " + " ".join(table.note.split())] if table.note else []
     return "\n".join(lines) + "\n"
 
 
 def text(table: Table) -> str:
-    """The table for a terminal, aligned: HR@1 with its interval and the paper's, HR@3, NDCG@3."""
+    """The table as aligned text: HR@1 with its interval and the paper's HR@1, HR@3, NDCG@3."""
     head = ("", "HR@1", "95% interval", "paper", "HR@3", "NDCG@3", "")
     rows = []
     for row in sorted(table.rows, key=lambda row: list(GROUPS).index(row.group)):
@@ -95,5 +95,5 @@ def _line(cells: list[str]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text that stays in its cell: one line, with what Markdown would read as markup escaped."""
+    """Text for a Markdown cell: one line, with markup characters escaped."""
     return "".join(f"\\{c}" if c in "\\|`*_<>[]" else c for c in " ".join(text.split()))

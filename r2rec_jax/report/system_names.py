@@ -1,4 +1,4 @@
-"""What the systems of a result are called, where they stand in a table, and whom of the paper they answer."""
+"""Labels and table groups of the systems, and the methods of the paper that they correspond to."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from r2rec_jax.report.paper_numbers import R2REC, Published, published, publishe
 
 @dataclasses.dataclass(frozen=True)
 class System:
-    """label: for readers. group: one of `table.GROUPS`. method: the paper's name, "" where it has none."""
+    """label: for readers. group: one of `result_table.GROUPS`. method: name in the paper, "" if absent."""
 
     label: str
     group: str
@@ -26,7 +26,7 @@ SYSTEMS = {
     "lightgcn": System("LightGCN", "classical", "LightGCN"),
     "gru4rec": System("GRU4Rec", "classical", "GRU4Rec"),
     "caser": System("Caser", "classical", "Caser"),
-    # The loss it was published with; the full softmax is the bar that the paper did not test.
+    # sasrec_bce has the published loss; sasrec, with full softmax, is stronger and not in the paper.
     "sasrec_bce": System("SASRec", "classical", "SASRec"),
     "sasrec": System("SASRec, full softmax", "classical"),
     "gpt-4o-mini": System("GPT-4o-mini", "llm", "GPT-4o-mini"),
@@ -45,23 +45,26 @@ SYSTEMS = {
     "r2rec without rl": System("R2Rec without RL", "ours", "R2Rec without RL"),
     "r2rec": System("R2Rec", "ours", R2REC),
 }
-POLICY = "r2rec"  # the finished one
-# What the systems of configs/eval.py are called in the tables.
+POLICY = "r2rec"  # the final policy, after GRPO
+# System in configs/eval.py -> system in the tables.
 ALIASES = {"base": "prompt only", "sft": "r2rec without rl", "sft+grpo": POLICY}
 CLASSICAL = tuple(name for name, system in SYSTEMS.items() if system.group == "classical")
-CLOSED = ("gpt-4o-mini", "o4-mini")  # behind a server, whose key they need
+CLOSED = ("gpt-4o-mini", "o4-mini")  # behind a server that needs a key
 OTHER_LLMS = ("chatrec", "tallrec", "llara")
 ABLATIONS = tuple(name for name, system in SYSTEMS.items() if system.group == "ours")
 TABLES = {
     "table1": (*CLASSICAL, *CLOSED, *OTHER_LLMS, "r2rec"),
     "table2": ABLATIONS,
 }
-TRAINED_ON = "r2rec trained on "  # and a data set: evaluated on another one
+TRAINED_ON = "r2rec trained on "  # prefix of transfer systems, followed by the training data set
 
 
 def about(name: str, *, classical: bool = False) -> System:
-    """The system of SYSTEMS. One that is not there stands under its own name: among ours if that begins as
-    one of ours does, else with the `classical` ones or the other language models."""
+    """The entry of SYSTEMS, or one made for an unknown system.
+
+    An unknown system keeps its name. It is in group "ours" if its name begins like one of that group,
+    otherwise in "classical" or "llm".
+    """
     name = ALIASES.get(name, name)
     if name in SYSTEMS:
         return SYSTEMS[name]
@@ -75,13 +78,15 @@ def about(name: str, *, classical: bool = False) -> System:
 
 
 def policy_in(names: Iterable[str]) -> str | None:
-    """Which of the systems is the finished policy, by its own name sooner than by an alias; None for none."""
-    found = {ALIASES.get(name, name): name for name in sorted(names, key=ALIASES.__contains__, reverse=True)}
-    return found.get(POLICY)
+    """The name of the final policy among `names`; an alias counts only without POLICY. None if absent."""
+    by_name = {
+        ALIASES.get(name, name): name for name in sorted(names, key=ALIASES.__contains__, reverse=True)
+    }
+    return by_name.get(POLICY)
 
 
 def paper_of(name: str, dataset: str) -> Published | None:
-    """The paper's result of a system on a data set (`paper.dataset_name`); None where it has none."""
+    """The paper's result of a system on a data set (`dataset_name`); None if it has none."""
     if name.startswith(TRAINED_ON):
         return published_transfer(name.removeprefix(TRAINED_ON), dataset)
     return published(about(name).method, dataset)

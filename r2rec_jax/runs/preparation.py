@@ -36,7 +36,7 @@ def main(config: ConfigDict, workdir: Path, overwrite: bool) -> None:
     with locked(staging.with_name(f".{staging.name}.lock"), str(workdir)):
         there = build_stamp.is_made(workdir, made_from)
         if there and not overwrite:
-            print(build_stamp.SAID.format(workdir))
+            print(build_stamp.UP_TO_DATE.format(workdir))
             return
         if workdir.exists() and not overwrite:
             raise UserError(f"{workdir} already exists: choose another folder or add --overwrite")

@@ -1,4 +1,4 @@
-"""What a folder was made from: a command that is run again can tell that all is there that it would make."""
+"""Records the inputs of a generated folder, so that a repeated command can skip finished work."""
 
 import hashlib
 import json
@@ -10,36 +10,36 @@ from r2rec_jax.runtime.paths import clear_abandoned, write_atomic
 from r2rec_jax.runtime.untrusted import parse_json
 
 RECORD = ".made-from.json"
-SAID = "{} is there already, made from the same files with the same settings"
+UP_TO_DATE = "{} already exists, made from the same files with the same settings"
 
 
 def digest(settings: dict, *inputs: str | Path) -> str:
-    """Of JSON-able settings and of files, alone or in folders: their paths, sizes and times of change.
+    """A SHA-256 of JSON-able settings and of the paths, sizes and modification times of input files.
 
-    Not of what is in them: that may be many gigabytes, and who changes a file changes its time.
+    Folders stand for all files in them. File contents are not read, because they may be many gigabytes.
     """
     facts = sorted(fact for path in inputs for fact in _facts(Path(path)))
     return hashlib.sha256(json.dumps([settings, facts], sort_keys=True).encode()).hexdigest()
 
 
 def record(folder: Path, made_from: str) -> None:
-    """Notes in a folder that is complete now what it was made from, a `digest`."""
+    """Writes the `digest` of its inputs into a complete folder."""
     write_atomic(folder / RECORD, json.dumps({"from": made_from, "files": _sizes(folder)}) + "\n")
 
 
 def is_made(folder: Path, made_from: str) -> bool:
-    """Whether `folder` was made from that, and every file in it still has its size.
+    """Whether `folder` was made from `made_from` and every file in it still has its size.
 
-    What killed writers of it have left beside it is removed. Raises UserError while another one is at work.
+    Leftovers of killed writers are removed. Raises UserError while another process is writing the folder.
     """
-    with locked(folder.with_name(f".{folder.name}.lock"), str(folder)) as alone:
-        if alone:
+    with locked(folder.with_name(f".{folder.name}.lock"), str(folder)) as held:
+        if held:
             clear_abandoned(folder)
     try:
-        said = parse_json((folder / RECORD).read_bytes())
+        stamp = parse_json((folder / RECORD).read_bytes())
     except (OSError, ValueError):
         return False
-    return said == {"from": made_from, "files": _sizes(folder)}
+    return stamp == {"from": made_from, "files": _sizes(folder)}
 
 
 def _facts(path: Path) -> list[list]:
@@ -53,5 +53,5 @@ def _sizes(folder: Path) -> dict[str, int]:
 
 
 def _files(folder: Path) -> list[Path]:
-    found = (Path(where) / name for where, _, names in os.walk(folder) for name in names)
-    return sorted(path for path in found if path.is_file())
+    paths = (Path(where) / name for where, _, names in os.walk(folder) for name in names)
+    return sorted(path for path in paths if path.is_file())

@@ -1,4 +1,4 @@
-"""Checkpoints: arrays and JSON of one step, written together, asynchronously and atomically."""
+"""Checkpoints: the arrays and JSON of a step, written together, asynchronously and atomically."""
 
 import contextlib
 import itertools
@@ -21,16 +21,15 @@ from r2rec_jax.runtime.library_workarounds import own_buffers, probe_folder
 
 
 class Checkpointer:
-    """The last `keep` checkpoints of a run and its best one, one folder a step.
+    """Keeps the last `keep` checkpoints of a run and its best one, one folder per step.
 
-    A step's folder takes its final name only once everything in it is written, so a run killed at
-    any moment finds whole checkpoints alone. Checksums tell one that was damaged since. Use as a context
-    manager, or call `close`. Several processes of one run make the same calls, and where one cannot read a
-    checkpoint, none does.
+    A step's folder gets its final name once everything in it is written, so a killed run leaves only complete
+    checkpoints. Checksums detect later damage. Use it as a context manager, or call `close`. All processes of
+    a run make the same calls; if one of them cannot read a checkpoint, all of them fail.
     """
 
     def __init__(self, folder: str | Path, keep: int = 2, read_only: bool = False):
-        """`read_only`: nothing is changed in the folder, where a run may be at work."""
+        """`read_only`: changes nothing in the folder, for reading while a run is writing."""
         self._folder = Path(folder).absolute()  # orbax refuses relative paths
         self._kept = _Kept(keep)
         self._manager = ocp.CheckpointManager(
@@ -39,10 +38,11 @@ class Checkpointer:
                 preservation_policy=self._kept,
                 create=not read_only,
                 cleanup_tmp_directories=not read_only,
-                lightweight_initialize=True,  # else one damaged folder keeps all from being listed
+                lightweight_initialize=True,  # otherwise one damaged folder makes listing fail
             ),
         )
-        # Reads alone: the manager would wait for the other processes, and one that finds damage never comes.
+        # Each process has its own reader. The manager would wait for processes that stopped at a
+        # damaged file.
         alone = jax.process_index()
         self._reader = ocp.Checkpointer(
             ocp.CompositeCheckpointHandler(),
@@ -53,13 +53,13 @@ class Checkpointer:
         """Starts writing; returns once `state` is copied, so its buffers may be donated.
 
         Args:
-          step: steps done. A step that is already there is left alone.
+          step: steps done. An existing step is not written again.
           state: pytree of arrays (named tuples, e.g. optax states, included); PRNG keys as uint32.
           data: JSON-able: iterator state, config, code version.
-          best: the step that is kept besides the last ones, if any.
+          best: a step to keep besides the last ones, if any.
 
         Raises:
-          UserError: the disk refused this checkpoint or the one before it; older ones are as they were.
+          UserError: a disk error for this checkpoint or the previous one; older ones are unchanged.
         """
         self._kept.best = best
         if step in self._manager.all_steps():
@@ -77,20 +77,20 @@ class Checkpointer:
             )
 
     def clear_old(self, best: int | None = None) -> None:
-        """Deletes what `save` would not keep: a killed run may have left some of it, or parts."""
+        """Deletes checkpoints that `save` would not keep, which a killed run may have left."""
         steps = sorted(self._manager.all_steps())
         for step in steps:
             if step not in self._kept.of(steps, best):
                 self._manager.delete(step)
 
     def latest_step(self) -> int | None:
-        """The newest whole checkpoint's step, None before the first."""
+        """The step of the newest complete checkpoint; None before the first."""
         return self._manager.latest_step()
 
     def resume(self, abstract_state: Any) -> tuple[int, Any, dict] | None:
-        """Reads the newest checkpoint that is not damaged; None before the first.
+        """Reads the newest undamaged checkpoint; None before the first.
 
-        Damaged ones after it are renamed, "7" to "damaged-7", and a warning names them.
+        Newer, damaged checkpoints are renamed, e.g. "7" to "damaged-7", and a warning names them.
 
         Args:
           abstract_state: as for `restore`.
@@ -99,7 +99,8 @@ class Checkpointer:
           (step, state, data).
 
         Raises:
-          UserError: as `restore`, but for damage; or all of them are damaged: then nothing is renamed.
+          UserError: as `restore`, except for damage; or all checkpoints are damaged, and none is renamed
+          then.
         """
         damaged: dict[int, str] = {}
         for step in sorted(set().union(*gather(list(self._manager.all_steps()))), reverse=True):
@@ -110,12 +111,12 @@ class Checkpointer:
                 continue
             if damaged:
                 self._set_aside(list(damaged))
-                logging.warning("%s and set aside; going on from step %d", "; ".join(damaged.values()), step)
+                logging.warning("%s and renamed; resuming from step %d", "; ".join(damaged.values()), step)
             return step, state, data
         if damaged:
             raise UserError(
-                f"no checkpoint in {self._folder} is whole: {'; '.join(damaged.values())}. Put a "
-                "whole one there, or begin anew with --overwrite"
+                f"all checkpoints in {self._folder} are damaged: {'; '.join(damaged.values())}. Restore an "
+                "undamaged one, or start over with --overwrite"
             )
         return None
 
@@ -123,21 +124,20 @@ class Checkpointer:
         """Reads one step back.
 
         Args:
-          step: one that was saved, usually `latest_step()`.
-          abstract_state: pytree of jax.ShapeDtypeStruct (or arrays) of the structure that was
-            saved. A leaf's sharding says where it goes, on any mesh; without one, the first device.
-          config: sections of the reader's config. Where the state does not fit, the fields are named in
-            which the "config" of the step's data differs.
+          step: a saved step, usually `latest_step()`.
+          abstract_state: pytree of jax.ShapeDtypeStruct (or arrays) with the saved structure. A leaf is
+            placed by its sharding, on any mesh; without one, on the first device.
+          config: sections of the reader's config. If the state does not fit, the error names the fields that
+            differ from the "config" in the step's data.
 
         Returns:
-          (state, data) as saved; the state's buffers may be donated.
+          (state, data); the state's buffers may be donated.
 
         Raises:
-          UserError: there is no such checkpoint, it is damaged, or it holds another model's state or is of
-            another version.
+          UserError: the checkpoint is missing, damaged, of another model or of another format.
         """
         where, abstract = self._folder / str(step), jax.tree.map(_abstract, abstract_state)
-        self.wait()  # it may be on its way
+        self.wait()  # an asynchronous save may be in progress
 
         def read() -> tuple[int, Any, dict]:
             described, data = self._described(step), self._data(step)
@@ -145,28 +145,28 @@ class Checkpointer:
                 raise _other(where, described["leaves"], checksum.leaves(abstract_state), data, config)
             return described["state"], self._read(step, state=ocp.args.StandardRestore(abstract)), data
 
-        wanted, state, data = _together(read)
-        found = checksum.of_arrays(state)
+        expected, state, data = _together(read)
+        actual = checksum.of_arrays(state)
 
         def compare() -> None:
-            if found != wanted:
+            if actual != expected:
                 raise _Damaged(where, "the checksum of its arrays differs")
 
         _together(compare)
         return own_buffers(state), data
 
     def data(self, step: int) -> dict:
-        """The JSON of one step, without its state. Raises UserError as `restore` does."""
+        """Reads the JSON of one step, without its state. Raises UserError as `restore` does."""
         self.wait()
         return _together(lambda: self._data(step))
 
     def wait(self) -> None:
-        """Blocks until what was saved is on disk; raises what went wrong in the background, as `save`."""
+        """Blocks until all saves are on disk. Raises errors of background writes, as `save` does."""
         with self._writing():
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits, then ends the background threads."""
+        """Waits for saves, then ends the background threads."""
         self._reader.close()
         with self._writing():
             self._manager.close()
@@ -175,7 +175,7 @@ class Checkpointer:
         return self
 
     def __exit__(self, kind, *_: object) -> None:
-        # What went wrong in the block is told; that the last checkpoint was not written either is not.
+        # An error in the block takes precedence over one in writing the last checkpoint.
         with contextlib.suppress(Exception) if kind else contextlib.nullcontext():
             self.close()
 
@@ -183,28 +183,28 @@ class Checkpointer:
     def _writing(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # tensorstore's are of several kinds
+        except Exception as error:  # tensorstore raises several types
             fault = disk_fault(error)
             if not fault:
                 raise
             newest = self.latest_step()
-            good = "none was written before" if newest is None else f"that of step {newest} is good"
+            good = "no earlier one exists" if newest is None else f"that of step {newest} is good"
             raise UserError(
                 f"a checkpoint could not be written to {self._folder} ({fault}); {good}: make room there, or "
                 "make it writable, and run the same command again"
             ) from error
 
     def _described(self, step: int) -> dict:
-        """What was saved of step's leaves and checksums, once it is known to be whole and of this version."""
+        """The saved description of a step (see `checksum.describe`), checked for damage and format."""
         where = self._folder / str(step)
         if step not in self._manager.all_steps():
             raise UserError(f"no checkpoint at {where}: train first, or name another folder")
         described = self._read(step, checksum=ocp.args.JsonRestore())
         if isinstance(described, dict) and described.keys() == {"crc32"}:
-            raise _of_version(where, 0)  # from before it was written down
+            raise _of_version(where, 0)  # the format before it had a number
         own = described.pop("own", None) if isinstance(described, dict) else None
         if own is None or own != checksum.of_json(described):
-            raise _Damaged(where, "the file of its checksums is not as it was written")
+            raise _Damaged(where, "the file of its checksums has changed")
         if described["format"] != checksum.FORMAT:
             raise _of_version(where, described["format"])
         return described
@@ -216,11 +216,11 @@ class Checkpointer:
         return data
 
     def _read(self, step: int, **item: ocp.args.CheckpointArgs) -> Any:
-        """One item of a step."""
+        """Reads one item of a step."""
         where, (name,) = self._folder / str(step), item
         try:
             return self._reader.restore(where, args=ocp.args.Composite(**item))[name]
-        except Exception as error:  # orbax wraps what it meets in bare Exceptions
+        except Exception as error:  # orbax wraps errors in bare Exceptions
             if fault := disk_fault(error):
                 raise UserError(
                     f"checkpoint {where} cannot be read ({fault}): make it readable and run the same command "
@@ -236,70 +236,73 @@ class Checkpointer:
             for step in steps:
                 path = self._folder / str(step)
                 names = (f"damaged-{step}" + (f"-{k}" if k else "") for k in itertools.count())
-                path.rename(next(there for name in names if not (there := path.with_name(name)).exists()))
+                path.rename(next(free for name in names if not (free := path.with_name(name)).exists()))
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("damaged checkpoints are set aside")
         self._manager.reload()
 
 
 class _Damaged(UserError):
-    """A checkpoint that is not as it was written: the one before may be."""
+    """A damaged checkpoint; an older one may be undamaged."""
 
     def __init__(self, where: str | Path, cause: str):
         self.facts = [str(where), cause]
         self.brief = f"checkpoint {where} is damaged ({cause})"
-        super().__init__(f"{self.brief}: the command that trained it, run again, goes back to the one before")
+        super().__init__(f"{self.brief}: run the training command again to resume from the previous one")
 
 
-def _together[Found](read: Callable[[], Found]) -> Found:
-    """What `read` returns; where it raises a UserError in one process, all raise one, so that none goes on
-    alone: that one, or one of the same kind."""
-    found = refusal = None
+def _together[Result](read: Callable[[], Result]) -> Result:
+    """Calls `read` in all processes and returns its result.
+
+    If it raises UserError in one process, all processes raise one of the same kind, so that none continues
+    alone.
+    """
+    result = failure = None
     try:
-        found = read()
+        result = read()
     except UserError as error:
-        refusal = error
-    damage = refusal.facts if isinstance(refusal, _Damaged) else None
-    told = [one for one in gather([str(refusal), damage] if refusal else None) if one]
-    others = [line for line, damage in told if not damage]  # worse than damage: no other step will do
-    if refusal and (not others or not damage):
-        raise refusal
-    if others:
-        raise UserError(others[0])
-    if told:
-        raise _Damaged(*told[0][1])
-    return found
+        failure = error
+    damage = failure.facts if isinstance(failure, _Damaged) else None
+    failures = [each for each in gather([str(failure), damage] if failure else None) if each]
+    fatal = [line for line, damage in failures if not damage]  # unlike damage, an older step does not help
+    if failure and (not fatal or not damage):
+        raise failure
+    if fatal:
+        raise UserError(fatal[0])
+    if failures:
+        raise _Damaged(*failures[0][1])
+    return result
 
 
 class _Kept(preservation_policy.PreservationPolicy):
-    """The last `latest` steps, and the step `best`."""
+    """Keeps the last `latest` steps and the step `best`."""
 
     def __init__(self, latest: int):
         self._latest, self.best = latest, None
 
     def should_preserve(self, checkpoints, *, context):
         del context
-        kept = self.of([one.step for one in checkpoints], self.best)
-        return [one.step in kept for one in checkpoints]
+        kept = self.of([checkpoint.step for checkpoint in checkpoints], self.best)
+        return [checkpoint.step in kept for checkpoint in checkpoints]
 
     def of(self, steps: list[int], best: int | None) -> set[int | None]:
         return {*steps[-self._latest :], best}
 
 
-def _of_version(where: Path, found: int) -> UserError:
+def _of_version(where: Path, version: int) -> UserError:
     return UserError(
-        f"checkpoint {where} is of format {found}, and this program reads format {checksum.FORMAT}: go "
-        "on with the version of it that wrote it, or train anew in another --workdir"
+        f"checkpoint {where} has format {version}, and this program reads format {checksum.FORMAT}: "
+        "continue with the version that wrote it, or train again in another --workdir"
     )
 
 
 def _other(where: Path, saved: dict, wanted: dict, data: dict, config: dict | None) -> UserError:
-    """Which fields of the config differ; where none does, which leaves."""
-    there = data.get("config", {})
-    differing = drift({name: there.get(name) for name in config}, config) if config else []
+    """An error that names the differing config fields, or the differing leaves if no field differs."""
+    saved_config = data.get("config", {})
+    differing = drift({name: saved_config.get(name) for name in config}, config) if config else []
     return UserError(
-        f"checkpoint {where} is of another config: {first(differing or drift(saved, wanted))}; use the one "
-        "that it was written with"
+        f"checkpoint {where} is of another config: {first(differing or drift(saved, wanted))}; use the "
+        "config with which it was written"
     )
 
 

@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself, so that another program, model or bit in it is noticed."""
+"""Checksums and leaf shapes of a checkpoint, to detect damage, another model or another format."""
 
 import json
 import zlib
@@ -9,18 +9,18 @@ import numpy as np
 
 from r2rec_jax.runtime.distributed import fetch
 
-FORMAT = 1  # of a checkpoint's folder; it changes with what is in it or how
+FORMAT = 1  # of a checkpoint's folder; raised when its content or layout changes
 
 
 def describe(state: Any, data: dict) -> dict:
-    """Format, leaves, checksums of state and data, and `own`, that of all this."""
+    """Format, leaves, checksums of state and data, and "own", the checksum of this description."""
     described = {"format": FORMAT, "leaves": leaves(state)}
     described |= {"state": of_arrays(state), "data": of_json(data)}
     return described | {"own": of_json(described)}
 
 
 def leaves(state: Any) -> dict[str, str]:
-    """{"trainable.lora.a": "float32[2, 3]"} of arrays or their shapes."""
+    """Path -> dtype and shape of arrays or ShapeDtypeStructs, e.g. "trainable.lora.a": "float32[2, 3]"."""
     return {
         jax.tree_util.keystr(path, simple=True, separator="."): f"{leaf.dtype}{list(leaf.shape)}"
         for path, leaf in jax.tree_util.tree_leaves_with_path(state)
@@ -28,12 +28,12 @@ def leaves(state: Any) -> dict[str, str]:
 
 
 def of_json(data: dict) -> int:
-    """CRC-32."""
+    """CRC-32 of the JSON text."""
     return zlib.crc32(json.dumps(data).encode())
 
 
 def of_arrays(state: Any) -> int:
-    """CRC-32 of every leaf's values, whatever mesh they are on."""
+    """CRC-32 of the values of all leaves; it does not depend on the sharding."""
     checksum = 0
     for leaf in jax.tree.leaves(state):
         checksum = zlib.crc32(np.asarray(fetch(leaf)).reshape(-1).view(np.uint8), checksum)

@@ -6,7 +6,7 @@ from r2rec_jax.runtime.ranges import Text, whole
 
 @declaration
 class MeshConfig(Section):
-    """Devices along each axis of the mesh."""
+    """Number of devices along each axis of the mesh."""
 
     WHERE = "mesh"
     data: int = field(-1, "Devices that replicate parameters and split the batch; -1: all.", whole(1, off=-1))
@@ -16,7 +16,7 @@ class MeshConfig(Section):
 
 @declaration
 class ProfileConfig(Section):
-    """A trace of some steps of training."""
+    """Profiler trace of some training steps."""
 
     WHERE = "profile"
     steps: str = field(

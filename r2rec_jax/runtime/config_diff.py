@@ -1,4 +1,4 @@
-"""How two configs differ, field by field."""
+"""Compares two configs field by field."""
 
 import json
 
@@ -6,9 +6,9 @@ from r2rec_jax.runtime.errors import shown
 
 
 def drift(there: dict, here: dict, ignored: tuple[str, ...] = ()) -> list[str]:
-    """Each field that differs, as in "train.steps (10 there, 20 here)", in the order of their names.
+    """The differing fields, sorted by name, e.g. "train.steps (10 there, 20 here)".
 
-    `ignored`: ends of names that may differ.
+    ignored: suffixes of dotted names that may differ.
     """
     before, now = _leaves(there), _leaves(here)
     return [
@@ -19,13 +19,13 @@ def drift(there: dict, here: dict, ignored: tuple[str, ...] = ()) -> list[str]:
 
 
 def first(differing: list[str], most: int = 3) -> str:
-    """The first of them in a line, and how many more there are."""
+    """The first `most` differences in one line, and the number of further ones."""
     more = f" and {len(differing) - most} more" if len(differing) > most else ""
     return ", ".join(differing[:most]) + more
 
 
 def _leaves(tree: object, prefix: str = "") -> dict[str, str]:
-    """{"train.steps": "10"}: JSON text of each leaf by its dotted name, so that 1 is not true."""
+    """{"train.steps": "10"}: JSON text of each leaf by its dotted name, so that 1 differs from true."""
     if not isinstance(tree, dict) or not tree:
         return {prefix: json.dumps(tree)}
     return {

@@ -1,4 +1,4 @@
-"""What a plan assumes of an accelerator: the makers' data sheets, dense rates."""
+"""Data-sheet numbers of accelerators for plans; dense rates, without sparsity."""
 
 import dataclasses
 import re
@@ -8,9 +8,12 @@ from r2rec_jax.runtime.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-    """memory: bytes a program may use. flops: bfloat16 multiply-adds counted twice, a second.
-    bandwidth: of device memory, bytes a second. link: bytes a second that a device sends to the others
-    of its machine, one direction."""
+    """Data-sheet numbers of one device.
+
+    memory: bytes that a program may use. flops: bfloat16 FLOPs per second, a multiply-add counts as two.
+    bandwidth: of device memory, bytes per second. link: bytes per second to the other devices of the machine,
+    one direction.
+    """
 
     memory: float
     flops: float
@@ -18,8 +21,8 @@ class Device:
     link: float
 
 
-# Memory is the decimal number of the name. The cards hold about 7% more (80 GiB for "80G"), which the CUDA
-# context, NCCL and fragmentation take. Link is half of NVLink's advertised sum of both directions.
+# Memory is the number in the name, in decimal GB. The cards have about 7% more (80 GiB for "80G"), which the
+# CUDA context, NCCL and fragmentation use. Link is half of NVLink's advertised sum of both directions.
 DEVICES = {
     # NVIDIA A100 Tensor Core GPU data sheet (SXM, 2021): 312 TFLOPS, 1,555 and 2,039 GB/s, NVLink 600 GB/s.
     "A100-40G": Device(40e9, 312e12, 1555e9, 300e9),
@@ -30,7 +33,7 @@ DEVICES = {
     "H200-141G": Device(141e9, 989.4e12, 4800e9, 450e9),
 }
 
-# As JAX names them. Cards on PCIe run slower than their names' data sheets.
+# Names as in jax.Device.device_kind. PCIe cards are slower than these data sheets and are not listed.
 _KINDS = {
     "NVIDIA A100-SXM4-40GB": "A100-40G",
     "NVIDIA A100-SXM4-80GB": "A100-80G",
@@ -40,7 +43,7 @@ _KINDS = {
 
 
 def data_sheet(kind: str) -> Device | None:
-    """Of a `jax.Device.device_kind`; None for one that is not known."""
+    """The data sheet of a `jax.Device.device_kind`; None if unknown."""
     name = _KINDS.get(kind)
     return DEVICES[name] if name else None
 

@@ -1,8 +1,8 @@
-"""One run on several processes: joining it, agreeing in it, and leaving it when something is wrong.
+"""Runs with several processes: joining, exchanging values, and leaving after an error.
 
-All run the same command, make the same batches and take the same decisions. What is split between them is
-what their devices do, by the mesh, and the rewards (`train/reward_runner.py`). So what the host counts is
-the same everywhere, and one process, the first, writes it down.
+All processes run the same command, make the same batches and take the same decisions. The mesh shards the
+work of their devices, and `train/reward_runner.py` shards the rewards. Host-side metrics are therefore equal
+in all processes, and only the first process writes them.
 """
 
 import json
@@ -21,49 +21,50 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from r2rec_jax.runtime.errors import UserError
 
-HEARTBEAT_S = 40  # without a word from a process that long, the others end
-GRACE_S = 5.0  # the first process carries the others' service: it lets them say what went wrong
+HEARTBEAT_S = 40  # the run ends if a process sends no heartbeat for this time
+GRACE_S = 5.0  # the first process hosts the coordination service and exits last
 
 
 def join(address: str | None = None, count: int | None = None, index: int | None = None) -> None:
-    """Makes this process one of `count`; before anything else that asks JAX for a device.
+    """Joins this process to a run of `count` processes; call it before any use of a JAX device.
 
     Args:
-      address: HOST:PORT of the first process. None finds all three out, from Slurm, Open MPI, Kubernetes
-        or a TPU pod, as jax.distributed.initialize does.
+      address: HOST:PORT of the first process. If None, jax.distributed.initialize finds all three arguments
+        from Slurm, Open MPI, Kubernetes or a TPU pod.
 
     Raises:
-      UserError: nothing tells the arguments, or they cannot be. Where only the others do not come, JAX ends
-        this process itself, after 300 s.
+      UserError: the arguments cannot be found or are invalid. If other processes do not join, JAX ends this
+        process after 300 s.
     """
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         jax.distributed.initialize(address, count, index, heartbeat_timeout_seconds=HEARTBEAT_S)
     except (ValueError, jax.errors.JaxRuntimeError) as error:
         remedy = (
-            f"look at --coordinator_address={address}, --num_processes={count}, --process_id={index}"
+            f"check --coordinator_address={address}, --num_processes={count}, --process_id={index}"
             if address
             else "start it under Slurm, Open MPI or Kubernetes, or add --coordinator_address, "
             "--num_processes and --process_id"
         )
         raise UserError(f"cannot join the other processes ({error}): {remedy}") from error
-    for number, handler in handlers.items():  # JAX takes SIGTERM for itself
+    for number, handler in handlers.items():  # restores SIGTERM, which JAX handles
         signal.signal(number, handler)
-    jax.devices()  # here they wait for each other
+    jax.devices()  # waits for the other processes
 
 
 def is_first() -> bool:
-    """Whether this process does what one of them has to, such as writing."""
+    """Whether this process does the work of a single process, such as writing files."""
     return jax.process_index() == 0
 
 
 def name() -> str:
-    """This process in a message, as in process 1 of 4."""
+    """The name of this process in messages, e.g. "process 1 of 4"."""
     return f"process {jax.process_index()} of {jax.process_count()}"
 
 
 def leave(code: int) -> NoReturn:
-    """Ends a process in trouble. At an exit in order it would wait for the others, who wait for it."""
+    """Exits after an error at once. An orderly exit would wait for the other processes, which wait for this
+    one."""
     sys.stdout.flush()
     sys.stderr.flush()
     if is_first():
@@ -72,28 +73,28 @@ def leave(code: int) -> NoReturn:
 
 
 def on_first(act: Callable[[], object]) -> None:
-    """Has the first process alone do what is done once; the others wait for it.
+    """Calls `act` in the first process only; the others wait for it.
 
     Raises:
-      UserError: `act` does; on all processes.
+      UserError: `act` raised it; all processes raise it.
     """
-    refusal = ""
+    failure = ""
     if is_first():
         try:
             act()
         except UserError as error:
-            refusal = str(error)
-    if refusal := gather(refusal)[0]:
-        raise UserError(refusal)
+            failure = str(error)
+    if failure := gather(failure)[0]:
+        raise UserError(failure)
 
 
 def gather(value: Any) -> list:
-    """`value` of every process, something that JSON can say, in the processes' order; all call it at once."""
+    """The JSON-able `value` of every process, in the order of processes; all processes must call it."""
     if jax.process_count() == 1:
         return [value]
     text = np.frombuffer(json.dumps(value).encode(), np.uint8)
     lengths = multihost_utils.process_allgather(np.int32(len(text)))
-    # Few widths are few compiled programs.
+    # Powers of two, so that few programs are compiled.
     padded = np.zeros(1 << max(10, int(lengths.max() - 1).bit_length()), np.uint8)
     padded[: len(text)] = text
     rows = multihost_utils.process_allgather(padded)
@@ -101,7 +102,7 @@ def gather(value: Any) -> list:
 
 
 def fetch(tree: Any) -> Any:
-    """A tree of arrays on the host, whole wherever their parts are; all processes call it at once."""
+    """A tree of complete arrays on the host, gathered from all devices; all processes must call it."""
     if jax.process_count() == 1:
         return jax.device_get(tree)
 
@@ -114,21 +115,21 @@ def fetch(tree: Any) -> Any:
 
 
 class Vote:
-    """Whether any process says yes: asked at every step, and answered at the next so that none waits for it.
+    """Whether any process votes yes. A call returns the result of the previous call, so that no step waits.
 
-    JAX's own notice of preemption listens to SIGTERM alone, and takes it from who wants to stop at once.
+    JAX's own preemption notice handles only SIGTERM, and hides it from handlers that stop at once.
     """
 
     def __init__(self):
         mesh = jax.make_mesh((jax.device_count(),), ("all",), axis_types=(AxisType.Auto,))
         self._split = NamedSharding(mesh, PartitionSpec("all"))
         self._any = jax.jit(jnp.any, out_shardings=NamedSharding(mesh, PartitionSpec()))
-        self._asked: jax.Array | None = None
+        self._result: jax.Array | None = None
 
     def __call__(self, yes: bool) -> bool:
         if jax.process_count() == 1:
             return yes
         mine = np.full(jax.local_device_count(), yes)
-        answer = self._asked
-        self._asked = self._any(jax.make_array_from_process_local_data(self._split, mine))
-        return answer is not None and bool(answer)
+        previous = self._result
+        self._result = self._any(jax.make_array_from_process_local_data(self._split, mine))
+        return previous is not None and bool(previous)

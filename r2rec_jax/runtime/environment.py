@@ -1,7 +1,7 @@
-"""What a process needs set before it imports JAX, in one place. What is set in the environment already stays.
+"""Sets the environment of a process before it imports JAX. Variables that are already set are kept.
 
-BUILD.md has the measurement behind each setting. XLA's other flags are left as they come: none has been
-measured to help.
+BUILD.md has the measurement behind each setting. Other XLA flags keep their defaults; none was measured to
+help.
 """
 
 import os
@@ -14,10 +14,10 @@ from r2rec_jax.runtime.errors import shown
 from r2rec_jax.runtime.library_workarounds import drop_torn_programs
 
 HUGE_PAGES = "glibc.malloc.hugetlb=1"
-LOG_LEVEL = "1"  # XLA's own log: warnings and errors
+LOG_LEVEL = "1"  # XLA logs warnings and errors
 OFF, ON = ("0", "false", "off", "no", "n", "f"), ("1", "true", "on", "yes", "y", "t")
-# Settings of JAX that change what is drawn or how it is rounded, and the values of each that do not. Those
-# that only watch (JAX_DEBUG_NANS, JAX_TRANSFER_GUARD, ...) and those of devices and caches are the user's.
+# JAX settings that change random numbers or rounding -> the values that are allowed. Debugging settings
+# (JAX_DEBUG_NANS, JAX_TRANSFER_GUARD, ...) and those for devices and caches are free.
 NUMBERS = {
     "JAX_ENABLE_X64": OFF,
     "JAX_EXPLICIT_X64_DTYPES": ("warn", "error"),
@@ -33,9 +33,9 @@ XLA_NUMBERS = ("xla_cpu_enable_fast_math", "xla_gpu_enable_fast_min_max")
 
 
 def settle(command: list[str]) -> None:
-    """Sets the environment of this process, and starts it anew as `command` where that alone takes effect.
+    """Sets the environment of this process, and re-executes it as `command` where a setting needs it.
 
-    Ends it where the environment would change numbers, and from here on at a signal.
+    Exits with an error if the environment would change numbers. Installs handlers that exit at a signal.
 
     Args:
       command: `sys.orig_argv`, the interpreter first.
@@ -45,8 +45,8 @@ def settle(command: list[str]) -> None:
     refuse_other_numbers()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", LOG_LEVEL)
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(compiled_folder()))
-    # XLA takes a step's buffers from malloc and gives them back, and each page of 4 KB is faulted in anew.
-    # The allocator reads its setting at the start of a process, and only glibc's knows it.
+    # XLA allocates and frees a step's buffers with malloc, and each 4 KB page faults again. Huge pages reduce
+    # that. glibc reads the setting at process start, so the process is re-executed.
     if sys.platform == "linux" and _is_glibc() and "GLIBC_TUNABLES" not in os.environ:
         os.environ["GLIBC_TUNABLES"] = HUGE_PAGES
         os.execv(sys.executable, [sys.executable, *command[1:]])
@@ -54,28 +54,30 @@ def settle(command: list[str]) -> None:
 
 
 def _interrupted(*_) -> NoReturn:
-    """Until the command listens (r2rec_jax/cli/signals.py) it imports: there is nothing to save."""
+    """Exits at a signal during imports, before r2rec_jax/cli/signals.py takes over; nothing needs saving."""
     os.write(2, b"interrupted\n")
     os._exit(130)
 
 
 def refuse_other_numbers() -> None:
-    """Ends the process in one line where its environment has JAX draw or compute other numbers than it does
-    by itself: a run would be another one without a word."""
-    found = {name: os.environ[name] for name in NUMBERS if os.environ.get(name)}
-    found = {name: value for name, value in found.items() if value.lower() not in NUMBERS[name]}
+    """Exits with a one-line error if the environment changes JAX's random numbers or rounding.
+
+    Otherwise a run would silently give other results.
+    """
+    changes = {name: os.environ[name] for name in NUMBERS if os.environ.get(name)}
+    changes = {name: value for name, value in changes.items() if value.lower() not in NUMBERS[name]}
     for flag in os.environ.get("XLA_FLAGS", "").split():
         name, _, value = flag.lstrip("-").partition("=")
         if name in XLA_NUMBERS and value.lower() not in OFF:
-            found["XLA_FLAGS"] = flag
-    if found:
-        told = ", ".join(f"{name}={shown(value, 80)}" for name, value in found.items())
-        print(f"error: the environment has {told}, which changes numbers: unset it", file=sys.stderr)
+            changes["XLA_FLAGS"] = flag
+    if changes:
+        settings = ", ".join(f"{name}={shown(value, 80)}" for name, value in changes.items())
+        print(f"error: the environment has {settings}, which changes numbers: unset it", file=sys.stderr)
         sys.exit(2)
 
 
 def compiled_folder() -> Path:
-    """Where compiled programs are kept from one run to the next."""
+    """The default folder of JAX's compilation cache."""
     caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(caches) / "r2rec_jax" / "compiled"
 

@@ -5,9 +5,9 @@
         WHERE = "optimizer"
         learning_rate: float = field(5e-5, "Peak learning rate.", POSITIVE)
 
-Config files, flags, checks, --help and docs/reference.md come from these classes. `to_config_dict` makes the
-section of a config, on which flags set values; `read` makes an instance of such a section. Nothing here
-imports JAX, and no module that declares sections may: --help and the config files load them all.
+Config files, flags, checks, --help and docs/reference.md all use these classes. `to_config_dict` turns an
+instance into a ConfigDict, on which flags set values. `read` turns a ConfigDict back into an instance.
+Modules that declare sections must not import JAX, because --help and the config files import all of them.
 """
 
 import dataclasses
@@ -26,11 +26,12 @@ MISSING = dataclasses.MISSING
 
 @dataclasses.dataclass(frozen=True)
 class About:
-    """What a declaration says of a field besides its name, type and default.
+    """The metadata of a field besides its name, type and default.
 
     help: one sentence, with the unit and the meaning of special values. range: None for free text and
-    booleans. section: of a section, the class that declares it. named: any number of those, by names of the
-    user's. subset: only the fields that differ from the config's section of that class.
+    booleans. section: the declaring class, if the field is a section. named: the field is a dict of such
+    sections, with keys chosen by the user. subset: the field has only those fields that differ from the
+    config's section of that class.
     """
 
     help: str
@@ -49,49 +50,52 @@ def field(default: Any, help: str, range: Range | None = None) -> Any:
 
 
 def mapping(help: str) -> Any:
-    """Texts by names of the user's: dict[str, str]."""
+    """A dict[str, str] with keys chosen by the user."""
     return _declare(About(help), default_factory=dict)
 
 
 def required(help: str, range: Range | None = None) -> Any:
-    """A field without a default: each config states its own value."""
+    """A field without a default: each config sets it."""
     return _declare(About(help, range))
 
 
 def section(default: "Section | type[Section]", help: str = "") -> Any:
-    """A section, by default that instance; given a class, each config states its own."""
+    """A section with a default instance; given a class, each config sets it."""
     if isinstance(default, type):
         return _declare(About(help, section=default))
     return _declare(About(help, section=type(default)), default=default)
 
 
 def optional(kind: "type[Section]", help: str = "") -> Any:
-    """A section that a config may lack: None."""
+    """A section that may be absent (None)."""
     return _declare(About(help, section=kind), default=None)
 
 
 def named(kind: "type[Section]", help: str) -> Any:
-    """Sections by names of the user's: dict[str, kind]."""
+    """A dict[str, kind] of sections with keys chosen by the user."""
     return _declare(About(help, section=kind, named=True), default_factory=dict)
 
 
 def subset(kind: "type[Section]", help: str, named: bool = False) -> Any:
-    """Those fields of a section that differ from the config's own, a dict; `named`: dicts of them by name."""
+    """A dict of the fields that differ from the config's section of class `kind`.
+
+    With `named` it is a dict of such dicts, with keys chosen by the user.
+    """
     return _declare(About(help, section=kind, named=named, subset=True), default_factory=dict)
 
 
 @typing.dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field, required))
 def declaration(cls: type) -> type:
-    """The decorator of a Section."""
+    """Decorator of Section classes: a frozen, keyword-only dataclass."""
     return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
 
 
 class Section:
-    """Base of all declarations.
+    """Base class of all declarations.
 
-    WHERE: its dotted name in a config. OTHERS: what declares inner sections of the user's own names.
+    WHERE: dotted name in a config. OTHERS: class of inner sections whose names the user chooses.
 
-    An instance holds values of the declared ranges: another one raises UserError.
+    A value outside its declared range raises UserError.
     """
 
     WHERE: ClassVar[str] = ""
@@ -103,12 +107,12 @@ class Section:
 
     @classmethod
     def abouts(cls) -> dict[str, About]:
-        return {one.name: one.metadata["about"] for one in dataclasses.fields(cls)}
+        return {declared.name: declared.metadata["about"] for declared in dataclasses.fields(cls)}
 
     @classmethod
     def variant(cls, config: ConfigDict) -> "type[Section]":
-        """The class that declares this very section, where its fields depend on one of its values."""
-        del config  # subclasses read it
+        """The class that declares `config`, for sections whose fields depend on one of their values."""
+        del config  # used by subclasses
         return cls
 
     @classmethod
@@ -118,9 +122,9 @@ class Section:
 
 
 def to_config_dict(section: Section | ConfigDict) -> ConfigDict:
-    """The section as a config holds it; a ConfigDict is returned as it is.
+    """The section as a ConfigDict; a ConfigDict is returned unchanged.
 
-    A section that is None is left out; another None is a placeholder of the field's type.
+    A section that is None is omitted; any other None becomes a placeholder of the field's type.
     """
     if isinstance(section, ConfigDict):
         return section
@@ -130,24 +134,27 @@ def to_config_dict(section: Section | ConfigDict) -> ConfigDict:
         if about.section and value is None:
             continue
         if value is None:
-            value = placeholder(typing.get_args(declared.type)[0])  # of KIND | None
+            value = placeholder(typing.get_args(declared.type)[0])  # the type is KIND | None
         elif isinstance(value, Section):
             value = to_config_dict(value)
         elif isinstance(value, dict):
-            sections = {name: to_config_dict(one) for name, one in value.items() if isinstance(one, Section)}
+            sections = {
+                name: to_config_dict(inner) for name, inner in value.items() if isinstance(inner, Section)
+            }
             value = ConfigDict(value | sections)
         config[declared.name] = value
     return config
 
 
 def read[S: Section](cls: type[S], config: ConfigDict | S, where: str | None = None) -> S:
-    """An instance of `cls` with the values of a section; an instance is returned as it is.
+    """An instance of `cls` with the values of a ConfigDict; an instance is returned unchanged.
 
-    A field that the section lacks has its default.
+    Absent fields get their defaults. `where` is the prefix of dotted names in messages.
 
     Raises:
-      UserError: names a field that `cls` does not declare, one without a default that is missing, or one out
-        of its range, by its dotted name, which begins with `where`.
+      UserError: a field that `cls` does not declare, a missing field without a default, or a value outside
+      its
+        range.
     """
     if isinstance(config, cls):
         return config
@@ -159,15 +166,15 @@ def read[S: Section](cls: type[S], config: ConfigDict | S, where: str | None = N
             raise UserError(f"{full} is unknown: use one of {', '.join(sorted(abouts))}")
         values[name] = _value(abouts[name], value, full)
         check(abouts[name], values[name], full)
-    for one in dataclasses.fields(cls):
-        if one.name not in values and one.default is one.default_factory is MISSING:
-            raise UserError(f"{_join(where, one.name)} is missing: {abouts[one.name].help}")
+    for declared in dataclasses.fields(cls):
+        if declared.name not in values and declared.default is declared.default_factory is MISSING:
+            raise UserError(f"{_join(where, declared.name)} is missing: {abouts[declared.name].help}")
     return cls(**values)
 
 
 def _value(about: About, value: object, full: str) -> object:
-    """What a config holds, as a Section's attribute."""
-    if isinstance(value, list | tuple):  # JSON has lists only
+    """A value of a ConfigDict as the attribute of a Section."""
+    if isinstance(value, list | tuple):  # JSON has lists, no tuples
         return tuple(_value(about, member, full) for member in value)
     if not isinstance(value, ConfigDict):
         return value
@@ -179,14 +186,14 @@ def _value(about: About, value: object, full: str) -> object:
 
 
 def values(section: Section | ConfigDict) -> dict[str, Any]:
-    """The fields of a section by name, in either of its forms."""
+    """The fields of a Section or ConfigDict by name."""
     return dict(section.items()) if isinstance(section, ConfigDict) else vars(section)
 
 
 def leaves(cls: type[Section], config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, About, object]]:
-    """(dotted name, declaration, value) of the fields of a config that `cls` declares, in the config's order.
+    """Yields (dotted name, declaration, value) for the declared fields of a config, in the config's order.
 
-    A config may hold more, such as sections of a user's own: those are left out.
+    Undeclared fields, such as a user's own sections, are skipped.
     """
     cls = cls.variant(config)
     abouts = cls.abouts()
@@ -204,7 +211,7 @@ def leaves(cls: type[Section], config: ConfigDict, prefix: str = "") -> Iterator
 
 
 def check(about: About, value: object, name: str) -> None:
-    """Raises UserError where a field, called `name` in the message, may not have this value."""
+    """Raises UserError if `value` is outside the field's range; `name` is its name in the message."""
     if about.range and value is not None and not about.range.allows(value):
         raise UserError(f"{name}={shown(repr(value), 200)}: use {about.range}")
 

@@ -1,8 +1,7 @@
-"""One writer at a time: a lock that the kernel keeps for a process, and gives back however that ends.
+"""A file lock for one writer at a time; the kernel releases it when the process ends.
 
-The library filelock (tried: 4.3.1) locks as well, but does not say who holds a lock, leaves its file behind,
-fails on a file system without locks (ENOLCK) and, where flock is missing, marks by a file instead, which a
-killed process leaves.
+The library filelock (tried: 4.3.1) does not name the holder, leaves its file behind and fails on a file
+system without locks (ENOLCK). Without flock it uses a marker file, which a killed process leaves behind.
 """
 
 import contextlib
@@ -18,29 +17,29 @@ from absl import logging
 
 from r2rec_jax.runtime.errors import UserError
 
-# What a network file system says that has no locks.
+# Errors of network file systems without locks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 class Lock:
-    """A file, locked from the start to `close`; it says who holds it.
+    """A lock file, held from construction to `close`; it contains the holder's pid and host.
 
-    A child process does not inherit it, so none of them keeps it when this process is killed.
+    Child processes do not inherit the lock, so it is free once this process is killed.
 
     Attributes:
-      held: False where the file system has no locks; a warning has said so.
+      held: False on a file system without locks; a warning is logged then.
     """
 
     def __init__(self, path: str | Path, what: str):
-        """`what` is locked, in the words of a message.
+        """`what` names the locked thing in messages.
 
         Raises:
-          UserError: another process has it, or this one by another Lock.
-          OSError: the file cannot be made.
+          UserError: another process holds the lock, or another Lock of this process does.
+          OSError: the file cannot be created.
         """
         self.path = Path(path)
         while True:
-            # Open for writing, without which NFS locks nothing.
+            # NFS locks only files that are open for writing.
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
             try:
                 self.held = _lock(self._file, what)
@@ -49,14 +48,14 @@ class Lock:
                 raise
             if not self.held or self.is_current():
                 break
-            os.close(self._file)  # who had it before has removed the file
+            os.close(self._file)  # the previous holder has removed the file
         if self.held:
-            with contextlib.suppress(OSError):  # on a full disk it is a lock all the same
+            with contextlib.suppress(OSError):  # on a full disk the lock still works
                 os.ftruncate(self._file, 0)
                 os.pwrite(self._file, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
 
     def is_current(self) -> bool:
-        """Whether the file is still the one at its path: not that of a folder that was removed since."""
+        """Whether the locked file is still at its path; False if its folder has been removed."""
         try:
             return os.path.samestat(os.fstat(self._file), self.path.stat())
         except FileNotFoundError:
@@ -68,13 +67,13 @@ class Lock:
 
 @contextlib.contextmanager
 def locked(path: str | Path, what: str) -> Iterator[bool]:
-    """Holds a Lock for a block and removes its file afterwards; yields whether it is held."""
+    """Holds a Lock for a block and then removes its file; yields `Lock.held`."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     lock = Lock(path, what)
     try:
         yield lock.held
     finally:
-        lock.path.unlink(missing_ok=True)  # while it is held: who waits for this file will look again
+        lock.path.unlink(missing_ok=True)  # while held: a waiting process notices and retries
         lock.close()
 
 
@@ -82,8 +81,8 @@ def _lock(file: int, what: str) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        said = re.match(r"pid \d+ on [\w.-]+", os.pread(file, 300, 0).decode(errors="replace"))
-        holder = f" ({said[0]})" if said else ""
+        match = re.match(r"pid \d+ on [\w.-]+", os.pread(file, 300, 0).decode(errors="replace"))
+        holder = f" ({match[0]})" if match else ""
         raise UserError(
             f"{what} is in use by another run{holder}: wait until it ends, or choose another folder"
         ) from None
@@ -92,7 +91,7 @@ def _lock(file: int, what: str) -> bool:
             raise
         logging.log_first_n(
             logging.WARNING,
-            "%s: its file system has no locks (%s), so nothing keeps a second run out: see to that",
+            "%s: its file system has no locks (%s), so do not start a second run in it",
             1,
             what,
             os.strerror(error.errno),

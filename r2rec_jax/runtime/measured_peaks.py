@@ -1,5 +1,4 @@
-"""What the device at hand can do at best, measured: a matrix product for arithmetic, a pass over an array
-for memory."""
+"""Measures the peak rates of the present device: matrix products for FLOPs, array copies for bandwidth."""
 
 import functools
 import time
@@ -9,17 +8,16 @@ import jax
 import jax.numpy as jnp
 
 REPEATS = 7
-ENOUGH_S = 0.05  # a call that long hides the cost of starting it
+ENOUGH_S = 0.05  # calls of this length make dispatch time negligible
 LARGEST_SIDE = 16_384
 LARGEST_BYTES = 2 << 30
 PASSES = 10
 
 
 def matmul_flops(dtype: str, enough_s: float = ENOUGH_S) -> float:
-    """FLOPs a second of one device in square products of `dtype`, a multiply-add counted as two.
+    """FLOPs per second of one device in square matrix products of `dtype`; a multiply-add counts as two.
 
-    The side doubles until a product takes `enough_s`; of that size the fastest of a few counts, as for a
-    ceiling it should.
+    The side doubles until a product takes `enough_s`. The result is the fastest of REPEATS products.
     """
 
     def attempt(side: int) -> tuple[float, Callable]:
@@ -30,11 +28,11 @@ def matmul_flops(dtype: str, enough_s: float = ENOUGH_S) -> float:
 
 
 def copy_bandwidth(enough_s: float = ENOUGH_S) -> float:
-    """Bytes a second that one device reads and writes in passing over an array: each element counts twice."""
+    """Bytes per second that one device reads and writes in an array pass; each element counts twice."""
 
     def attempt(size: int) -> tuple[float, Callable]:
         x = jnp.ones(size // 4, jnp.float32)
-        # Passes within one call: the memory of a call's result may be new, and then costs more than the pass.
+        # All passes run in one call, because fresh memory for each result would cost more than the pass.
         passes = jax.jit(lambda x: jax.lax.fori_loop(0, PASSES, lambda _, x: -x, x))
         return 2.0 * size * PASSES, functools.partial(passes, x)
 

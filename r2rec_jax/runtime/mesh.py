@@ -1,11 +1,11 @@
-"""The device mesh, and the one table that places every array on it.
+"""The device mesh, and the table of sharding rules for all arrays.
 
 Three mesh axes: `data` replicates parameters and splits the batch; `fsdp` splits the batch too and
 every parameter along its model dimension; `tensor` splits heads, feed-forward and vocabulary.
 
-Parameters are placed by their own logical axes. Activations are placed where the model says
-`constrain`: left alone, XLA lets them follow a parameter's split of the model dimension, and `fsdp`
-becomes a second tensor axis that sums every product's output instead of gathering weights.
+Parameters are sharded by their logical axes. Activations are sharded where the model calls `constrain`.
+Without it, XLA shards them like a parameter's model dimension. `fsdp` then acts as a second tensor axis,
+which reduces every product's output instead of gathering weights.
 """
 
 import contextlib
@@ -22,8 +22,8 @@ from r2rec_jax.runtime.errors import UserError
 
 AXES = ("data", "fsdp", "tensor")
 
-# Logical axis -> mesh axis (None: whole on every device). Parameters and activations name the axes;
-# the model dimension is `embed` in a parameter at rest, `hidden` in activations and parameters at work.
+# Logical axis -> mesh axis; None replicates. The model dimension is `embed` in stored parameters, and
+# `hidden` in activations and gathered parameters.
 RULES = (
     ("batch", ("data", "fsdp")),
     ("vocab", "tensor"),
@@ -41,9 +41,9 @@ RULES = (
 
 
 def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
-    """A mesh of data x fsdp x tensor devices; data=-1 takes all that remain.
+    """A mesh of data x fsdp x tensor devices; data=-1 uses all remaining devices.
 
-    Raises UserError when the devices at hand cannot be arranged so.
+    Raises UserError if the available devices do not fit the sizes.
     """
     available = jax.device_count()
     if fsdp < 1 or tensor < 1 or (data < 1 and data != -1):
@@ -51,7 +51,7 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
     if data == -1:
         if available % (fsdp * tensor):
             raise UserError(
-                f"mesh fsdp={fsdp} x tensor={tensor} does not divide the {available} devices here: "
+                f"mesh fsdp={fsdp} x tensor={tensor} does not divide the {available} devices: "
                 "choose sizes that do"
             )
         data = available // (fsdp * tensor)
@@ -93,7 +93,7 @@ _working_on: contextvars.ContextVar[Mesh | None] = contextvars.ContextVar("worki
 
 @contextlib.contextmanager
 def working_on(mesh: Mesh | None) -> Iterator[None]:
-    """What is traced inside computes on `mesh`; `constrain`, `gathered`, `by_rows` do nothing without."""
+    """Sets the mesh for code traced inside; without one, `constrain`, `gathered` and `by_rows` do nothing."""
     token = _working_on.set(mesh)
     try:
         yield
@@ -102,7 +102,7 @@ def working_on(mesh: Mesh | None) -> Iterator[None]:
 
 
 def constrain(x: jax.Array, *names: str) -> jax.Array:
-    """`x` with its dimensions placed as RULES say of the logical axes `names`.
+    """`x` with its dimensions sharded by the RULES of the logical axes `names`.
 
     Raises ValueError for a name that RULES lacks.
     """
@@ -117,15 +117,16 @@ def constrain(x: jax.Array, *names: str) -> jax.Array:
 
 
 def gathered(parameter: jax.Array, *names: str) -> jax.Array:
-    """A parameter of logical axes `names`, whole along `fsdp`, as its product with split rows needs it."""
+    """A parameter of logical axes `names`, gathered along `fsdp` for a product with sharded rows."""
     return constrain(parameter, *("hidden" if name == "embed" else name for name in names))
 
 
 def by_rows(function: Callable, rows: tuple[bool, ...]) -> Callable:
-    """`function`, called on each device's own rows of the arguments marked in `rows`, the others whole.
+    """`function`, applied on each device to its own rows of the arguments marked in `rows`.
 
-    For a loop over chunks of rows, which XLA would run over the chunks of all devices on every device.
-    Splits over `data` and `fsdp` only. Every output's first axis is rows.
+    The other arguments are replicated. Rows are split over `data` and `fsdp` only, and the first axis of
+    every output is rows. This is for loops over chunks of rows, which XLA would otherwise run for all
+    devices' chunks on every device.
     """
     mesh = _working_on.get()
     if mesh is None:
@@ -138,13 +139,15 @@ def by_rows(function: Callable, rows: tuple[bool, ...]) -> Callable:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """First axis over data and fsdp, the others whole."""
+    """Sharding of a batch: first axis over data and fsdp, other axes replicated."""
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
 def to_devices(tree: Any, mesh: Mesh) -> Any:
-    """A tree of whole numpy arrays as global ones, first axis over data and fsdp: on several processes all
-    have the same tree, and each puts the rows of its own devices there."""
+    """Puts a tree of numpy arrays on the devices, first axis over data and fsdp.
+
+    With several processes, each has the same tree and places the rows of its own devices.
+    """
     sharding = batch_sharding(mesh)
 
     def put(rows):
@@ -154,7 +157,7 @@ def to_devices(tree: Any, mesh: Mesh) -> Any:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The whole array on every device."""
+    """Sharding that replicates the array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 

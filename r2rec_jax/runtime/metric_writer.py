@@ -1,4 +1,4 @@
-"""Logs of a run as JSON lines, one a write: `{"step": 7, "train/loss": 1.25}`, readable as they grow."""
+"""Writes the logs of a run as JSON lines, e.g. `{"step": 7, "train/loss": 1.25}`."""
 
 import math
 from collections.abc import Mapping
@@ -13,9 +13,9 @@ FILE = "metrics.jsonl"
 
 
 class StepLog:
-    """Appends JSON objects that say what step they belong to; several may share one.
+    """Appends JSON objects with a "step"; several lines may have the same step.
 
-    Of the processes of a run the first alone writes.
+    With several processes only the first one writes.
     """
 
     def __init__(self, path: str | Path):
@@ -27,52 +27,52 @@ class StepLog:
             append_line(self._path, json_line({"step": int(step), **row}))
 
     def truncate_after(self, step: int) -> None:
-        """Drops every line beyond `step`, and a half-written last one: call it on resuming."""
+        """Drops all lines after `step` and an unfinished last line; called when a run resumes."""
         if is_first():
             kept = [line for line, row in _lines(self._path) if row["step"] <= step]
             write_atomic(self._path, b"".join(line + b"\n" for line in kept))
 
 
 class MetricWriter(StepLog):
-    """The numbers of a run, in `folder`/metrics.jsonl."""
+    """Writes the metrics of a run to `folder`/metrics.jsonl."""
 
     def __init__(self, folder: str | Path):
         super().__init__(Path(folder) / FILE)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Appends one line. Names carry room and unit: "rollout/tokens_per_s".
+        """Appends one line. Names have the form room/quantity_unit, e.g. "rollout/tokens_per_s".
 
-        `float()` waits for a device array: to keep the device busy, write a step late.
-        A value that is not finite becomes null, since NaN is not JSON.
+        `float()` blocks until a device array is ready; write one step late to keep the device busy.
+        A value that is not finite becomes null, because NaN is not JSON.
         """
         numbers = {name: float(value) for name, value in values.items()}
         self.append(step, {name: x if math.isfinite(x) else None for name, x in numbers.items()})
 
 
 def read(folder: str | Path) -> list[dict[str, float]]:
-    """The rows written so far, in order; null reads as nan. [] before the first write.
+    """The rows written so far, in order, with null as nan; [] before the first write.
 
-    Raises UserError for a file that holds anything else.
+    Raises UserError if the file is damaged.
     """
     path = Path(folder) / FILE
     rows = [
         {name: math.nan if value is None else value for name, value in row.items()} for _, row in _lines(path)
     ]
     if not all(type(value) in (int, float) for row in rows for value in row.values()):
-        raise UserError(f"{path} is damaged (a value is no number): remove it to start its curves anew")
+        raise UserError(f"{path} is damaged (a value is no number): remove it to restart its curves")
     return rows
 
 
 def _lines(path: Path) -> list[tuple[bytes, dict]]:
-    """Every whole line as it stands, and what it says."""
+    """(bytes, parsed row) of every complete line."""
     if not path.exists():
         return []
     *lines, unfinished = path.read_bytes().split(b"\n")
-    del unfinished  # "" after a whole line; what a killed writer left otherwise
+    del unfinished  # "" after a complete line, otherwise the rest of a killed write
     try:
         rows = [parse_json(line) for line in lines]
         if not all(isinstance(row, dict) and type(row.get("step")) is int for row in rows):
             raise ValueError("a line has no step")
     except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): remove it to start its curves anew") from error
+        raise UserError(f"{path} is damaged ({error}): remove it to restart its curves") from error
     return list(zip(lines, rows, strict=True))

@@ -1,4 +1,4 @@
-"""Files, lines and folders that appear whole or not at all."""
+"""Atomic writes of files, lines and folders."""
 
 import contextlib
 import fcntl
@@ -15,15 +15,15 @@ from r2rec_jax.runtime.lock import locked
 
 
 def write_atomic(path: str | Path, content: str | bytes) -> None:
-    """Writes a file under a temporary name and renames it, so that a reader never sees half.
+    """Writes a file under a temporary name and renames it, so that readers never see a partial file.
 
-    What a killed writer has left under that name is written over.
+    A temporary file left by a killed process is overwritten.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = unfinished(path)
     try:
-        with _alone(temporary) as file:
+        with _exclusive(temporary) as file:
             try:
                 _write(file, content.encode() if isinstance(content, str) else content)
                 os.fsync(file.fileno())
@@ -32,37 +32,37 @@ def write_atomic(path: str | Path, content: str | bytes) -> None:
                 temporary.unlink(missing_ok=True)
                 raise
     except OSError as error:
-        if error.errno:  # a full disk names no file, and nobody knows the temporary one
+        if error.errno:  # the error has no file name or the temporary one
             error.filename = str(path)
         raise
 
 
 def unfinished(path: Path) -> Path:
-    """The name that `path` has while `write_atomic` writes it."""
+    """The temporary name of `path` during `write_atomic`."""
     return path.with_name(f".{path.name}.tmp")
 
 
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[BinaryIO]:
-    """An empty file at `path` that no other writer has: one who wants it too waits."""
+def _exclusive(path: Path) -> Iterator[BinaryIO]:
+    """Yields an empty file at `path`, locked for this writer; other writers wait."""
     while True:
         with open(path, "ab", buffering=0) as file:
-            with contextlib.suppress(OSError):  # where a file system has no locks, a path has one writer
+            with contextlib.suppress(OSError):  # a file system without locks: assume a single writer
                 fcntl.flock(file, fcntl.LOCK_EX)
             try:
                 mine = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
             except FileNotFoundError:
                 mine = False
-            if mine:  # else who had it before has renamed or removed it
+            if mine:  # otherwise the previous writer has renamed or removed the file
                 file.truncate(0)
                 yield file
                 return
 
 
 def append_line(path: str | Path, line: bytes) -> None:
-    """Adds a line that ends in a newline, in one system call: a kill comes before or after it.
+    """Appends a line, which ends in a newline, in one system call, so that a kill cannot split it.
 
-    A line that finds no room is taken back whole, so that another one does not follow half of it.
+    If the disk is full, the partial line is removed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,7 @@ def append_line(path: str | Path, line: bytes) -> None:
 
 
 def _write(file: BinaryIO, data: bytes) -> None:
-    """To an unbuffered file: a disk that gets full takes a part, and complains about what is left."""
+    """Writes all of `data` to an unbuffered file; a full disk may accept a part before it raises."""
     rest = memoryview(data)
     while rest:
         rest = rest[file.write(rest) :]
@@ -87,21 +87,21 @@ def _write(file: BinaryIO, data: bytes) -> None:
 def new_folder(path: str | Path, overwrite: bool) -> Iterator[Path]:
     """Yields an empty folder that becomes `path` when the block ends without an error.
 
-    What a killed writer of `path` left behind is cleared first.
+    Leftovers of killed writers of `path` are removed first. With `overwrite` the old folder is replaced only
+    after the block has succeeded.
 
     Raises:
-      UserError: another process is writing `path`; or it exists and `overwrite` is false. With it, the old
-        folder is replaced only after the block has succeeded.
+      UserError: another process is writing `path`, or it exists and `overwrite` is false.
     """
     path = Path(path)
-    with locked(path.with_name(f".{path.name}.lock"), str(path)) as alone:
-        if alone:
+    with locked(path.with_name(f".{path.name}.lock"), str(path)) as held:
+        if held:
             clear_abandoned(path)
         if path.exists() and not overwrite:
             raise UserError(f"{path} already exists: choose another folder or add --overwrite")
         if path.exists() and not path.is_dir():
             raise UserError(f"{path} is a file, not a folder: remove it or choose another place")
-        # Beside the target, since a rename does not cross file systems.
+        # In the same folder as the target, because a rename does not cross file systems.
         scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
         fresh, old = scratch / "new", scratch / "old"
         try:
@@ -120,9 +120,9 @@ def new_folder(path: str | Path, overwrite: bool) -> Iterator[Path]:
 
 
 def clear_abandoned(path: Path) -> None:
-    """Removes what killed writers of the folder `path` have left; whoever asks holds its lock.
+    """Removes leftovers of killed writers of the folder `path`; the caller must hold its lock.
 
-    A folder that a killed `new_folder` had moved away to replace it is put back.
+    If a killed `new_folder` had moved the old folder away, it is moved back.
     """
     pattern = re.compile(re.escape(f".{path.name}.") + r"[a-z0-9_]{8}\.tmp")
     for scratch in list(path.parent.iterdir()):

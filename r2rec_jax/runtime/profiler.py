@@ -1,4 +1,4 @@
-"""Where the time of a step goes: seconds by phase, and traces of a few steps."""
+"""Times the phases of a step, and traces some steps with the profiler."""
 
 import contextlib
 import resource
@@ -12,18 +12,18 @@ from absl import logging
 
 from r2rec_jax.runtime.errors import UserError
 
-SIGNALLED = 5  # steps that SIGUSR1 has traced
+SIGNALLED = 5  # number of steps traced after SIGUSR1
 
 
 class Phases:
-    """Host seconds by phase, accumulated between two `drain`s.
+    """Accumulates host seconds by phase between calls of `drain`.
 
         with phases("rollout"):
             ...
         writer.write(step, phases.drain())  # {"time/rollout_s": 0.8}
 
-    A phase that only dispatches measures dispatching: block on its result inside to time the work.
-    The name shows in profiler traces too.
+    A phase that only dispatches work measures the dispatch; block on the result inside the phase to time the
+    work. Phase names also appear in profiler traces.
     """
 
     def __init__(self):
@@ -40,7 +40,7 @@ class Phases:
             self._seconds[name] = self._seconds.get(name, 0.0) + elapsed
 
     def rate(self, name: str, amount: float) -> float:
-        """`amount` a second of what phase `name` has taken since the last drain."""
+        """`amount` per second of phase `name` since the last drain."""
         return amount / max(self._seconds[name], 1e-9)
 
     def drain(self) -> dict[str, float]:
@@ -51,15 +51,18 @@ class Phases:
 
 
 def start_trace(folder: str | Path) -> None:
-    """Starts the profiler, without Python's own calls: they would fill the trace and slow the host."""
+    """Starts the profiler without tracing Python calls, which would fill the trace and slow the host."""
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0
     jax.profiler.start_trace(folder, profiler_options=options)
 
 
 def peak_memory() -> dict[str, float]:
-    """Peaks since the start in GB: "memory/host_peak_gb" of this process, and "memory/device_peak_gb" of its
-    first device where that keeps count, as GPUs do."""
+    """Peak memory since process start, in GB.
+
+    "memory/host_peak_gb" is for this process. "memory/device_peak_gb" is for its first device, on backends
+    that report it, such as GPUs.
+    """
     peaks = {"memory/host_peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
     stats = jax.local_devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in stats:
@@ -75,34 +78,34 @@ def trace_window(steps: str, folder: str | Path) -> Iterator[Callable[[int, obje
             for step in ...:
                 tracing(step, state)  # before the step's work
 
-    A trace begins and ends when `state` is ready, so it holds whole steps' work. A run resumed inside the
-    window traces the rest of it. SIGUSR1 has the next `SIGNALLED` steps traced into `folder`-STEP; one that
-    comes during a trace waits for its end. Raises UserError for a malformed window.
+    A trace starts and ends when `state` is ready, so it contains complete steps. A run resumed inside the
+    window traces the rest of it. SIGUSR1 traces the next `SIGNALLED` steps into `folder`-STEP; during a trace
+    it takes effect after the end of that trace. Raises UserError for a malformed window.
     """
     first, last = _window(steps)
-    asked, end = False, None  # end: the step before which the trace that is running stops
+    requested, end = False, None  # end: step before which the current trace stops
 
-    def ask(*_) -> None:
-        nonlocal asked
-        asked = True
+    def request(*_) -> None:
+        nonlocal requested
+        requested = True
 
     def tracing(step: int, state: object) -> None:
-        nonlocal asked, end
+        nonlocal requested, end
         if end is not None and step >= end:
             jax.block_until_ready(state)
             jax.profiler.stop_trace()
             end = None
-        if end is not None or not (asked or first <= step < last):
+        if end is not None or not (requested or first <= step < last):
             return
         if first <= step < last:
             into, end = folder, last
         else:
-            into, end, asked = f"{folder}-{step}", step + SIGNALLED, False
+            into, end, requested = f"{folder}-{step}", step + SIGNALLED, False
         jax.block_until_ready(state)
         logging.info("tracing steps %d to %d into %s", step, end - 1, into)
         start_trace(into)
 
-    before = signal.signal(signal.SIGUSR1, ask)
+    before = signal.signal(signal.SIGUSR1, request)
     try:
         yield tracing
     finally:

@@ -1,20 +1,23 @@
-"""What a config field may be: numbers from a least to a most, a few names, texts of a form, tuples of those.
+"""Ranges of config fields: numbers, choices, text patterns, and tuples of those.
 
-`str` of each is what --help, docs/reference.md and the refusal of another value show.
+--help, docs/reference.md and error messages show the `str` of a range.
 """
 
 import dataclasses
 import itertools
 import re
 
-MOST = 2**31 - 1  # JAX counts in 32 bits
-LARGEST = 1e30  # float32 has room for a few products more
-SEEDS = 2**32 - 1  # keys of JAX and shuffles of grain take 32 bits
+MOST = 2**31 - 1  # JAX integers have 32 bits
+LARGEST = 1e30  # leaves headroom below the float32 maximum for products
+SEEDS = 2**32 - 1  # JAX keys and grain shuffles take 32-bit seeds
 
 
 @dataclasses.dataclass(frozen=True)
 class Number:
-    """Numbers from `low` to `high`. above, below: without that end. off: one more, outside."""
+    """Numbers from `low` to `high`.
+
+    above: `low` is excluded. below: `high` is excluded. off: one more allowed value outside the range.
+    """
 
     low: float
     high: float
@@ -40,7 +43,7 @@ class Number:
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """One of a few texts."""
+    """One of several strings."""
 
     names: tuple[str, ...]
 
@@ -53,7 +56,7 @@ class Choice:
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """A text that matches a pattern, which `like` describes."""
+    """A string that matches `pattern`; `like` describes it."""
 
     pattern: str
     like: str
@@ -67,8 +70,10 @@ class Text:
 
 @dataclasses.dataclass(frozen=True)
 class Each:
-    """A tuple whose members all are `of` that. fewest: of them. ascending: each above the one before, so that
-    none comes twice; distinct: none comes twice."""
+    """A tuple whose members are all in the range `of`.
+
+    fewest: minimum number of members. ascending: strictly ascending. distinct: no member twice.
+    """
 
     of: "Number | Choice | Text | Row"
     fewest: int = 0
@@ -91,7 +96,7 @@ class Each:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A tuple with a member for each of `of`. ascending: each at least the one before."""
+    """A tuple with one member per range of `of`. ascending: no member is below the previous one."""
 
     of: tuple[Number, ...]
     ascending: bool = False

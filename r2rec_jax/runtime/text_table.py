@@ -1,4 +1,4 @@
-"""Tables as plain text, laid out by rich: the one printer of what commands show in columns."""
+"""Formats tables as plain text with rich; all commands print their tables with it."""
 
 import io
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ from rich.text import Text
 
 from r2rec_jax.runtime.errors import shown
 
-WIDEST = 100_000  # characters of a line: a table is never folded, so a file or a pipe gets the whole of it
+WIDEST = 100_000  # characters per line, so that rich never folds a table
 _ALIGN = {"l": "left", "r": "right"}
 
 
@@ -18,13 +18,13 @@ def text_table(
 ) -> str:
     """Rows as aligned text without frames or trailing spaces, the same at a terminal and in a pipe.
 
-    Cells may come from outside: rich does not read them as markup, and what does not print is written as its
-    code (`errors.shown`). Widths are those of a terminal, where a CJK character takes two columns.
+    Cells may be untrusted: rich does not parse them as markup, and unprintable characters are escaped
+    (`errors.shown`). Widths are terminal columns; a CJK character takes two.
 
     Args:
-      rows: cells of each row, as many as there are columns; `str` of each is shown.
-      columns: the head of each column; without it the table has no head.
-      align: "l" or "r" a column; the last letter also stands for all columns after it.
+      rows: cells of each row, one per column; `str` of each is printed.
+      columns: head of each column; without it the table has no head.
+      align: "l" or "r" per column; the last letter also applies to all later columns.
       title: a line above the table.
 
     Raises:
@@ -42,7 +42,7 @@ def text_table(
     for row in rows:
         table.add_row(*(Text(shown(cell)) for cell in row))
     file = io.StringIO()
-    # Nothing of the surroundings (a terminal's width, NO_COLOR, a notebook) may change the text.
+    # The environment (terminal width, NO_COLOR, notebook) must not change the text.
     console = Console(
         file=file,
         width=WIDEST,

@@ -38,7 +38,7 @@ def test_commands_that_are_killed_end_as_if_they_were_not(tmp_path):
     [
         (("--stages=sft,frobnicate",), "'frobnicate' is none of prepare, annotate"),
         (("--kills=0",), "kills"),
-        (("--config=configs/sft.py",), "takes no --config"),
+        (("--config=configs/sft.py",), "has no flag --config"),
         (("sft",), "unexpected argument 'sft'"),
         (("--workdir=full",), "holds files but no chaos.json"),
         (("--workdir=done",), "add --overwrite"),

@@ -221,7 +221,7 @@ def test_told_to_stop_it_says_how_to_go_on(start, number):
     _, err = process.communicate(timeout=30)
     # The workdir has been cleared by then: another time would lose what is in it.
     again = shlex.join([sys.executable, "command_under_test.py", *flags[:3]])
-    assert (process.returncode, err) == (0, f"stopped; go on with: {again}\n")
+    assert (process.returncode, err) == (0, f"stopped; resume with: {again}\n")
 
 
 def test_a_signal_while_it_ends_changes_nothing(start):
@@ -232,7 +232,7 @@ def test_a_signal_while_it_ends_changes_nothing(start):
     assert process.stdout.readline() == "ending\n"
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=30)
-    assert process.returncode == 0 and err.startswith("stopped; go on with: ")
+    assert process.returncode == 0 and err.startswith("stopped; resume with: ")
 
 
 def test_told_to_stop_before_anything_was_cleared_it_still_overwrites(start):
@@ -269,7 +269,7 @@ def test_a_full_disk_is_one_line_and_exit_code_2(run, tmp_path):
     code, _, err = run(*flags)
     assert code == 2 and err.count("\n") == 1
     assert err.startswith("error: w/log.jsonl: File too large: make room there, ")
-    assert err.endswith(f"go on with: {shlex.join([sys.executable, 'command_under_test.py', *flags])}\n")
+    assert err.endswith(f"resume with: {shlex.join([sys.executable, 'command_under_test.py', *flags])}\n")
     lines = (tmp_path / "w" / "log.jsonl").read_text().splitlines()
     assert len(lines) > 5 and all(line.endswith('"}') for line in lines)
 

@@ -118,8 +118,8 @@ def test_other_prompts_are_set_as_a_whole():
         ("systems.sft+grpo=x", "--config.systems.sft+grpo is a section: set its fields, e.g. "),
         (
             "systems.sft.prompt.chains=0",
-            "--config.systems.sft.prompt.chains: systems.sft.prompt holds no chains yet: set all of what "
-            "differs at once, --config.systems.sft.prompt=\"{'chains': 0}\"",
+            "--config.systems.sft.prompt.chains: systems.sft.prompt has no chains yet: set all "
+            "differing fields at once, --config.systems.sft.prompt=\"{'chains': 0}\"",
         ),
         (
             "systems.sft+grpo.prompt={'chains': -1}",

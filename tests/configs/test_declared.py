@@ -182,7 +182,7 @@ def test_a_value_out_of_its_range_is_one_line_with_field_value_and_range(case):
         ("grpo:quickstart", ["rollout.temperature=0"], "rollout.temperature=0.0: use a temperature above 0"),
         ("grpo:quickstart", ["rollout.top_k=1"], "rollout.top_k=1: use 0 or 2 and more"),
         ("grpo:quickstart", ["rollout.min_p=1"], "rollout.min_p=1.0: use less than 1"),
-        ("grpo:quickstart", ["reward.step_weight=0", "reward.rank_weight=0"], "nothing is paid for"),
+        ("grpo:quickstart", ["reward.step_weight=0", "reward.rank_weight=0"], "at least one reward"),
         (
             "grpo:quickstart",
             ["reward.extra=a:b", "reward.extra_weights=(1.0, 2.0)"],
@@ -206,7 +206,7 @@ def test_a_value_out_of_its_range_is_one_line_with_field_value_and_range(case):
         ),
         ("grpo:quickstart", ["profile.steps=100:105"], "FIRST from 1 to train.steps=90"),
         ("grpo:quickstart", ["profile.steps=7:7"], "LAST above it"),
-        ("sft:quickstart", ["train.best_metric=validation/reward"], "this stage evaluates nothing"),
+        ("sft:quickstart", ["train.best_metric=validation/reward"], "this stage has no evaluation"),
         (
             "baselines",
             ["sasrec.train.best_metric=", "sasrec.train.patience=0"],

@@ -312,7 +312,7 @@ def test_results_of_another_adapter_are_not_gone_on_with(road, tmp_path):
     assert list(inputs) == [name for name, system in road.eval.systems.items() if system.adapter]
     evaluation.main(road.eval, tmp_path / "eval", False)  # the same adapters: nothing is left to do
     record.write_text(json.dumps(inputs | {"sft": inputs["sft"] ^ 1}))
-    with pytest.raises(UserError, match="another adapter of sft than is there now"):
+    with pytest.raises(UserError, match="another adapter of sft than the present one"):
         evaluation.main(road.eval, tmp_path / "eval", False)
 
 

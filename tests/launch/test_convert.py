@@ -141,7 +141,7 @@ def test_the_command(source, tmp_path):
         (("--source=source",), "--target is missing: name the folder to write"),
         (("--source=source", "orbax"), "unexpected argument 'orbax': flags are written --name=value"),
         (("--source=source", "--taget=a"), "unknown flag --taget: did you mean --target?"),
-        (("--source=source", "--config=a"), "this command takes no --config; --help lists its flags"),
+        (("--source=source", "--config=a"), "this command has no flag --config; --help lists its flags"),
         (
             ("--source=source", "--target=s3://bucket/model"),
             "--target=s3://bucket/model is a URL, not a folder: mount or sync the bucket (docs/machines.md) "

@@ -131,7 +131,7 @@ def test_what_one_refuses_ends_all(inputs, tmp_path):
         ),
         ("train", ["--distributed"], "start it under Slurm, Open MPI or Kubernetes, or add"),
         ("baselines", ["--distributed"], "this command runs in one process"),
-        ("convert", ["--distributed"], "this command takes no --distributed"),
+        ("convert", ["--distributed"], "this command has no flag --distributed"),
     ],
 )
 def test_flags_that_cannot_be_meant(tmp_path, name, flags, line):

@@ -38,7 +38,7 @@ def test_a_plan_of_the_embedded_model(tmp_path):
     assert "A100-80G" in result.stdout
 
     again = run(*flags)
-    line = f"error: {tmp_path}/plan.json already exists: add --overwrite to write it anew\n"
+    line = f"error: {tmp_path}/plan.json already exists: add --overwrite to write it again\n"
     assert (again.returncode, again.stdout, again.stderr) == (2, "", line)
 
 

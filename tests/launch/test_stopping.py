@@ -87,7 +87,7 @@ def test_stopped_it_goes_on_with_the_command_that_it_says(config, tmp_path):
     done = read(workdir)[-1]["step"]
     assert 3 <= done < STEPS
     assert [path.name for path in (workdir / "checkpoints").iterdir()] == [str(done)]
-    first.start(shlex.split(re.fullmatch("stopped; go on with: (.*)", line)[1]))
+    first.start(shlex.split(re.fullmatch("stopped; resume with: (.*)", line)[1]))
     assert first.end()[0] == 0
     training.main(config, tmp_path / "whole", False)
     assert untimed(workdir) == untimed(tmp_path / "whole")
@@ -158,7 +158,7 @@ def test_reproduce_stops_as_a_whole(tmp_path):
     wait_for(lambda: lines_in(run / "sft" / "metrics.jsonl") > 0)
     first.process.send_signal(signal.SIGTERM)
     code, line = first.end()
-    assert code == 0 and line.startswith("stopped; go on with: ") and "launch.reproduce" in line
+    assert code == 0 and line.startswith("stopped; resume with: ") and "launch.reproduce" in line
     assert any((run / "sft" / "checkpoints").iterdir())
     stages = json.loads((run / "stages.json").read_text())
     assert {name: stage["done"] for name, stage in stages.items()} == {

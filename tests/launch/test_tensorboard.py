@@ -51,7 +51,7 @@ def test_what_is_no_run_is_refused_and_nothing_is_written(workdir, tmp_path):
         tensorboard.main([str(workdir), str(tmp_path / "other")])
     (workdir / "tensorboard").mkdir()
     (workdir / "tensorboard" / "notes.txt").touch()
-    with pytest.raises(UserError, match="holds other files"):
+    with pytest.raises(UserError, match="has other files"):
         tensorboard.main([str(workdir)])
     assert [path.name for path in (workdir / "tensorboard").iterdir()] == ["notes.txt"]
 

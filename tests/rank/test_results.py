@@ -54,11 +54,11 @@ def test_a_line_cut_off_is_dropped_wherever_it_was_cut(dataset, tmp_path):
 @pytest.mark.parametrize(
     ("line", "named"),
     [
-        ("{", "users.jsonl:8 is no result"),
-        ("[]", "users.jsonl:8 is no result"),
-        ('{"system": "a"}', "users.jsonl:8 is no result"),
-        ('{"system": "a", "run": 0, "user": 1, "truth_rank": -1, "candidates": "x"}', "no result"),
-        ('{"system": "a", "run": 0, "user": 1, "truth_rank": true, "candidates": "x"}', "no result"),
+        ("{", "users.jsonl:8 is not a valid result"),
+        ("[]", "users.jsonl:8 is not a valid result"),
+        ('{"system": "a"}', "users.jsonl:8 is not a valid result"),
+        ('{"system": "a", "run": 0, "user": 1, "truth_rank": -1, "candidates": "x"}', "not a valid result"),
+        ('{"system": "a", "run": 0, "user": 1, "truth_rank": true, "candidates": "x"}', "not a valid result"),
         ('{"system": "a", "run": 0, "user": 1, "truth_rank": 1, "candidates": "x"}', "ranks candidates x"),
     ],
 )
@@ -75,11 +75,11 @@ def test_lines_that_are_none_are_refused(line, named, dataset, tmp_path):
 
 def test_a_line_said_twice_is_refused(dataset, tmp_path):
     lines = written(tmp_path, dataset)
-    with pytest.raises(UserError, match="says again"):
+    with pytest.raises(UserError, match="repeats the line"):
         lines.append("a", 0, 2, 1)
     path = tmp_path / results.USERS
     path.write_bytes(path.read_bytes() + path.read_bytes())
-    with pytest.raises(UserError, match="says again"):
+    with pytest.raises(UserError, match="repeats the line"):
         UserLines(tmp_path, dataset)
 
 

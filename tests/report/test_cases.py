@@ -109,7 +109,7 @@ def test_a_step_names_what_it_mentions(dataset, graph):
 
 
 def test_other_data_or_settings_than_the_evaluations_are_refused(dataset, graph):
-    with pytest.raises(UserError, match="not what these data and this config give"):
+    with pytest.raises(UserError, match="does not match these data and this config"):
         build(dataset, graph, recorded(dataset, graph), seed=10)
 
 
@@ -117,7 +117,7 @@ def test_other_data_or_settings_than_the_evaluations_are_refused(dataset, graph)
     "change", [{"reasoning": None}, {"ranking": "A > B"}, {"ranking": [3]}, {"prompt": 4}]
 )
 def test_a_line_that_no_language_model_left_is_refused(dataset, graph, change):
-    with pytest.raises(UserError, match=r"user \d+ is not what launch.eval writes"):
+    with pytest.raises(UserError, match=r"user \d+ was not written by launch.eval"):
         build(dataset, graph, recorded(dataset, graph) | change)
 
 

@@ -91,14 +91,14 @@ def test_each_file_harmed_in_turn_is_noticed_or_harmless(saved, tmp_path, harm, 
             step, state, data = resume(copy)
             assert_saved(step, state, data)
             warnings = [
-                record.getMessage() for record in caplog.records if "set aside" in record.getMessage()
+                record.getMessage() for record in caplog.records if "and renamed" in record.getMessage()
             ]
             names = sorted(path.name for path in copy.iterdir())
             if step == 7:
                 assert not warnings and names == ["3", "7"]
             else:
                 assert len(warnings) == 1 and f"{copy}/7 is damaged" in warnings[0], (file, warnings)
-                assert "going on from step 3" in warnings[0] and "\n" not in warnings[0]
+                assert "resuming from step 3" in warnings[0] and "\n" not in warnings[0]
                 assert names == ["3", "damaged-7"]
                 noticed.add(file.parts[1])
             shutil.rmtree(copy)
@@ -179,7 +179,7 @@ def test_another_version_is_refused_with_its_number(tmp_path, monkeypatch, versi
     for read in (resume, lambda folder: Checkpointer(folder).data(7)):
         with pytest.raises(UserError) as error:
             read(tmp_path)
-        expected = f"7 is of format {version}, and this program reads format {checksum.FORMAT}"
+        expected = f"7 has format {version}, and this program reads format {checksum.FORMAT}"
         assert expected in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["7"]
 

@@ -56,7 +56,10 @@ def test_what_the_user_has_set_stays(start):
 
 
 def test_a_reader_that_has_enough_ends_a_command_without_a_traceback():
-    for reader, read in (("head -1", "Trains:"), ("true", "")):  # the latter is gone before a line is written
+    for reader, read in (
+        ("head -1", "Trains an adapter"),
+        ("true", ""),
+    ):  # the latter is gone before a line is written
         command = f"{sys.executable} -m launch.train --help | {reader}"
         done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True)
         assert done.stdout.startswith(read) and done.stderr == ""

@@ -133,7 +133,7 @@ def test_a_workdir_below_a_file_or_with_a_damaged_record(tmp_path):
 def test_the_workdir_of_another_version_is_refused_with_its_format(tmp_path, found, named):
     record = config().to_dict() | ({"format": found} if found else {})
     (tmp_path / "config.json").write_text(json.dumps(record))
-    with pytest.raises(UserError, match=rf"is of config format {named}, and this .* format {FORMAT}: go"):
+    with pytest.raises(UserError, match=rf"has config format {named}, and this .* format {FORMAT}: continue"):
         claim(tmp_path, config(), overwrite=False)
     assert claim(tmp_path, config(), overwrite=True) is False
     assert claim(tmp_path, config(), overwrite=False) is True
@@ -225,7 +225,7 @@ def test_a_difference_is_told_in_a_line(tmp_path):
 def test_a_run_begun_with_another_adapter_is_refused(tmp_path):
     require_same_inputs(tmp_path, {"sft": 1, "sft+grpo": 2})
     require_same_inputs(tmp_path, {"sft": 1, "sft+grpo": 2})
-    with pytest.raises(UserError, match=r"begun with another adapter of sft\+grpo than is there now"):
+    with pytest.raises(UserError, match=r"started with another adapter of sft\+grpo than the present"):
         require_same_inputs(tmp_path, {"sft": 1, "sft+grpo": 3})
     (tmp_path / "inputs.json").write_text("{")
     with pytest.raises(UserError, match=r"inputs.json is not JSON.*--overwrite"):

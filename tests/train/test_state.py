@@ -117,6 +117,6 @@ def test_an_adapter_of_another_scale_is_not_read_as_if_it_were_ours(trained):
 
 def test_a_damaged_adapter_is_no_older_one(workdir):
     (workdir / CHECKPOINTS / "4" / "checksum" / "metadata").unlink()
-    with pytest.raises(UserError, match=r"4 is damaged .*run again, goes back to the one before"):
+    with pytest.raises(UserError, match=r"4 is damaged .*to resume from the previous one"):
         restore_trainable(workdir, zeros(), OPTIMIZER)
     assert sorted(path.name for path in (workdir / CHECKPOINTS).iterdir()) == ["2", "4"]
