@@ -1,1 +1,1 @@
-"""Llama in flax.linen with hand-written LoRA, token log-probabilities, and weights in and out."""
+"""Llama in flax.linen with hand-written LoRA, token log-probabilities, and loading and saving of weights."""

@@ -1,6 +1,6 @@
-"""Architecture of a Llama, read from the `config.json` of a Hugging Face folder.
+"""The architecture of a Llama, read from the `config.json` of a Hugging Face folder.
 
-Dimension names used in array names, shape comments and einsums all over the project:
+Dimension names used in array names, shape comments and einsums throughout the project:
 
     B  prompts (groups) in a batch        V  vocabulary
     G  completions of one prompt          D  model width
@@ -19,7 +19,7 @@ from typing import NoReturn
 from r2rec_jax.runtime.errors import UserError, shown
 from r2rec_jax.runtime.untrusted import parse_json
 
-LARGEST = 1 << 24  # of any size in the file; more is a slip or an attack on the memory
+LARGEST = 1 << 24  # upper limit of any size in the file, against typing errors and memory attacks
 MOST_LAYERS = 1 << 10
 
 
@@ -35,7 +35,7 @@ class RopeScaling:
 
 @dataclasses.dataclass(frozen=True)
 class LlamaConfig:
-    """Static architecture; hashable, so that it can be a static argument of a jitted function."""
+    """Static architecture. Hashable, so that it can be a static argument of a jitted function."""
 
     vocab_size: int
     hidden_size: int
@@ -51,8 +51,8 @@ class LlamaConfig:
     tie_word_embeddings: bool
 
 
-# Fields by which Llama and its relatives change the function computed, and the one value that this code
-# implements; absent and null mean that value too. Biases, other norms and experts show up as unknown weights.
+# Fields that change the computed function in Llama and related models, and the only value that this code
+# implements. Absent and null also mean this value. Biases, other norms and experts appear as unknown weights.
 _MUST_BE = {
     "model_type": "llama",
     "architectures": ["LlamaForCausalLM"],
@@ -62,7 +62,7 @@ _MUST_BE = {
     "hidden_act": "silu",
     "attention_bias": False,
     "mlp_bias": False,
-    # Of torch's training only, but there it changes the function.
+    # Only used in training with torch, but there it changes the function.
     "attention_dropout": 0.0,
     "is_causal": True,
     "use_bidirectional_attention": False,
@@ -86,66 +86,69 @@ _MUST_BE = {
 
 
 class _Fields:
-    """Typed access to a JSON object's fields; every fault becomes one line with the field's name."""
+    """Typed access to the fields of a JSON object. Every error is one line with the field's name."""
 
     def __init__(self, raw: dict, where: str, prefix: str = ""):
         self.raw, self.where, self.prefix = raw, where, prefix
 
     def must_be(self, name: str, wanted) -> None:
-        found = self.raw.get(name)
-        if found is not None and found != wanted:
+        value = self.raw.get(name)
+        if value is not None and value != wanted:
             only = "" if wanted is None else f", only {wanted!r} is"
             raise UserError(
-                f"{self._told(name)} is not supported{only}; use a plain Llama that is not quantised"
+                f"{self._shown(name)} is not supported{only}; use a plain Llama that is not quantised"
             )
 
     def whole(self, name: str, default: int | None = None, most: int = LARGEST) -> int:
         """An integer from 1 to `most`."""
-        found = self._get(name, default)
-        if not isinstance(found, int) or isinstance(found, bool) or not 1 <= found <= most:
-            self._refuse(name, f"a whole number above 0, at most {most}")
-        return found
+        value = self._get(name, default)
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+            self._reject(name, f"a whole number above 0, at most {most}")
+        return value
 
     def positive(self, name: str, default: float | None = None) -> float:
-        found = self._get(name, default)
-        is_number = isinstance(found, int | float) and not isinstance(found, bool)
-        if not is_number or not 0 < found <= sys.float_info.max:
-            self._refuse(name, "a number above 0")
-        return float(found)
+        value = self._get(name, default)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not 0 < value <= sys.float_info.max:
+            self._reject(name, "a number above 0")
+        return float(value)
 
     def switch(self, name: str, default: bool) -> bool:
-        found = self._get(name, default)
-        if not isinstance(found, bool):
-            self._refuse(name, "true or false")
-        return found
+        value = self._get(name, default)
+        if not isinstance(value, bool):
+            self._reject(name, "true or false")
+        return value
 
     def section(self, name: str) -> dict:
-        """A JSON object, empty where there is none."""
-        found = self._get(name, {})
-        if not isinstance(found, dict):
-            self._refuse(name, "a JSON object")
-        return found
+        """A JSON object, {} if the field is absent."""
+        value = self._get(name, {})
+        if not isinstance(value, dict):
+            self._reject(name, "a JSON object")
+        return value
 
     def _get(self, name: str, default):
-        found = self.raw.get(name)
-        found = default if found is None else found
-        if found is None:
+        value = self.raw.get(name)
+        value = default if value is None else value
+        if value is None:
             text = f"{self.where}: field {self.prefix + name!r} is missing"
             raise UserError(f"{text}; is this the config.json of a Llama?")
-        return found
+        return value
 
-    def _refuse(self, name: str, wanted: str) -> NoReturn:
-        raise UserError(f"{self._told(name)} is not {wanted}; correct that field")
+    def _reject(self, name: str, wanted: str) -> NoReturn:
+        raise UserError(f"{self._shown(name)} is not {wanted}; correct that field")
 
-    def _told(self, name: str) -> str:
+    def _shown(self, name: str) -> str:
         return f"{self.where}: {shown(self.prefix + name, 80)}={shown(repr(self.raw[name]), 80)}"
 
 
 def parse_config(raw: dict, where: str = "config.json") -> LlamaConfig:
-    """Translates a Hugging Face config, by the defaults and precedences of transformers 5.
+    """Converts a Hugging Face config with the defaults and precedence rules of transformers 5.
 
-    Raises UserError naming any field that is missing, unsupported or impossible. What does not change
-    the function (use_cache, torch_dtype, initializer_range, pretraining_tp, token ids) is not looked at.
+    Fields that do not change the function (use_cache, torch_dtype, initializer_range, pretraining_tp, token
+    ids) are ignored.
+
+    Raises:
+      UserError: a field is missing, unsupported or invalid. The message contains its name.
     """
     fields = _Fields(raw, where)
     for name, wanted in _MUST_BE.items():
@@ -157,16 +160,16 @@ def parse_config(raw: dict, where: str = "config.json") -> LlamaConfig:
     kv_heads = fields.whole("num_key_value_heads", heads)
     if heads % kv_heads:
         raise UserError(
-            f"{where}: num_attention_heads={heads} is no multiple of num_key_value_heads={kv_heads}; "
+            f"{where}: num_attention_heads={heads} is not a multiple of num_key_value_heads={kv_heads}; "
             "correct one of them"
         )
     if raw.get("head_dim") is None and hidden % heads:
         raise UserError(
-            f"{where}: hidden_size={hidden} is no multiple of num_attention_heads={heads}; name head_dim"
+            f"{where}: hidden_size={hidden} is not a multiple of num_attention_heads={heads}; set head_dim"
         )
     head_dim = fields.whole("head_dim", hidden // heads)
     if head_dim % 2:
-        raise UserError(f"{where}: head_dim={head_dim} is odd; rotary embedding turns pairs of channels")
+        raise UserError(f"{where}: head_dim={head_dim} is odd; rotary embedding rotates pairs of channels")
     theta, scaling = _rope(fields)
     return LlamaConfig(
         vocab_size=fields.whole("vocab_size"),
@@ -185,7 +188,7 @@ def parse_config(raw: dict, where: str = "config.json") -> LlamaConfig:
 
 
 def _rope(fields: _Fields) -> tuple[float, RopeScaling | None]:
-    """(theta, scaling) from rope_scaling of transformers 4 or rope_parameters of 5, which holds theta too."""
+    """(theta, scaling) from rope_scaling (transformers 4) or rope_parameters (5), which may contain theta."""
     name = "rope_scaling" if fields.section("rope_scaling") else "rope_parameters"
     rope = _Fields(fields.section(name), fields.where, f"{name}.")
     kind = rope.raw.get("rope_type") or rope.raw.get("type") or "default"
@@ -207,7 +210,7 @@ def _rope(fields: _Fields) -> tuple[float, RopeScaling | None]:
         rope.positive("high_freq_factor"),
         rope.whole("original_max_position_embeddings"),
     )
-    # Some files repeat it at top level, where it wins in transformers; two lengths are nobody's intention.
+    # Some files repeat it at top level, where it has precedence in transformers. The values must be equal.
     fields.must_be("original_max_position_embeddings", scaling.original_max_position_embeddings)
     if scaling.low_freq_factor >= scaling.high_freq_factor:
         raise UserError(
@@ -218,7 +221,7 @@ def _rope(fields: _Fields) -> tuple[float, RopeScaling | None]:
 
 
 def load_config(folder: str | Path) -> LlamaConfig:
-    """Reads `folder/config.json`; raises UserError if it is absent or not a JSON object."""
+    """Reads `folder/config.json`. Raises UserError if it is missing, damaged or unsupported."""
     path = Path(folder) / "config.json"
     try:
         raw = parse_json(path.read_bytes())
@@ -229,7 +232,7 @@ def load_config(folder: str | Path) -> LlamaConfig:
     except ValueError as fault:
         raise UserError(f"{path} is not JSON ({fault}); fetch the model folder again") from None
     if not isinstance(raw, dict):
-        raise UserError(f"{path} holds no JSON object; fetch the model folder again")
+        raise UserError(f"{path} is not a JSON object; fetch the model folder again")
     return parse_config(raw, str(path))
 
 

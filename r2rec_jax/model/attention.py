@@ -1,8 +1,8 @@
-"""Grouped-query attention over a row's own keys and what precedes them: shared prompts, a cache.
+"""Grouped-query attention over a row's own keys and preceding keys (shared prompts, a cache).
 
-One function, two implementations. `xla` runs everywhere, in blocks of queries, and never holds all
-scores. `cudnn` runs each part through cuDNN's flash attention and merges the parts by their
-log-sum-exp. Both are differentiated by the same hand-written backward pass.
+There are two implementations. `xla` runs on every device in blocks of queries and never materializes all
+scores. `cudnn` runs each part with cuDNN's flash attention and merges the parts by their log-sum-exp. Both
+share one hand-written backward pass.
 """
 
 import functools
@@ -17,19 +17,19 @@ from jax.ad_checkpoint import checkpoint_name
 from r2rec_jax.model.config import ATTENTIONS
 from r2rec_jax.runtime.errors import UserError
 
-BLOCK = 128  # queries whose scores are held at once
-RESIDUALS = "attention_residuals"  # what the backward pass needs of the forward one, by checkpoint_name
-LARGEST_HEAD = 128  # of cuDNN's flash attention on every GPU since Ampere
+BLOCK = 128  # queries per block of scores
+RESIDUALS = "attention_residuals"  # checkpoint_name of the residuals that the backward pass needs
+LARGEST_HEAD = 128  # largest head_dim of cuDNN's flash attention on every GPU since Ampere
 
 
 @flax.struct.dataclass
 class Prefix:
-    """Keys and values that precede a pass: of B prompts, each shared by G rows, or of each row itself.
+    """Keys and values that precede a pass: those of B prompts, each shared by G rows, or of each row (G = 1).
 
     `k`, `v`: [B, K, P, A] inside a layer, rotated, right-padded. For the whole model either [L, B, K, P, A]
-    or, of an unrolled one, a tuple of L such arrays.
-    `length`: int32 [B], valid tokens of each; [L, B] where `k` and `v` are stacked.
-    `k_scale`, `v_scale`: where `k` and `v` are int8, their units, float32, shaped as they are without A.
+    or, if it is unrolled, a tuple of L such arrays.
+    `length`: int32 [B], number of valid tokens; [L, B] if `k` and `v` are stacked.
+    `k_scale`, `v_scale`: scales of int8 `k` and `v`, float32, with the shape of `k` and `v` without A.
     """
 
     k: jax.Array
@@ -39,7 +39,7 @@ class Prefix:
     v_scale: jax.Array | None = None
 
     def layer(self, number: int) -> "Prefix":
-        """What layer `number` of an unrolled model sees."""
+        """The prefix of layer `number` of an unrolled model."""
         k, v, k_scale, v_scale = (
             None if x is None else x[number] for x in (self.k, self.v, self.k_scale, self.v_scale)
         )
@@ -47,50 +47,50 @@ class Prefix:
 
 
 def choose_attention(name: str, head_dim: int, dtype) -> str:
-    """The implementation, 'xla' or 'cudnn', behind config.model.attention; logged.
+    """Resolves config.model.attention to an implementation, 'xla' or 'cudnn', and logs it.
 
-    'auto' takes cuDNN where it can run: a GPU, 16-bit activations, a head it supports.
+    'auto' selects cuDNN if it can run: on a GPU with 16-bit activations and a supported head_dim.
 
     Raises:
       UserError: an unknown name, or 'cudnn' where it cannot run.
     """
-    refusal = None
+    obstacle = None
     if jax.default_backend() != "gpu":
-        refusal = f"the device is a {jax.default_backend().upper()}"
+        obstacle = f"the device is a {jax.default_backend().upper()}"
     elif jnp.dtype(dtype) not in (jnp.bfloat16, jnp.float16):
-        refusal = f"model.dtype is {jnp.dtype(dtype).name} and not bfloat16"
+        obstacle = f"model.dtype is {jnp.dtype(dtype).name} and not bfloat16"
     elif head_dim > LARGEST_HEAD or head_dim % 8:
-        refusal = f"the model's head_dim is {head_dim}, not a multiple of 8 up to {LARGEST_HEAD}"
-    if name == "cudnn" and refusal:
-        raise UserError(f"model.attention=cudnn cannot run: {refusal}; use model.attention=xla")
+        obstacle = f"the model's head_dim is {head_dim}, not a multiple of 8 up to {LARGEST_HEAD}"
+    if name == "cudnn" and obstacle:
+        raise UserError(f"model.attention=cudnn cannot run: {obstacle}; use model.attention=xla")
     if name not in ATTENTIONS:
         raise UserError(f"model.attention={name!r} is unknown: use one of {', '.join(ATTENTIONS)}")
-    chosen = ("xla" if refusal else "cudnn") if name == "auto" else name
-    logging.info("attention: %s%s", chosen, f" ({refusal})" if name == "auto" and refusal else "")
+    chosen = ("xla" if obstacle else "cudnn") if name == "auto" else name
+    logging.info("attention: %s%s", chosen, f" ({obstacle})" if name == "auto" and obstacle else "")
     return chosen
 
 
 def attend(q_NTHA, k_NKTA, v_NKTA, *pasts: Prefix, implementation: str = "xla"):
-    """softmax(q k^T / sqrt(A)) v, causal among own keys, full over every past's valid keys.
+    """softmax(q k^T / sqrt(A)) v, causal over the own keys and full over the valid keys of each past.
 
     Args:
       q_NTHA: queries.
-      k_NKTA, v_NKTA: the keys and values of the same tokens; None where the last past holds them
-        already, which a single token a row may.
-      pasts: what precedes those tokens; of a past with B rows, row n continues row n // (N / B):
-        a prompt that G rows share, a cache with one row each.
+      k_NKTA, v_NKTA: keys and values of the same tokens. None if the last past already contains them,
+        which is allowed for T = 1.
+      pasts: keys and values of the preceding tokens. Row n continues row n // (N / B) of a past with B rows:
+        a prompt shared by G rows, or a cache with one row each.
       implementation: see `choose_attention`.
 
     Returns:
-      [N, T, H, A] in q's dtype; scores, softmax and sums are float32.
+      [N, T, H, A] in q's dtype. Scores, softmax and sums are float32.
 
-    Padding needs no mask of its own: rows are padded on the right, and what padded queries
-    return is never read.
+    Padding needs no extra mask: rows are padded on the right, and the outputs of padded queries are never
+    read.
     """
     N, T, H, A = q_NTHA.shape
     K = (pasts[-1].k if k_NKTA is None else k_NKTA).shape[1]
     assert T == 1 or k_NKTA is not None
-    # A single query is one pass over the keys, bound by memory: there is nothing to block or to fuse.
+    # A single query is one memory-bound pass over the keys, which gains nothing from blocks or fusion.
     cudnn = implementation == "cudnn" and T > 1
     if cudnn and not pasts:
         k_NTKA, v_NTKA = k_NKTA.swapaxes(1, 2), v_NKTA.swapaxes(1, 2)
@@ -100,8 +100,8 @@ def attend(q_NTHA, k_NKTA, v_NKTA, *pasts: Prefix, implementation: str = "xla"):
     return out_NKJTA.transpose(0, 3, 1, 2, 4).reshape(N, T, H, A)
 
 
-# Below, q is [N, K, J, T, A] with J = H / K query heads to a key head. Against a past of B rows all
-# queries that meet the same keys are folded into rows, [B, K, (G J T), A]: one matmul a key head.
+# Below, q is [N, K, J, T, A] with J = H / K query heads per key head. For a past of B rows, all queries
+# with the same keys are folded into rows, [B, K, (G J T), A], which gives one matmul per key head.
 
 
 def _fold(x_NKJT, B: int):
@@ -118,8 +118,11 @@ def _unfold(x_BKQ, N: int, J: int):
 
 
 def _scores(q_NKJTA, k_BKSA, length_B=None, start=0, scale_BKS=None):
-    """Scores [B, K, G J T, S] in float32, -inf where a query may not look: past a length, or among own
-    keys past its position, the first query's being `start`."""
+    """Scores [B, K, G J T, S] in float32, -inf where masked.
+
+    With `length_B`, keys at or beyond the length are masked. Otherwise keys after the query's position are
+    masked. `start` is the position of the first query.
+    """
     T, S = q_NKJTA.shape[3], k_BKSA.shape[2]
     q = _fold(q_NKJTA, len(k_BKSA))
     scores = jnp.einsum("bkqa,bksa->bkqs", q, k_BKSA.astype(q.dtype), preferred_element_type=jnp.float32)
@@ -134,7 +137,7 @@ def _scores(q_NKJTA, k_BKSA, length_B=None, start=0, scale_BKS=None):
 
 
 def _blocked(x_NKJT, fill=0):
-    """[N, K, J, T, ...] -> [blocks, N, K, J, t, ...], padded to whole blocks of nearly BLOCK."""
+    """[N, K, J, T, ...] -> [blocks, N, K, J, t, ...], padded to equal blocks of at most BLOCK."""
     T = x_NKJT.shape[3]
     blocks = -(-T // BLOCK)
     block = -(-T // blocks)
@@ -150,10 +153,10 @@ def _unblocked(x, T: int):
 
 
 def _tiers(blocks: int, block: int, T: int):
-    """Slices of blocks that share one static number of own keys, and that number.
+    """Slices of blocks that use the same static number of own keys, and this number.
 
-    A loop over blocks bounds what is held at once, but its shapes are those of the last block: up to
-    four loops skip most of the keys that causality hides.
+    A loop over blocks bounds the memory, but all its iterations have the shapes of the last block. Up to four
+    loops skip most of the causally masked keys.
     """
     tiers = min(blocks, 4)
     bounds = [blocks * tier // tiers for tier in range(tiers + 1)]
@@ -193,7 +196,7 @@ def _forward_block(q_NKJTA, start, k_NKSA, v_NKSA, pasts):
     ]
     if k_NKSA is not None:
         parts.append((_scores(q_NKJTA, k_NKSA, start=start), v_NKSA, None))
-    # Finite: every query sees at least its own key.
+    # Finite, because every query attends at least to its own key.
     largest = functools.reduce(jnp.maximum, [_unfold(s.max(axis=-1), N, J) for s, *_ in parts])
     total, out, dtype = 0.0, 0.0, q_NKJTA.dtype
     for scores, v, scale in parts:
@@ -209,13 +212,13 @@ def _forward_block(q_NKJTA, start, k_NKSA, v_NKSA, pasts):
 
 
 def _forward_merged(q_NKJTA, k_NKTA, v_NKTA, pasts):
-    """Each part by itself, merged by log-sum-exp."""
+    """Computes each part separately and merges them by log-sum-exp."""
     N, K, J, T, A = q_NKJTA.shape
     outs, lses = [], []
     for past in pasts:
         B = len(past.k)
         q_BKJGTA = q_NKJTA.reshape(B, N // B, K, J, T, A).transpose(0, 2, 3, 1, 4, 5)
-        # What cuDNN returns for a row without keys is undefined, so it gets one, of no weight.
+        # cuDNN's result for a row without keys is undefined, so such a row gets one key with weight zero.
         out, lse = _flash(q_BKJGTA.reshape(B, K * J, -1, A), past.k, past.v, jnp.maximum(past.length, 1))
         lse = jnp.where(past.length[:, None, None] > 0, lse, -jnp.inf)
 
@@ -233,9 +236,9 @@ def _forward_merged(q_NKJTA, k_NKTA, v_NKTA, pasts):
 
 
 def _flash(q_BHTA, k_BKSA, v_BKSA, length_B=None):
-    """cuDNN: (out [B, H, T, A], log-sum-exp float32 [B, H, T]); causal when there are no lengths."""
-    # Not jax.nn.dot_product_attention: that rounds the log-sum-exp to bfloat16, which moves the
-    # weights of the parts by percents, and it wants the keys transposed.
+    """cuDNN flash attention: (out [B, H, T, A], log-sum-exp float32 [B, H, T]). Causal without lengths."""
+    # jax.nn.dot_product_attention rounds the log-sum-exp to bfloat16, which changes the weights of the parts
+    # by several percent, and needs the keys transposed.
     from jax._src.cudnn import fused_attention_stablehlo as cudnn
 
     B, _, T, A = q_BHTA.shape
@@ -256,14 +259,14 @@ def _flash(q_BHTA, k_BKSA, v_BKSA, length_B=None):
 
 def _save(cudnn, q_NKJTA, k_NKTA, v_NKTA, pasts):
     out, lse = _forward(cudnn, q_NKJTA, k_NKTA, v_NKTA, pasts)
-    # Named, so that a policy of recomputation can keep them: with both, no score is computed again but
-    # in the backward pass itself.
+    # Named, so that a remat policy can save them. If both are saved, scores are recomputed only in the
+    # backward pass itself.
     out, lse = checkpoint_name(out, RESIDUALS), checkpoint_name(lse, RESIDUALS)
     return out, (q_NKJTA, k_NKTA, v_NKTA, pasts, out, lse)
 
 
 def _backward(cudnn, saved, d_out_NKJTA):
-    """From the log-sum-exp over all parts (Dao 2023, FlashAttention-2), exact for each part's keys."""
+    """Exact gradients of each part from the log-sum-exp over all parts (Dao 2023, FlashAttention-2)."""
     del cudnn
     q_NKJTA, k_NKTA, v_NKTA, pasts, out_NKJTA, lse_NKJT = saved
     T = q_NKJTA.shape[3]
@@ -274,7 +277,7 @@ def _backward(cudnn, saved, d_out_NKJTA):
     starts = jnp.arange(len(rows[0])) * block
 
     def one_block(totals, row):
-        """Adds this block's (d_k, d_v) by each part to `totals`; its d_q."""
+        """Adds this block's (d_k, d_v) of each part to `totals`, and returns (totals, d_q)."""
         q, d_out, lse, delta, start = row
         end = totals[-1][0].shape[2]
         parts = [(past.k, past.v, past.length, 0) for past in pasts]
@@ -302,7 +305,7 @@ def _backward(cudnn, saved, d_out_NKJTA):
 
 
 def _backward_part(q_NKJTA, d_out_NKJTA, lse_NKJT, delta_NKJT, k_BKSA, v_BKSA, length_B, start):
-    """(d_q, d_k, d_v) of a block of queries by one part, float32."""
+    """(d_q, d_k, d_v) of a block of queries and one part, float32."""
     N, _, J, _, A = q_NKJTA.shape
     B, dtype = len(k_BKSA), q_NKJTA.dtype
     einsum = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)

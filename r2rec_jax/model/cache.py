@@ -1,7 +1,7 @@
-"""Keys and values while decoding: of the slots' prompts, and of the rows' own responses.
+"""The key-value cache of decoding: keys and values of the slots' prompts and of the rows' own responses.
 
-Both are `Prefix`es of an unrolled model. In int8, each token's key and value of a head have a unit of
-their own, the largest entry over 127.
+Both are a `Prefix` of an unrolled model. In int8, each token's key and value of a head has its own scale, the
+largest absolute entry / 127.
 """
 
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ KINDS = ("", "int8")
 
 
 def check(kind: str) -> None:
-    """Raises UserError for a `rollout.cache` that does not exist."""
+    """Raises UserError for an unknown `rollout.cache`."""
     if kind not in KINDS:
         raise UserError(f"rollout.cache={kind!r} is unknown: use 'int8', or '' for the model's own dtype")
 
 
 def of_prompts(prefix: Prefix, kind: str) -> Prefix:
-    """What `prefill` computed, as it is kept."""
+    """Converts the result of `prefill` to a cache of this kind."""
     if not kind:
         return prefix
     (k, k_scale), (v, v_scale) = (
@@ -35,7 +35,7 @@ def of_prompts(prefix: Prefix, kind: str) -> Prefix:
 
 
 def empty(prompt: Prefix, rows: int, tokens: int) -> Prefix:
-    """Of `rows` rows that may say `tokens` tokens, kept as `prompt` is."""
+    """An empty cache of `rows` rows with room for `tokens` tokens each, in the dtypes of `prompt`."""
 
     def zeros(layers):
         shape = (rows, layers[0].shape[1], tokens, *layers[0].shape[3:])
@@ -47,10 +47,10 @@ def empty(prompt: Prefix, rows: int, tokens: int) -> Prefix:
 
 
 def write(cache: Prefix, k_NK1A, v_NK1A) -> Prefix:
-    """One layer's `cache` with a token a row more, each at its row's own place.
+    """Appends one token per row to one layer's `cache`, each at the end of its row.
 
-    Written before it is read: where the old cache has another use, XLA copies it whole every token.
-    A row that is full stays as it is.
+    The caller must not use the old cache afterwards, or XLA copies all of it for every token. Full rows do
+    not change.
     """
 
     @jax.vmap
@@ -70,7 +70,7 @@ def write(cache: Prefix, k_NK1A, v_NK1A) -> Prefix:
 
 
 def advance(cache: Prefix, layers: Sequence[Prefix], alive_N) -> Prefix:
-    """The model's cache out of its layers after a token; rows that are not alive grow no longer."""
+    """The model's cache from its layers after one token. The lengths of rows that are not alive stay."""
     k, v = (tuple(getattr(layer, name) for layer in layers) for name in ("k", "v"))
     scales = (None, None)
     if cache.k_scale is not None:

@@ -1,19 +1,20 @@
-"""Weights from one dtype into another: digits may be lost on the way, a number never."""
+"""Casts weights to another dtype. Rounding is allowed, overflow and non-finite values are errors."""
 
 import ml_dtypes
 import numpy as np
 
 from r2rec_jax.runtime.errors import UserError
 
-# The bits of an exponent: in half precision, all are set in an infinity and in a NaN alone.
+# Exponent bits of 16-bit floats. All of them are set only in infinities and NaNs.
 _EXPONENT = {np.dtype(np.float16): 0x7C00, np.dtype(ml_dtypes.bfloat16): 0x7F80}
 
 
 def cast(weights: np.ndarray, dtype, where: str) -> np.ndarray:
-    """Floating-point `weights` as `dtype`, the same array where they are that already.
+    """Casts floating-point `weights` to `dtype`. Returns the same array if it already has this dtype.
 
-    Raises UserError naming `where` (file and tensor) and the first number that is not finite, or is not in
-    `dtype`.
+    Raises:
+      UserError: a number is not finite, or out of the range of `dtype`. The message contains `where` (file
+        and tensor) and the first such number.
     """
     with np.errstate(over="ignore"):
         out = weights.astype(dtype, copy=False)
@@ -22,14 +23,14 @@ def cast(weights: np.ndarray, dtype, where: str) -> np.ndarray:
         if np.isfinite(value):
             most = float(ml_dtypes.finfo(out.dtype).max)
             raise UserError(
-                f"{where} holds {value:g}, and {out.dtype} ends at {most:g}: use bfloat16 or float32"
+                f"{where} has {value:g}, above {most:g}, the largest {out.dtype}: use bfloat16 or float32"
             )
-        raise UserError(f"{where} holds {value}, which is no weight: fetch or make that file again")
+        raise UserError(f"{where} has {value}, which is not a weight: fetch or make that file again")
     return out
 
 
 def is_finite(weights: np.ndarray) -> bool:
-    """Whether all are; in half precision by their bits, about ten times as fast as NumPy's own."""
+    """Whether all weights are finite. 16-bit weights are tested by their bits, ten times as fast as NumPy."""
     if (exponent := _EXPONENT.get(weights.dtype)) is None:
         return bool(np.isfinite(weights).all())
     return bool((weights.view(np.uint16) & np.uint16(exponent)).max(initial=0) < exponent)

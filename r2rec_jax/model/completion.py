@@ -1,7 +1,7 @@
-"""Log-probabilities of completions, each prompt computed once for the group sampled from it.
+"""Log-probabilities of completions. Each prompt is computed once for its group of completions.
 
-SFT (one completion a prompt), GRPO (G of them) and pretraining (the prompt is the begin token)
-all train through this one function.
+SFT (one completion per prompt), GRPO (G completions per prompt) and pretraining (the prompt is the begin
+token) all train with `completion_logprobs`.
 """
 
 import functools
@@ -22,7 +22,7 @@ class CompletionBatch:
 
     prompt: int32 [B, P]; prompt_length: int32 [B], at least 1.
     response: int32 [N, R], N = B * G, the completions of prompt b in rows b * G .. b * G + G - 1.
-    response_mask: float32 [N, R], 1 on tokens that are trained on.
+    response_mask: float32 [N, R], 1 on tokens with loss.
     """
 
     prompt: jax.Array
@@ -32,9 +32,10 @@ class CompletionBatch:
 
 
 def prefill(model: Llama, variables: dict, prompt_BP, prompt_length_B, rngs=None) -> tuple[Prefix, jax.Array]:
-    """Keys and values of every prompt token but the last, and that last token, int32 [B].
+    """Keys and values of all prompt tokens except the last, and the last token itself, int32 [B].
 
-    The last prompt token is the first input of each completion's row, where it predicts the first token.
+    The last prompt token is the first input of each completion's row. Its output predicts the first response
+    token.
     """
     last_B = jnp.take_along_axis(prompt_BP, prompt_length_B[:, None] - 1, axis=1)[:, 0]
     with jax.named_scope("prefill"):
@@ -48,11 +49,11 @@ def prefill(model: Llama, variables: dict, prompt_BP, prompt_length_B, rngs=None
 def completion_logprobs(
     model: Llama, variables: dict, batch: CompletionBatch, *, temperature: float = 1.0, dropout_key=None
 ):
-    """Log-probability and entropy, float32 [N, R] each, of every response token given what precedes it.
+    """Log-probability and entropy of every response token given the preceding tokens, float32 [N, R] each.
 
-    Exact, gradients included: those of the prompt's tokens flow back through its keys and values. Where
-    the response's mask is 0 both are 0, and the output head is not computed.
-    `dropout_key` turns on the adapters' dropout; a group shares the dropout mask of its prompt.
+    Values and gradients are exact: gradients flow to the prompt tokens through their keys and values. Both
+    outputs are 0 where the response mask is 0, and the output head is skipped there.
+    `dropout_key` enables the adapters' dropout. The rows of a group share the dropout mask of their prompt.
     """
     N, R = batch.response.shape
     G = N // batch.prompt.shape[0]

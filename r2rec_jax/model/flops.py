@@ -1,6 +1,6 @@
-"""FLOPs and MFU in closed form, and the roofline: the time that no run can beat (Williams et al. 2009).
+"""FLOPs and MFU in closed form, and the roofline, a lower bound of the time (Williams et al. 2009).
 
-A multiply-add counts as two FLOPs. Recomputation is not counted, nor are adapters, norms and softmax.
+A multiply-add counts as two FLOPs. Recomputation, adapters, norms and softmax are not counted.
 """
 
 import dataclasses
@@ -14,13 +14,17 @@ from r2rec_jax.model.completion import CompletionBatch
 from r2rec_jax.runtime.devices import Device, data_sheet
 from r2rec_jax.runtime.measured_peaks import matmul_flops
 
-QUICK_S = 0.005  # a product that long is near enough to the peak, and the start of a run does not notice it
+QUICK_S = (
+    0.005  # seconds of the measured product: long enough to reach the peak, short for the start of a run
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Shapes:
-    """Of a step, over all devices: B prompts of P tokens, G completions each, of R tokens, taken in `parts`
-    micro-batches. The largest buckets: what must fit."""
+    """Shapes of a step over all devices, with the largest buckets.
+
+    B prompts of P tokens, with G completions of R tokens each, in `parts` micro-batches.
+    """
 
     B: int
     G: int
@@ -34,14 +38,17 @@ class Shapes:
 
 
 def layer_parameters(config: LlamaConfig) -> int:
-    """Numbers in the seven matrices of all layers."""
+    """Number of parameters of the seven matrices of all layers."""
     c = config
     attention = c.hidden_size * c.head_dim * (2 * c.num_attention_heads + 2 * c.num_key_value_heads)
     return c.num_hidden_layers * (attention + 3 * c.hidden_size * c.intermediate_size)
 
 
 def attention_flops(config: LlamaConfig, shapes: Shapes) -> int:
-    """Of one forward pass: causal among own tokens, 2 L H A T each; completions see their whole prompt."""
+    """FLOPs of attention in a forward pass.
+
+    Causal attention over own tokens needs 2 L H A T per token. Completions also attend to their whole prompt.
+    """
     width = config.num_hidden_layers * config.num_attention_heads * config.head_dim
     prompts = shapes.B * shapes.P * 2 * width * shapes.P
     rows = shapes.N * shapes.R * (2 * width * shapes.R + 4 * width * shapes.P)
@@ -49,19 +56,22 @@ def attention_flops(config: LlamaConfig, shapes: Shapes) -> int:
 
 
 def tokens(shapes: Shapes) -> int:
-    """That a pass computes: a prompt once for its group."""
+    """Number of tokens that a pass computes. A prompt is computed once for its group."""
     return shapes.N * shapes.R + (shapes.B * shapes.P if shapes.P > 1 else 0)
 
 
 def forward_flops(config: LlamaConfig, shapes: Shapes) -> int:
-    """2N a token and attention; the head for completions only."""
+    """FLOPs of a forward pass: 2 x parameters per token, attention, and the head for completions only."""
     head = shapes.N * shapes.R * config.hidden_size * config.vocab_size
     return 2 * (tokens(shapes) * layer_parameters(config) + head) + attention_flops(config, shapes)
 
 
 def update_flops(config: LlamaConfig, shapes: Shapes, *, frozen: bool, reference: bool) -> int:
-    """Forward and backward: 4N a token over a frozen base, whose weights need no gradient, else 6N, and
-    three times the attention; one more forward pass for a reference."""
+    """FLOPs of a forward and a backward pass, and of a forward pass of the reference model if there is one.
+
+    With a frozen base, whose weights need no gradient, 4 x parameters per token, else 6 x. Attention counts
+    three times.
+    """
     forward, attention = forward_flops(config, shapes), attention_flops(config, shapes)
     passes = 2 if frozen else 3
     return passes * (forward - attention) + 3 * attention + (forward if reference else 0)
@@ -69,7 +79,7 @@ def update_flops(config: LlamaConfig, shapes: Shapes, *, frozen: bool, reference
 
 @dataclasses.dataclass(frozen=True)
 class Roofline:
-    """Seconds that each resource needs by itself; the program cannot be faster than `seconds`."""
+    """Seconds that each resource needs on its own. The program cannot be faster than `seconds`."""
 
     compute: float
     memory: float
@@ -77,7 +87,7 @@ class Roofline:
 
     @property
     def seconds(self) -> float:
-        """Compute and memory traffic overlap; collectives are taken not to."""
+        """Lower bound of the time, if compute and memory traffic overlap but collectives do not."""
         return max(self.compute, self.memory) + self.links
 
     @property
@@ -86,26 +96,30 @@ class Roofline:
 
 
 def roofline(device: Device, *, flops: float, traffic: float, wire: float) -> Roofline:
-    """Of one device's FLOPs, bytes of device memory and bytes sent."""
+    """The roofline of one device.
+
+    flops: FLOPs. traffic: bytes read and written in device memory. wire: bytes sent to other devices.
+    """
     return Roofline(flops / device.flops, traffic / device.bandwidth, wire / device.link)
 
 
 def peak_flops(dtype: str) -> float:
-    """FLOPs a second of one device: the data sheet's where it is known and `dtype` is bfloat16, else those of
-    a matrix product measured now."""
+    """Peak FLOP/s of one device.
+
+    From the data sheet if the device is known and `dtype` is bfloat16, else measured with a matrix product.
+    """
     kind = jax.local_devices()[0].device_kind
     sheet = data_sheet(kind) if dtype == "bfloat16" else None
     peak = sheet.flops if sheet else matmul_flops(dtype, QUICK_S)
     source = "its data sheet" if sheet else f"a product of {dtype} measured here"
-    logging.info("MFU is of %.4g TFLOP/s, by %s (%s)", peak / 1e12, source, kind)
+    logging.info("MFU is relative to %.4g TFLOP/s, from %s (%s)", peak / 1e12, source, kind)
     return peak
 
 
 class Mfu:
-    """Model FLOPs utilisation: FLOPs of updates over those that all devices can do at peak in that time.
+    """Model FLOPs utilisation: FLOPs of updates / FLOPs of all devices at peak in the same time.
 
-    FLOPs are `update_flops`: 4N a token over frozen weights, else 6N, and attention. Padding is counted,
-    recomputation is not.
+    FLOPs are `update_flops`. Padding is counted, recomputation is not.
     """
 
     def __init__(self, model: LlamaConfig, mesh: Mesh, *, dtype: str, frozen: bool, reference: bool):

@@ -1,4 +1,4 @@
-"""Weights in and out of Hugging Face folders: `config.json` beside `model*.safetensors`."""
+"""Loads and saves weights in Hugging Face folders with `config.json` and `model*.safetensors`."""
 
 import json
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from r2rec_jax.runtime.paths import new_folder
 
 FETCH = "fetch it with `hf download deepseek-ai/DeepSeek-R1-Distill-Llama-8B --local-dir {folder}`"
 DTYPES = ("F32", "F16", "BF16")
-ALIGNMENT = 64  # bytes; JAX's CPU backend takes such a NumPy array as it is, others it copies
+ALIGNMENT = 64  # bytes; JAX's CPU backend uses such a NumPy array without copying it
 
 Leaf = tuple[tuple[str, ...], jax.Array]
 
@@ -39,34 +39,34 @@ def _is_transposed(path: tuple[str, ...]) -> bool:
 
 
 def abstract_params(config: LlamaConfig) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
-    """Shape of every parameter by its path; those under 'layers' are stacked, [L, ...]."""
+    """Shape of every parameter by its path. Parameters under 'layers' are stacked, [L, ...]."""
     return traverse_util.flatten_dict(meta.unbox(abstract_variables(Llama(config)))["params"])
 
 
 def load_params(folder: str | Path, dtype, shardings=None) -> tuple[LlamaConfig, dict]:
-    """Reads a folder's weights into this project's `params` tree; arguments and errors of `read_params`."""
+    """Reads a folder's weights into this project's `params` tree. Arguments and errors of `read_params`."""
     config, leaves = read_params(folder, dtype, shardings)
     return config, traverse_util.unflatten_dict(dict(leaves))
 
 
 def read_params(folder: str | Path, dtype, shardings=None) -> tuple[LlamaConfig, Iterator[Leaf]]:
-    """Reads a folder's weights parameter by parameter, each straight into its place.
+    """Reads a folder's weights one parameter at a time, directly to their shardings.
 
-    A process reads the slices of its own devices only. Host memory beyond the arrays themselves: on CPU
-    the mapped pages of one tensor, on other devices one parameter's slices of this process as well.
+    A process reads only the slices of its own devices. It needs extra host memory for the mapped pages of one
+    tensor, and on devices other than the CPU also for this process' slices of one parameter.
 
     Args:
-      folder: holds config.json, one or more *.safetensors and, perhaps, their index.
-      dtype: of every parameter after loading.
-      shardings: tree of shardings like `params`; None leaves JAX's default placement.
+      folder: contains config.json, one or more *.safetensors and optionally their index.
+      dtype: dtype of every parameter after loading.
+      shardings: tree of shardings like `params`. None means JAX's default placement.
 
     Returns:
       (architecture, iterator of (path, array) over all parameters).
 
     Raises:
-      UserError: at once, before any weight is read: one line that names every missing, unknown,
-        misshaped or repeated tensor, every wrong dtype and absent file; a number that is not finite, or not
-        in `dtype`, when its parameter's turn comes.
+      UserError: before any weight is read, one line with the first missing, unknown, misshaped or repeated
+        tensors, wrong dtypes and absent files. During iteration, a number that is not finite or out of the
+        range of `dtype`.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -81,19 +81,19 @@ def read_params(folder: str | Path, dtype, shardings=None) -> tuple[LlamaConfig,
 
 
 def _check(folder: Path, config: LlamaConfig, abstract: dict) -> dict[str, Stored]:
-    """The folder's tensors, all that `config` asks for and nothing else, by the files' headers."""
+    """Checks from the files' headers that a folder contains exactly the tensors of `config`. Returns them."""
     advice = FETCH.format(folder=folder)
     headers = read_headers(folder, advice)
     stored, wanted = headers.tensors, {}
     for path, leaf in abstract.items():
         layers = range(leaf.shape[0]) if path[0] == "layers" else [None]
-        one = leaf.shape[1:] if path[0] == "layers" else leaf.shape
+        shape = leaf.shape[1:] if path[0] == "layers" else leaf.shape
         for layer in layers:
-            wanted[hf_name(path, layer)] = one[::-1] if _is_transposed(path) else one
+            wanted[hf_name(path, layer)] = shape[::-1] if _is_transposed(path) else shape
     if config.tie_word_embeddings:
         stored.pop("lm_head.weight", None)
     faults = misfits(
-        {name: found.shape for name, found in stored.items() if name in wanted or "rotary_emb" not in name},
+        {name: tensor.shape for name, tensor in stored.items() if name in wanted or "rotary_emb" not in name},
         {name: shape for name, shape in wanted.items() if name not in headers.absent},
         {
             "absent files": sorted(set(headers.absent.values())),
@@ -115,9 +115,9 @@ def misfits(
     wanted: dict[str, tuple[int, ...]],
     more: dict[str, list[str]] | None = None,
 ) -> str:
-    """How tensors by name and shape differ from those wanted, and `more` faults by kind; '' for not at all.
+    """Describes how the tensors `found` (name -> shape) differ from `wanted`, with `more` faults by kind.
 
-    One line however wrong the model is: the first few names of each kind, and how many follow.
+    Returns one line with the first few names and the number of others of each kind, '' without differences.
     """
     faults = {
         "missing": [name for name in wanted if name not in found],
@@ -141,7 +141,7 @@ def _read(path: tuple[str, ...], shape: tuple[int, ...], dtype, sharding, stored
     blocks = {}
 
     def block(index: tuple[slice, ...]) -> np.ndarray:
-        """The part of the parameter that a device holds; read once for all devices that hold it."""
+        """The block of the parameter on a device. Devices with the same block share one read."""
         bounds = tuple(part.indices(size)[:2] for part, size in zip(index, shape, strict=True))
         if bounds not in blocks:
             blocks[bounds] = _assemble(path, [slice(*bound) for bound in bounds], dtype, stored)
@@ -151,7 +151,7 @@ def _read(path: tuple[str, ...], shape: tuple[int, ...], dtype, sharding, stored
         array = jax.device_put(block((slice(None),) * len(shape)))
     else:
         array = jax.make_array_from_callback(shape, sharding, block)
-    # The next parameter's memory is asked for only when this one's is on the device and free again.
+    # Waits until the copy to the device is complete, so that the host memory is free for the next parameter.
     return array.block_until_ready()
 
 
@@ -186,7 +186,7 @@ def save_params(
     overwrite: bool = False,
     files: dict[str, str] | None = None,
 ) -> None:
-    """Writes a folder that transformers loads: config, weights, tokenizer and any extra text `files`."""
+    """Writes a folder that transformers can load: config, weights, tokenizer and any extra text `files`."""
     ids = {}
     with new_folder(folder, overwrite) as temporary:
         temporary = Path(temporary)
@@ -201,13 +201,14 @@ def save_params(
 
 
 def hf_tensors(leaves, dtype) -> Iterator[tuple[str, np.ndarray]]:
-    """(name, tensor) in Hugging Face's names and layout, for (path, array) of this project's.
+    """Converts (path, array) pairs of this project to (name, tensor) in Hugging Face's names and layout.
 
-    Raises UserError for a number that is not finite, or not in `dtype`.
+    Raises:
+      UserError: a number is not finite, or out of the range of `dtype`.
     """
     for path, leaf in leaves:
         yield from _tensors_of(path, np.asarray(leaf), dtype)
-        del leaf  # before the next one is made
+        del leaf  # frees its memory before the next one is made
 
 
 def _tensors_of(path: tuple[str, ...], leaf: np.ndarray, dtype) -> Iterator[tuple[str, np.ndarray]]:

@@ -1,7 +1,7 @@
-"""Tokens that stand for items: the vectors of a trained recommender, projected into the model's input space.
+"""Item tokens: item vectors of a trained recommender, projected into the model's input space.
 
-LLaRA's idea (Liao et al. 2024, arXiv 2312.02445). The token of item i is V + i, so it needs no place in
-the tokenizer, and none in the output head: such tokens are read, never said.
+As in LLaRA (Liao et al. 2024, arXiv 2312.02445). The token id of item i is V + i. Item tokens occur only in
+the input, so neither the tokenizer nor the output head contains them.
 """
 
 from pathlib import Path
@@ -17,11 +17,11 @@ from r2rec_jax.runtime.untrusted import open_array
 
 
 class ItemTokens(nn.Module):
-    """Item numbers int32 [N, T] to input vectors [N, T, features] of `dtype`.
+    """Maps item numbers int32 [N, T] to input vectors [N, T, features] of `dtype`.
 
-    The collection `items` holds the frozen table, float32 of shape `items` (number, width), and `projector`
-    two layers with GELU between them, as wide as the model, as in LLaRA's code. What is out of the table's
-    range gets the vector of its nearest end, which is for the caller to leave out.
+    The collection `items` contains the frozen table, float32 of shape `items` (number, width). The collection
+    `projector` contains two layers of the model's width with a GELU in between, as in LLaRA's code. Numbers
+    out of range are clipped, and the caller must ignore their vectors.
     """
 
     items: tuple[int, int]
@@ -38,7 +38,8 @@ class ItemTokens(nn.Module):
 
         (count, width), D = self.items, self.features
         zeros = nn.initializers.zeros
-        # Item tokens begin about as large as fresh word embeddings: larger ones would drown the layers.
+        # Initial item vectors have about the scale of fresh word embeddings. Larger ones would dominate the
+        # residual stream.
         small = nn.initializers.variance_scaling(0.02**2, "fan_in", "truncated_normal")
         table = leaf("items", "table", zeros, (count, width), (None, None))
         w1 = leaf("projector", "w1", nn.initializers.lecun_normal(), (width, D), (None, "mlp"))
@@ -51,12 +52,12 @@ class ItemTokens(nn.Module):
 
 
 def read_items(path: str | Path) -> np.ndarray:
-    """The table in an .npy file, float32 [items, width]. Raises UserError if it is absent or none."""
+    """Reads the table in an .npy file, float32 [items, width]. Raises UserError if missing or invalid."""
     try:
         table = np.array(open_array(path, np.float32, 2))
     except FileNotFoundError:
         raise UserError(
-            f"no item vectors at {path}: model.item_table names the items.npy of a trained SASRec"
+            f"no item vectors at {path}: set model.item_table to the items.npy of a trained SASRec"
         ) from None
     except ValueError as fault:
         raise _no_table(path, fault) from None
@@ -67,6 +68,6 @@ def read_items(path: str | Path) -> np.ndarray:
 
 def _no_table(path: str | Path, why: object) -> UserError:
     return UserError(
-        f"{path} is no .npy table of finite float32 vectors, one a row ({why}): model.item_table names "
-        "that of a SASRec"
+        f"{path} is not an .npy table of finite float32 vectors, one per row ({why}): set model.item_table "
+        "to that of a SASRec"
     )

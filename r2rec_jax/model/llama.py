@@ -1,8 +1,8 @@
 """Llama in flax.linen: one module for pretraining, SFT, the GRPO update, prefill and decode.
 
-A forward pass takes rows of tokens and, optionally, the keys and values of prompts that groups of
-rows share; it returns hidden states and this pass's own keys and values. So a prompt is computed
-once for its whole group, in training (gradients flow back through its keys and values) as in rollout.
+A forward pass takes rows of tokens and optionally the keys and values of prompts that groups of rows share.
+It returns hidden states and the keys and values of its own tokens. A prompt is therefore computed once for
+its group, in rollout and in training, where gradients flow through its keys and values.
 """
 
 import functools
@@ -26,13 +26,15 @@ RESIDUAL = ("batch", "length", "hidden")
 
 
 def remat_policy(name: str):
-    """What the backward pass finds of a layer, as a policy of jax.checkpoint; `name` of REMAT but 'none'.
+    """The jax.checkpoint policy of `model.remat`, which selects the saved activations of a layer.
 
-    none: everything, the most memory and no recomputation. dots: outputs of linear layers and of
-    attention. block: each block's input, the rest is computed again. offload: the same, and the inputs
-    wait in the host's memory.
+    none: everything is saved, with the most memory and no recomputation (this function is not called).
+    dots: outputs of linear layers and of attention.
+    block: each block's input; the rest is recomputed.
+    offload: as block, but block inputs are stored in host memory.
 
-    Raises UserError when there is no such policy, or the device cannot reach its host's memory.
+    Raises:
+      UserError: an unknown name, or the device cannot access pinned host memory.
     """
     policies = jax.checkpoint_policies
     if name == "block":
@@ -46,7 +48,7 @@ def remat_policy(name: str):
     device = jax.local_devices()[0]
     if "pinned_host" not in [memory.kind for memory in device.addressable_memories()]:
         raise UserError(
-            f"model.remat=offload needs a device with access to pinned host memory, and {device} has none: "
+            f"model.remat=offload needs a device with access to pinned host memory, but {device} has none: "
             "use model.remat=block"
         )
     return policies.save_and_offload_only_these_names(
@@ -120,7 +122,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """One decoder layer; `pasts` and `cache` are this layer's."""
+    """One decoder layer. `pasts` and `cache` are those of this layer."""
 
     config: LlamaConfig
     lora: LoRAConfig | None
@@ -142,16 +144,18 @@ class Block(nn.Module):
 
 
 class Llama(nn.Module):
-    """Decoder without its head's product: hidden states out, so that no [B, T, V] array need exist.
+    """Decoder that returns hidden states. It does not apply the output head, so no [B, T, V] array exists.
 
-    `lora` None builds the bare base; its dropout needs `rngs={'dropout': key}`, and is off without.
-    `remat`: what the backward pass computes again, see `remat_policy`. `dtype` is that of activations;
-    parameters keep their own. `int8`: the linear layers' kernels are int8 with a scale for each output.
-    `attention`: its implementation, see `choose_attention`.
-    `unrolled`: layers are written out one by one, each with parameters, keys and values of its own. A scan
-    over stacked ones copies a layer's slice before using it: nothing beside a training step, much beside
-    the one token of a decoding step.
-    `items`: shape of a table of item vectors; ids from the vocabulary's size on are theirs (items.py).
+    `lora`: adapters; None builds the base only. Dropout needs `rngs={'dropout': key}` and is off without it.
+    `dtype`: dtype of activations. Parameters keep their own.
+    `remat`: what the backward pass recomputes, see `remat_policy`.
+    `int8`: whether the kernels of linear layers are int8, with a scale for each output.
+    `attention`: attention implementation, see `choose_attention`.
+    `unrolled`: whether layers are separate, each with its own parameters, keys and values. A scan over
+      stacked layers copies each layer's slice before use. This is negligible in a training step, but not in
+      the decoding of a single token.
+    `items`: shape of a table of item vectors. Token ids from the vocabulary size on are items
+      (item_tokens.py).
     """
 
     config: LlamaConfig
@@ -169,14 +173,14 @@ class Llama(nn.Module):
 
         Args:
           tokens_NT: int32, right-padded.
-          start: position of column 0, scalar or int32 [N] (a shared prompt's length, plus what is decoded).
-          pasts: keys and values of what precedes these tokens.
-          cache: of an unrolled model that decodes a token a row: what the rows have said before, after
-            `pasts`, with room for this token.
+          start: position of column 0, scalar or int32 [N] (length of the shared prompt plus decoded tokens).
+          pasts: keys and values of the preceding tokens.
+          cache: for decoding one token per row with an unrolled model: keys and values of the rows' earlier
+            tokens after `pasts`, with room for this token.
 
         Returns:
           (hidden [N, T, D] after the last norm, (k, v) of these tokens, each [L, N, K, T, A], or tuples
-          of L arrays if unrolled). With a cache, its layers, a list of L Prefixes, stand for (k, v).
+          of L arrays if unrolled). With a cache, its updated layers, a list of L Prefixes, replace (k, v).
         """
         c = self.config
         embed_init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed"))
@@ -189,9 +193,9 @@ class Llama(nn.Module):
             x_NTD = jnp.take(table, tokens_NT, axis=0).astype(self.dtype)
         else:
             V, D = table.shape
-            of_items = ItemTokens(self.items, D, self.dtype, name="item_tokens")(tokens_NT - V)
+            items = ItemTokens(self.items, D, self.dtype, name="item_tokens")(tokens_NT - V)
             words = jnp.take(table, jnp.minimum(tokens_NT, V - 1), axis=0).astype(self.dtype)
-            x_NTD = jnp.where((tokens_NT < V)[:, :, None], words, of_items)
+            x_NTD = jnp.where((tokens_NT < V)[:, :, None], words, items)
         x_NTD = constrain(x_NTD, *RESIDUAL)
         N, T = tokens_NT.shape
         positions_NT = jnp.broadcast_to(start, (N,))[:, None] + jnp.arange(T)
@@ -222,12 +226,12 @@ class Llama(nn.Module):
 
 
 def layer_name(number: int) -> str:
-    """Of the parameters of an unrolled model's layer."""
+    """Name of a layer's parameters in an unrolled model."""
     return f"layer_{number}"
 
 
 def head(params) -> jax.Array:
-    """The [D, V] output projection of an (unboxed) `params` tree: the embedding's transpose when tied."""
+    """The [D, V] output projection of an (unboxed) `params` tree, the transposed embedding if tied."""
     if "lm_head" in params:
         return gathered(params["lm_head"], "embed", "vocab")
     return gathered(params["embed_tokens"], "vocab", "embed").T
@@ -235,13 +239,15 @@ def head(params) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))  # op by op, the scan over layers compiles at every call
 def init_variables(model: Llama, seed: int) -> dict:
-    """Fresh variables, unboxed: {'params': ..., 'lora': ... if the model has adapters, 'projector' and
-    'items' (zeros) if it has item tokens}."""
+    """Initializes variables, unboxed.
+
+    Keys: 'params'; 'lora' if the model has adapters; 'projector' and 'items' (zeros) if it has item tokens.
+    """
     keys = dict(zip(("params", "lora"), jax.random.split(jax.random.key(seed)), strict=True))
     return nn.meta.unbox(model.init(keys, jnp.zeros((1, 2), jnp.int32)))
 
 
 def abstract_variables(model: Llama) -> dict:
-    """Shapes, dtypes and logical axes (as flax metadata boxes) of all variables, nothing allocated."""
+    """Shapes, dtypes and logical axes (as flax metadata boxes) of all variables, without allocation."""
     keys = {"params": jax.random.key(0), "lora": jax.random.key(0)}
     return jax.eval_shape(model.init, keys, jnp.zeros((1, 2), jnp.int32))

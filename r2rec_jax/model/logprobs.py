@@ -1,4 +1,4 @@
-"""Log-probabilities of chosen tokens without ever holding a [B, T, V] array."""
+"""Log-probabilities of given tokens without a [B, T, V] array."""
 
 import functools
 
@@ -14,21 +14,21 @@ def token_logprobs(hidden_MD, head_DV, tokens_M, mask_M, *, temperature: float =
       hidden_MD: hidden states, any float dtype; rows are flat tokens.
       head_DV: output projection.
       tokens_M: int32.
-      mask_M: rows where it is 0 cost nothing (but for the rest of one chunk) and give 0.
-      chunk: most rows of a [chunk, V] slice of logits, which are float32.
+      mask_M: rows with 0 are skipped (except in the last chunk) and return 0.
+      chunk: largest number of rows of a float32 [chunk, V] slice of logits.
 
     Returns:
-      (logprobs float32 [M], entropy float32 [M]); the entropy carries no gradient.
+      (logprobs float32 [M], entropy float32 [M]). The entropy has no gradient.
 
-    Each row has one scalar cotangent, so d logprob / d hidden can be computed in the forward pass, while
-    the logits are at hand, and scaled in the backward pass: 4 D V operations a token with a frozen head.
-    A head that is differentiated as well has its logits computed again: 8 D V.
+    Each row has a scalar cotangent. The forward pass therefore computes d logprob / d hidden while the logits
+    exist, and the backward pass scales it. With a frozen head this takes 4 D V operations per token. If the
+    head is differentiated too, its logits are recomputed: 8 D V.
     """
     hidden_MD, head_DV, tokens_M = map(jnp.asarray, (hidden_MD, head_DV, tokens_M))
     M = len(tokens_M)
     chunks = -(-M // chunk)
     size = -(-M // chunks)
-    # Rows that count come first, so that whole chunks of others are left out.
+    # Unmasked rows come first, so that entire chunks of masked rows are skipped.
     valid_M = mask_M > 0
     count = valid_M.sum()
     place_M = jnp.where(valid_M, jnp.cumsum(valid_M) - 1, count + jnp.cumsum(~valid_M) - 1)
@@ -71,7 +71,7 @@ def _backward(temperature, saved, cotangents):
         d_hidden_MD = slope.reshape(-1, slope.shape[-1])[place_M] * d_logprobs_M[:, None]
         return d_hidden_MD.astype(slope.dtype), None, None, None
 
-    # Rows that pad the last chunk have no place, so nothing is set for them.
+    # Padding rows of the last chunk have no place, so their weight stays 0.
     weight = jnp.zeros(row_at.size).at[place_M].set(d_logprobs_M, unique_indices=True).reshape(row_at.shape)
 
     def compute(d_head_DV, rows_C, weight_C):
@@ -85,8 +85,8 @@ def _backward(temperature, saved, cotangents):
 
     def step(d_head_DV, inputs):
         needed, rows_C, weight_C = inputs
-        nothing = jnp.zeros((len(rows_C), hidden_MD.shape[1]), hidden_MD.dtype)
-        return jax.lax.cond(needed, compute, lambda total, *_: (total, nothing), d_head_DV, rows_C, weight_C)
+        zeros = jnp.zeros((len(rows_C), hidden_MD.shape[1]), hidden_MD.dtype)
+        return jax.lax.cond(needed, compute, lambda total, *_: (total, zeros), d_head_DV, rows_C, weight_C)
 
     d_head_DV = jnp.zeros(head_DV.shape, jnp.float32)
     d_head_DV, d_hidden = jax.lax.scan(step, d_head_DV, (_needed(order), row_at, weight))
@@ -98,12 +98,12 @@ _token_logprobs.defvjp(_save, _backward, symbolic_zeros=True)
 
 
 def _chunk(temperature, hidden_CD, head_DV, tokens_C):
-    """(d logprob / d logits before the temperature, logprobs, entropy), float32, of rows at once."""
+    """(d logprob / d logits before the temperature, logprobs, entropy) of a chunk of rows, float32."""
     head = head_DV.astype(hidden_CD.dtype)
     logits = jnp.dot(hidden_CD, head, preferred_element_type=jnp.float32) / temperature
     normaliser = jax.nn.logsumexp(logits, axis=-1)
     probabilities = jnp.exp(logits - normaliser[:, None])
-    # Sums over the vocabulary, not a gather: a vocabulary split over devices is summed, never collected.
+    # A masked sum instead of a gather, so that a vocabulary sharded over devices is reduced, not gathered.
     is_token = jnp.arange(logits.shape[1]) == tokens_C[:, None]
     chosen = jnp.sum(jnp.where(is_token, logits, 0.0), axis=-1)
     entropy = normaliser - jnp.sum(probabilities * logits, axis=-1)
@@ -117,13 +117,13 @@ def _times_head(d_logits_CV, head_DV, dtype):
 
 
 def _map(compute, hidden_MD, tokens_M, order):
-    """`compute` over chunks of rows in order, its results stacked; zeros for chunks not needed."""
+    """Maps `compute` over chunks of rows and stacks the results, zeros for skipped chunks."""
 
     def one_chunk(inputs):
         needed, rows_C = inputs
         arguments = hidden_MD[rows_C], tokens_M[rows_C]
-        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(compute, *arguments))
-        return jax.lax.cond(needed, compute, lambda *_: nothing, *arguments)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(compute, *arguments))
+        return jax.lax.cond(needed, compute, lambda *_: zeros, *arguments)
 
     return jax.lax.map(one_chunk, (_needed(order), order[0]))
 
@@ -135,6 +135,6 @@ def _needed(order):
 
 
 def _scores(logprobs, entropy, order):
-    """Both as [M], in the rows' own order."""
+    """Log-probabilities and entropies [M] in the original order of the rows, 0 where masked."""
     _, place_M, valid_M = order
     return tuple(jnp.where(valid_M, x.reshape(-1)[place_M], 0.0) for x in (logprobs, entropy))

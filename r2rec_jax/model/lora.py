@@ -1,8 +1,8 @@
-"""Low-rank adapters by hand: y = x W + s (dropout(x) A) B, after Hu et al. 2021.
+"""Hand-written low-rank adapters: y = x W + s (dropout(x) A) B, after Hu et al. 2021.
 
-A and B live in their own `lora` collection, so that what is differentiated, optimised and
-checkpointed is a tree of a few megabytes, and the base is an argument that nothing copies. They
-are float32 whatever the base and the activations are: a step too small for bfloat16 is not lost.
+A and B are in their own collection `lora`. The differentiated, optimized and checkpointed tree is therefore a
+few megabytes, and the base is never copied. A and B are always float32, because bfloat16 would round small
+updates away.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,10 +18,10 @@ from r2rec_jax.runtime.mesh import gathered
 
 
 class Linear(nn.Module):
-    """A bias-free linear layer on flat rows, [rows, in] -> [rows, features], plus its adapter if it has one.
+    """A linear layer without bias on flat rows, [rows, in] -> [rows, features], with an optional adapter.
 
-    `int8`: the kernel is int8 with a float32 `scale` [features], see quantize.py.
-    Rows are flat on purpose: XLA's CPU gradient of a 3-D LoRA product misses the fast matmul.
+    `int8`: whether the kernel is int8 with a float32 `scale` [features], see quantize.py.
+    Rows are flat because XLA on CPU does not use its fast matmul for the gradient of a 3-D LoRA product.
     """
 
     features: int
@@ -39,7 +39,7 @@ class Linear(nn.Module):
             boxed = nn.with_logical_partitioning(init, axes)
             return self.variable("lora", name, lambda: boxed(self.make_rng("lora"), shape, jnp.float32)).value
 
-        # B starts at zero, so a fresh adapter changes nothing.
+        # B is initialized to zero, so a fresh adapter does not change the output.
         rank, width = self.lora.rank, x.shape[-1]
         a = adapter("a", nn.initializers.he_uniform(), (width, rank), (self.axes[0], "lora"))
         b = adapter("b", nn.initializers.zeros, (rank, self.features), ("lora", self.axes[1]))
@@ -57,16 +57,16 @@ class Linear(nn.Module):
         ones = nn.with_logical_partitioning(nn.initializers.ones, self.axes[1:])
         kernel = gathered(self.param("kernel", zeros, shape, jnp.int8), *self.axes)
         scale = gathered(self.param("scale", ones, (self.features,), jnp.float32), *self.axes[1:])
-        # Scaling the product leaves the kernel int8 in memory; -127..127 are exact in bfloat16.
+        # The product is scaled, so the kernel stays int8 in memory. -127..127 are exact in bfloat16.
         return ((x @ kernel.astype(x.dtype)) * scale).astype(x.dtype)
 
 
 def merge(
     leaves: Iterable[tuple[tuple[str, ...], jax.Array]], lora: dict, config: LoRAConfig
 ) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
-    """(path, array) of parameters with W + s A B in place of every adapted W; `lora` is unboxed.
+    """Merges an adapter: yields (path, array) of the parameters with every adapted W replaced by W + s A B.
 
-    The sum is float32, a layer at a time, then rounded to W's own dtype.
+    `lora` is unboxed. Each layer's sum is computed in float32 and rounded to W's dtype.
     """
     adapters = traverse_util.flatten_dict(jax.device_get(lora))
     for path, leaf in leaves:

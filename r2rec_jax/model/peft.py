@@ -1,7 +1,7 @@
-"""Adapters in and out of PEFT folders: `adapter_config.json` beside `adapter_model.safetensors`.
+"""Loads and saves adapters in PEFT folders with `adapter_config.json` and `adapter_model.safetensors`.
 
-A folder describes one plain LoRA on the linear layers of a causal language model; whatever else PEFT
-can write into it changes the function computed and is refused by name.
+The only supported adapter is a plain LoRA on the linear layers of a causal language model. Other PEFT
+settings change the computed function, so they raise a UserError with the field's name.
 """
 
 import json
@@ -28,13 +28,13 @@ from r2rec_jax.runtime.untrusted import parse_json
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 
-# Fields of adapter_config.json that may hold something, and the values that this code implements; any
-# field that is neither here nor below must be empty (null, false, "", [] or {}).
+# Fields of adapter_config.json with the values that this code implements. A field that is neither here nor
+# below must be empty (null, false, "", [] or {}).
 _MUST_BE = {
     "peft_type": ("LORA",),
     "task_type": ("CAUSAL_LM", None),
     "bias": ("none", None),
-    # How fresh adapters were drawn matters only where the base was changed with them (PiSSA, OLoRA, ...).
+    # The initialization matters only if it also changed the base (PiSSA, OLoRA, ...).
     "init_lora_weights": (True, False, "gaussian"),
 }
 _DESCRIBE = {
@@ -48,14 +48,14 @@ _DESCRIBE = {
     "auto_mapping",
     "inference_mode",
     "peft_version",
-    # Defaults of features that are off unless another field turns them on.
+    # Settings of features that are off unless another field enables them.
     "megatron_core",
     "qalora_group_size",
 }
 
 
 def load_config(folder: str | Path) -> LoRAConfig:
-    """Reads `folder/adapter_config.json`; raises UserError naming the field that is not supported."""
+    """Reads `folder/adapter_config.json`. Raises UserError with the name of an unsupported field."""
     path = Path(folder) / CONFIG
     try:
         raw = parse_json(path.read_bytes())
@@ -66,7 +66,7 @@ def load_config(folder: str | Path) -> LoRAConfig:
     except ValueError as fault:
         raise UserError(f"{path} is not JSON ({fault}); copy the adapter folder again") from None
     if not isinstance(raw, dict):
-        raise UserError(f"{path} holds no JSON object; copy the adapter folder again")
+        raise UserError(f"{path} is not a JSON object; copy the adapter folder again")
     for name, value in raw.items():
         supported = value in _MUST_BE[name] if name in _MUST_BE else name in _DESCRIBE or not value
         if not supported:
@@ -87,8 +87,8 @@ def load_config(folder: str | Path) -> LoRAConfig:
         most = LARGEST if name == "r" else sys.float_info.max
         is_number = isinstance(value, int if name == "r" else int | float) and not isinstance(value, bool)
         if not is_number or not abs(value) <= most:
-            told = shown(f"{name}={value!r}", 120)
-            raise UserError(f"{path}: {told} is no number that can be; copy the adapter folder again")
+            setting = shown(f"{name}={value!r}", 120)
+            raise UserError(f"{path}: {setting} is not a valid number; copy the adapter folder again")
     try:
         return LoRAConfig(
             rank=numbers["r"],
@@ -105,13 +105,13 @@ def load_adapter(folder: str | Path, config: LlamaConfig, shardings=None) -> tup
     """Reads a PEFT folder into this project's `lora` tree, float32.
 
     Args:
-      folder: holds adapter_config.json and adapter_model.safetensors.
+      folder: contains adapter_config.json and adapter_model.safetensors.
       config: the base model's architecture.
-      shardings: tree of shardings like `lora`; None leaves JAX's default placement.
+      shardings: tree of shardings like `lora`. None means JAX's default placement.
 
     Raises:
-      UserError: an unsupported field, a damaged file, every missing, unknown or misshaped tensor and wrong
-        dtype in one line, or a number that is not finite in float32.
+      UserError: an unsupported field, a damaged file, missing, unknown or misshaped tensors and wrong dtypes
+        (in one line), or a number that is not finite in float32.
     """
     path = Path(folder) / WEIGHTS
     lora = load_config(folder)
@@ -131,7 +131,7 @@ def load_adapter(folder: str | Path, config: LlamaConfig, shardings=None) -> tup
     found = {name: tensor.shape for name, tensor in tensors.items()}
     if faults := misfits(found, wanted, {"wrong dtype": wrong}):
         raise UserError(
-            f"{folder} does not fit its {CONFIG} and the base model: {faults}; use the base it was made for"
+            f"{folder} does not fit its {CONFIG} and the base model: {faults}; use the base it was trained on"
         )
     placed = traverse_util.flatten_dict(shardings) if shardings is not None else {}
     tree = {}
@@ -151,11 +151,13 @@ def save_adapter(
     overwrite: bool = False,
     made_from: str = "",
 ) -> None:
-    """Writes a `lora` tree as a folder that PEFT loads, in float32: reading it back is exact.
+    """Writes a `lora` tree as a folder that PEFT can load, in float32, so that loading it again is exact.
 
-    `base_model` is recorded as the name or folder of what the adapter was trained on; `made_from` as for
-    `made.record`.
-    Raises UserError if `folder` exists and `overwrite` is false, or for a number that is not finite.
+    base_model: name or folder of the model that the adapter was trained on; recorded in the config.
+    made_from: as in `build_stamp.record`.
+
+    Raises:
+      UserError: `folder` exists and `overwrite` is false, or a number is not finite.
     """
     tensors = {
         tensor_name(path, layer): np.ascontiguousarray(cast(value.T, np.float32, tensor_name(path, layer)))
@@ -183,6 +185,9 @@ def save_adapter(
 
 
 def tensor_name(path: tuple[str, ...], layer: int) -> str:
-    """PEFT's name for ('layers', 'mlp', 'up_proj', 'a') of layer 3; it stores A as [r, in], B as [out, r]."""
+    """PEFT's tensor name of a path, e.g. ('layers', 'mlp', 'up_proj', 'a'), and a layer.
+
+    PEFT stores A as [r, in] and B as [out, r].
+    """
     *where, side = path[1:]
     return f"base_model.model.model.layers.{layer}.{'.'.join(where)}.lora_{side.upper()}.weight"

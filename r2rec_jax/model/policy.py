@@ -1,4 +1,4 @@
-"""A model ready to train or to sample from: architecture, weights, adapter, and where each lives."""
+"""Loads a policy for training or sampling: architecture, weights, adapter and their shardings."""
 
 import dataclasses
 
@@ -20,10 +20,10 @@ from r2rec_jax.runtime.mesh import shardings
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-    """`trainable` and `frozen` together are the model's variables.
+    """A model and its variables, split into `trainable` and `frozen`.
 
-    With an adapter: trainable {'lora'}, frozen {'params'}; with item tokens also trainable {'projector'} and
-    frozen {'items'}. A full model: trainable {'params'}, frozen {}.
+    With an adapter: trainable {'lora'} and frozen {'params'}. Item tokens add trainable {'projector'} and
+    frozen {'items'}. Without an adapter: trainable {'params'} and frozen {}.
     """
 
     model: Llama
@@ -38,14 +38,13 @@ class Policy:
 def load_policy(c: ConfigDict, lora: ConfigDict, mesh: jax.sharding.Mesh, seed: int) -> Policy:
     """Builds the policy of a config's `model` section, `c`, and its `lora` section on a mesh.
 
-    `model.folder` is a model folder whose base is frozen, its linear layers in int8 if `model.quantize`
-    says so, under the PEFT adapter of `lora.folder` or a fresh one. Without a folder,
-    `model.architecture` is initialised from the seed and trained in full.
+    If `model.folder` is set, its weights are frozen, with int8 linear layers if `model.quantize` is set. The
+    adapter is loaded from `lora.folder`, or fresh without it. If `model.folder` is empty,
+    `model.architecture` is initialized from the seed, and all its parameters are trainable.
 
     Raises:
-      UserError: absent or unfitting weights, an unknown adapter target or quantisation, a policy of
-        recomputation or an attention that this device does not have, or a PEFT adapter that computes
-        something else than `lora` says.
+      UserError: weights are missing or do not fit, an adapter target or quantization is unknown, this device
+        does not support the remat policy or the attention, or the PEFT adapter differs from `lora`.
     """
     dtype = jnp.dtype(c.dtype)
     if c.quantize not in ("", "int8"):
@@ -58,9 +57,9 @@ def load_policy(c: ConfigDict, lora: ConfigDict, mesh: jax.sharding.Mesh, seed: 
         adapter = _adapter(lora, model, placed["lora"], seed)
         return Policy(model, {"lora": adapter}, {"params": _base(c.folder, model, mesh)})
     if not c.get("architecture"):
-        raise UserError("model.folder is empty: name the folder of a Hugging Face Llama")
+        raise UserError("model.folder is empty: set it to the folder of a Hugging Face Llama")
     if c.quantize:
-        raise UserError(f"model.quantize {c.quantize!r} is for a frozen base: name its model.folder")
+        raise UserError(f"model.quantize {c.quantize!r} needs a frozen base: set model.folder")
     architecture = _architecture(c.architecture)
     attention = choose_attention(c.attention, architecture.head_dim, dtype)
     model = Llama(architecture, None, dtype, c.remat, attention=attention)
@@ -70,9 +69,10 @@ def load_policy(c: ConfigDict, lora: ConfigDict, mesh: jax.sharding.Mesh, seed: 
 
 
 def with_items(policy: Policy, path: str, mesh: jax.sharding.Mesh, seed: int) -> Policy:
-    """The same base and adapter, with tokens for the items of the table at `path` and a fresh projector.
+    """Adds item tokens for the table at `path` to a policy, with a fresh projector.
 
-    Raises UserError for a file that is no table.
+    Raises:
+      UserError: the file is missing or not a table.
     """
     table = read_items(path)
     model = policy.model.clone(items=table.shape)
@@ -83,30 +83,30 @@ def with_items(policy: Policy, path: str, mesh: jax.sharding.Mesh, seed: int) ->
 
 
 def lora_config(section: ConfigDict) -> LoRAConfig:
-    """The adapter that a config's `lora` section describes."""
+    """The LoRAConfig of a config's `lora` section."""
     return LoRAConfig(
         section.rank, section.alpha, tuple(section.targets), section.dropout, section.use_rslora
     )
 
 
 def _adapter(section: ConfigDict, model: Llama, placed: dict, seed: int) -> dict:
-    """The `lora` tree that training starts from: of the PEFT folder if one is named, else a fresh one."""
+    """The initial `lora` tree: the PEFT adapter in `section.folder` if it is set, else a fresh one."""
     if not section.folder:
         return jax.jit(lambda: init_variables(model, seed)["lora"], out_shardings=placed)()
-    found, adapter = peft.load_adapter(section.folder, model.config, placed)
-    # Dropout is how one trains, not what is computed: the section's holds.
-    fields = {name: getattr(found, name) for name in ("rank", "alpha", "use_rslora")}
+    stored, adapter = peft.load_adapter(section.folder, model.config, placed)
+    # Dropout may differ, because it affects training only. The value of the section is used.
+    fields = {name: getattr(stored, name) for name in ("rank", "alpha", "use_rslora")}
     differing = {name: value for name, value in fields.items() if value != getattr(model.lora, name)}
-    if set(found.targets) != set(model.lora.targets):
-        differing["targets"] = found.targets
+    if set(stored.targets) != set(model.lora.targets):
+        differing["targets"] = stored.targets
     if differing:
         flags = " ".join(f'"--config.lora.{name}={value}"' for name, value in differing.items())
-        raise UserError(f"the adapter in lora.folder {section.folder} is not as lora says: add {flags}")
+        raise UserError(f"the adapter in lora.folder {section.folder} differs from lora: add {flags}")
     return adapter
 
 
 def _base(folder: str, model: Llama, mesh: jax.sharding.Mesh) -> dict:
-    """The frozen `params` of a model, read from a folder."""
+    """Loads the frozen `params` of a model from a folder."""
     placed = shardings(abstract_variables(model.clone(int8=False)), mesh)["params"]
     if not model.int8:
         return load_weights(folder, model.dtype, placed)[1]

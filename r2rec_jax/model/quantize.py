@@ -1,4 +1,4 @@
-"""An int8 base: every output of a linear kernel has one scale, and weights of -127 to 127 of it."""
+"""Int8 quantization of the base: each output of a linear kernel has a scale and weights of -127..127."""
 
 from collections.abc import Iterable
 
@@ -6,28 +6,28 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
-SMALLEST = 1e-30  # of a channel's largest weight that is told from 0
+SMALLEST = 1e-30  # channels whose largest absolute weight is not above it are treated as zero
 
 
 def quantize(kernel, axis: int = -2) -> tuple[jax.Array, jax.Array]:
-    """Rounds a kernel [..., in, out] to (int8 of its shape, scale float32 [..., out]).
+    """Quantizes a kernel [..., in, out] to (int8 of the same shape, scale float32 [..., out]).
 
-    Symmetric, a scale for each output: no weight moves by more than half its scale, and a channel's
-    largest, 127 scales, stays. `axis`: what shares a scale, where it is not a kernel's inputs.
+    Symmetric, with one scale per output. The error of a weight is at most half its scale, and the largest
+    weight of a channel is exact. `axis`: the axis that shares a scale, by default a kernel's inputs.
     """
     kernel = kernel.astype(jnp.float32)
     largest = jnp.max(jnp.abs(kernel), axis=axis)
-    # Zeros are zeros under any scale; this one can divide. A device that has no subnormal numbers would make
-    # a scale of 0 of what is as small, and NaN of its weights.
+    # A channel of zeros gets a scale that does not divide by zero. So do tiny channels: without subnormal
+    # numbers a device would round their scale to 0 and produce NaN.
     scale = jnp.where(largest > SMALLEST, largest, 1.0) / 127.0
     return jnp.round(kernel / jnp.expand_dims(scale, axis)).astype(jnp.int8), scale
 
 
 def quantize_params(leaves: Iterable[tuple[tuple[str, ...], jax.Array]], shardings: dict) -> dict:
-    """The `params` tree of an int8 Llama from the (path, array) of a float one.
+    """Converts (path, array) pairs of a float Llama to the `params` tree of an int8 Llama.
 
-    Every `kernel` becomes an int8 one with a `scale`, placed as the tree `shardings` says; one float
-    kernel is alive at a time where `leaves` makes them one by one.
+    Each `kernel` becomes int8 with a `scale`, placed by the tree `shardings`. Only one float kernel exists at
+    a time if `leaves` yields them lazily.
     """
     placed, params = traverse_util.flatten_dict(shardings), {}
     for path, leaf in leaves:

@@ -9,14 +9,14 @@ from r2rec_jax.model.architecture import LlamaConfig
 def inverse_frequencies(config: LlamaConfig) -> np.ndarray:
     """Angular step per position of each pair of channels, float32 [A/2].
 
-    Llama 3 stretches long wavelengths by `factor`, keeps short ones, and blends in between.
+    Llama 3 stretches long wavelengths by `factor`, keeps short ones, and interpolates in between.
     Source: "The Llama 3 Herd of Models" 3.2, as released in Meta's reference code.
 
-    Rounded to float32 where that code and Hugging Face's round: a step that is off by one bit turns
-    a head at position 4096 by another 1e-4 radians than the weights were trained with.
+    The rounding to float32 is that of this code and of Hugging Face. A step that differs by one bit changes
+    the angle at position 4096 by about 1e-4 radians from the one used in training.
     """
     exponents = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
-    # numpy's float32 power is less accurate than torch's, so this power alone is taken in float64.
+    # numpy's float32 power is less accurate than torch's, so only this power is computed in float64.
     powers = np.power(np.float32(config.rope_theta), exponents, dtype=np.float64)
     frequencies = np.float32(1) / powers.astype(np.float32)
     scaling = config.rope_scaling
@@ -37,7 +37,7 @@ def inverse_frequencies(config: LlamaConfig) -> np.ndarray:
 
 
 def rotate(x_BTHA, positions_BT, config: LlamaConfig):
-    """Rotates the two halves of each head by position; computed in float32, returned in x's dtype."""
+    """Rotates the two halves of each head by position. Computed in float32, returned in x's dtype."""
     angles = positions_BT[:, :, None, None].astype(jnp.float32) * inverse_frequencies(config)
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     first, second = jnp.split(x_BTHA.astype(jnp.float32), 2, axis=-1)

@@ -1,4 +1,4 @@
-"""The safetensors files of a model folder: what they hold, slices of it, and files of bounded size."""
+"""Reads headers and tensor slices of a model folder's safetensors files, and writes sharded files."""
 
 import collections
 import dataclasses
@@ -18,16 +18,16 @@ from r2rec_jax.runtime.untrusted import parse_json
 
 INDEX = "model.safetensors.index.json"
 SHARD_BYTES = 1 << 30
-# Small enough to be transposed while in the processor's cache, large enough to cost few calls.
+# Small enough to be transposed within the processor's cache, large enough to limit the number of calls.
 CHUNK_BYTES = 4 << 20
 TILE = 128
-# NumPy lets go of Python's lock while it copies; more threads than this wait for one another.
+# NumPy releases the GIL while it copies. More threads than this do not help.
 THREADS = min(4, os.cpu_count() or 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """A tensor in a file; `dtype` is safetensors' own name of it, e.g. BF16."""
+    """A tensor in a file. `dtype` is safetensors' name, e.g. BF16."""
 
     file: Path
     shape: tuple[int, ...]
@@ -36,7 +36,9 @@ class Stored:
 
 @dataclasses.dataclass(frozen=True)
 class Headers:
-    """All tensors of a folder by name; what the index promises in files that are not there; repeats."""
+    """tensors: all tensors of a folder by name. absent: tensor name -> missing file of the index. repeated:
+    tensors that are in more than one file, as text.
+    """
 
     tensors: dict[str, Stored]
     absent: dict[str, str]
@@ -44,10 +46,10 @@ class Headers:
 
 
 def read_headers(folder: Path, advice: str) -> Headers:
-    """Reads the headers of the files that the index names, or of all *.safetensors without one.
+    """Reads the headers of the files in the index, or of all *.safetensors if there is no index.
 
     Raises:
-      UserError: no file, a damaged file or index; each with `advice`.
+      UserError: there is no file, or a file or the index is damaged. The message ends with `advice`.
     """
     index = _read_index(folder, advice)
     files = sorted(set(index.values())) or sorted(path.name for path in folder.glob("*.safetensors"))
@@ -57,7 +59,7 @@ def read_headers(folder: Path, advice: str) -> Headers:
     for file in (folder / name for name in files if (folder / name).exists()):
         try:
             with safetensors.safe_open(file, "np") as handle:
-                for name in handle.keys():  # noqa: SIM118 (the handle is no mapping)
+                for name in handle.keys():  # noqa: SIM118 (the handle is not a mapping)
                     tensor = handle.get_slice(name)
                     tensors[name] = Stored(file, tuple(tensor.get_shape()), tensor.get_dtype())
                     homes[name].append(file.name)
@@ -66,37 +68,39 @@ def read_headers(folder: Path, advice: str) -> Headers:
     absent = {
         name: file for name, file in index.items() if name not in tensors and not (folder / file).exists()
     }
-    repeated = [f"{name} ({', '.join(found)})" for name, found in homes.items() if len(found) > 1]
+    repeated = [f"{name} ({', '.join(names)})" for name, names in homes.items() if len(names) > 1]
     return Headers(tensors, absent, repeated)
 
 
 def _read_index(folder: Path, advice: str) -> dict[str, str]:
-    """Tensor name -> file name; empty where there is no index."""
+    """Reads the index: tensor name -> file name. {} if there is no index."""
     path = folder / INDEX
     if not path.exists():
         return {}
     try:
         index = parse_json(path.read_bytes())["weight_map"]
-        # A name with a folder in it could reach any file of this machine.
+        # A file name with a folder could refer to any file of the machine.
         plain = all(Path(file).name == file and file.endswith(".safetensors") for file in index.values())
         plain &= all(len(file.encode()) < 256 for file in index.values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         plain = False
     if not plain:
-        raise UserError(f"{path} is damaged: it maps no tensors to files beside it; {advice}")
+        raise UserError(f"{path} is damaged: it does not map tensors to files in its folder; {advice}")
     return index
 
 
 def read_slice(
     out: np.ndarray, name: str, stored: Stored, index: tuple[slice, ...], transposed: bool
 ) -> None:
-    """Fills `out` with tensor[index], transposed if so, in `out`'s dtype; one or two dimensions.
+    """Fills `out` with tensor[index], optionally transposed, in `out`'s dtype. The tensor is 1-D or 2-D.
 
-    Besides `out` it needs a few MB, and the file's pages of this slice while it runs. Raises UserError for a
-    number that is not finite, or not in that dtype.
+    It needs a few MB besides `out`, and the mapped pages of the slice while it runs.
+
+    Raises:
+      UserError: a number is not finite, or out of the range of the dtype.
     """
-    # Opened for every tensor: pages of a mapped file count as resident until it is closed. Reading
-    # without a map (backend "pread") fetches the whole tensor for any slice of it in safetensors 0.8.
+    # The file is opened for every tensor, because pages of a mapped file are resident until it is closed.
+    # Without a map (backend "pread"), safetensors 0.8 reads the whole tensor for any slice.
     with safetensors.safe_open(stored.file, "np") as handle:
         tensor = handle.get_slice(name)
         rows, columns = index[0], index[1:]
@@ -117,11 +121,11 @@ def read_slice(
             read(rows.start)
             return
         with ThreadPoolExecutor(THREADS) as pool:
-            list(pool.map(read, starts))  # taken for the sake of errors: each is raised as its result
+            list(pool.map(read, starts))  # consumed so that exceptions are raised
 
 
 def transpose_into(out: np.ndarray, matrix: np.ndarray) -> None:
-    """out[...] = matrix.T in tiles: five times as fast as NumPy alone on matrices beyond the cache."""
+    """out[...] = matrix.T in tiles, five times as fast as plain NumPy for matrices larger than the cache."""
     bits = np.dtype(f"u{matrix.dtype.itemsize}")  # NumPy copies bfloat16 slower than integers
     out, matrix = out.view(bits), matrix.view(bits)
     for i in range(0, matrix.shape[0], TILE):
@@ -134,7 +138,7 @@ def write_tensors(
 ) -> None:
     """Writes model.safetensors, or several files of at most `shard_bytes` (or one tensor) and their index.
 
-    `tensors` is taken one by one, so that no more than a file's worth is in memory.
+    `tensors` is consumed lazily, so that at most one file's tensors are in memory.
     """
     names: list[list[str]] = []
     pending: dict[str, np.ndarray] = {}
@@ -143,7 +147,7 @@ def write_tensors(
     def flush():
         part = folder / f"{len(names)}.part"
         safetensors.numpy.save_file(pending, part, metadata={"format": "pt"})
-        part.chmod(0o644)  # safetensors 0.8 lets the owner alone read
+        part.chmod(0o644)  # safetensors 0.8 makes files readable for the owner only
         names.append(list(pending))
         pending.clear()
 
@@ -159,9 +163,9 @@ def write_tensors(
         (folder / "0.part").rename(folder / "model.safetensors")
         return
     weight_map = {}
-    for part, held in enumerate(names):
+    for part, in_file in enumerate(names):
         file = f"model-{part + 1:05d}-of-{len(names):05d}.safetensors"
         (folder / f"{part}.part").rename(folder / file)
-        weight_map |= dict.fromkeys(held, file)
+        weight_map |= dict.fromkeys(in_file, file)
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")

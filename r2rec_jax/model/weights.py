@@ -1,7 +1,7 @@
-"""A base model's weights in either form: Hugging Face's safetensors, or orbax as `launch.convert` writes it.
+"""Loads a base model's weights from Hugging Face safetensors or from an orbax folder of `launch.convert`.
 
-The orbax form is a folder of config.json, the tokenizer's files and `params`, one orbax checkpoint of
-the whole tree in this project's layout.
+An orbax folder contains config.json, the tokenizer's files and `params`, an orbax checkpoint of the whole
+tree in this project's layout.
 """
 
 import functools
@@ -18,7 +18,7 @@ from r2rec_jax.model.huggingface import Leaf, abstract_params, misfits, read_par
 from r2rec_jax.runtime.errors import UserError
 
 PARAMS = "params"
-# A device reads whole chunks to get its slice: small beside a parameter, large enough for few requests.
+# A device reads whole chunks for its slice. Small relative to a parameter, large enough for few requests.
 CHUNK_BYTES = 64 << 20
 
 
@@ -27,17 +27,17 @@ def is_orbax(folder: str | Path) -> bool:
 
 
 def load_weights(folder: str | Path, dtype, shardings=None) -> tuple[LlamaConfig, dict]:
-    """Reads a folder of either form into a `params` tree; as `read_weights`."""
+    """Reads a folder of either format into a `params` tree. Arguments and errors as in `read_weights`."""
     config, leaves = read_weights(folder, dtype, shardings)
     return config, traverse_util.unflatten_dict(dict(leaves))
 
 
 def read_weights(folder: str | Path, dtype, shardings=None) -> tuple[LlamaConfig, Iterator[Leaf]]:
-    """`hf.read_params` for a folder of either form: parameter by parameter into their shardings.
+    """Reads a folder of either format, one parameter at a time, to their shardings (see `read_params`).
 
     Raises:
-      UserError: at once for what does not fit config.json; damaged data of the orbax form, and numbers
-        that are not finite or not in `dtype`, when their parameter's turn comes.
+      UserError: immediately, if the folder does not fit its config.json. During iteration, if orbax data are
+        damaged, or a number is not finite or out of the range of `dtype`.
     """
     if not is_orbax(folder):
         return read_params(folder, dtype, shardings)
@@ -52,36 +52,36 @@ def read_weights(folder: str | Path, dtype, shardings=None) -> tuple[LlamaConfig
 
 
 def save_orbax(folder: Path, leaves: Iterable[Leaf]) -> None:
-    """Writes `folder/params`, one parameter in memory at a time, twice while it is written.
+    """Writes `folder/params` with one parameter in memory at a time, which exists twice while it is written.
 
-    `folder` must be one that no reader looks at yet: `params` appears in it when it is whole.
+    No reader may open `folder` before this function returns.
     """
     where = (folder / PARAMS).absolute()
     options = ocp.Context()
     options.array.saving.storage_options.chunk_byte_size = CHUNK_BYTES
-    options.array.saving.use_compression = False  # it saves a few percent of random-looking bits, slowly
-    options.memory.deepcopy_host_arrays = False  # nobody changes them while it waits for the disk
+    options.array.saving.use_compression = False  # slow, and weights shrink only by a few percent
+    options.memory.deepcopy_host_arrays = False  # the arrays do not change while orbax writes them
     with options:
         for path, leaf in leaves:
             ocp.partial.save(where, traverse_util.unflatten_dict({path: leaf}))
-            del leaf  # before the next one is made
-            gc.collect()  # orbax leaves a copy behind in a reference cycle
+            del leaf  # frees its memory before the next one is made
+            gc.collect()  # orbax keeps a copy in a reference cycle
         ocp.partial.finalize(where)
 
 
 def _check(where: Path, abstract: dict) -> None:
     try:
         stored = traverse_util.flatten_dict(ocp.metadata(where).metadata)
-    except Exception as error:  # orbax lets through what its layers raise
+    except Exception as error:  # orbax passes on any exception of its layers
         raise _damaged(where, error) from error
     faults = misfits(
-        {"/".join(path): tuple(found.shape) for path, found in stored.items()},
+        {"/".join(path): tuple(array.shape) for path, array in stored.items()},
         {"/".join(path): leaf.shape for path, leaf in abstract.items()},
         {
             "wrong dtype": [
-                f"{'/'.join(path)} {found.dtype} instead of a floating one"
-                for path, found in stored.items()
-                if not jax.numpy.issubdtype(found.dtype, jax.numpy.floating)
+                f"{'/'.join(path)} {array.dtype} instead of a floating one"
+                for path, array in stored.items()
+                if not jax.numpy.issubdtype(array.dtype, jax.numpy.floating)
             ]
         },
     )
@@ -97,12 +97,12 @@ def _read(where: Path, path: tuple[str, ...], shape: tuple[int, ...], dtype, sha
     try:
         with options:
             array = functools.reduce(dict.__getitem__, path, ocp.load(where, wanted))
-    except Exception as error:  # orbax lets through what its layers raise
+    except Exception as error:  # orbax passes on any exception of its layers
         raise _damaged(where, error) from error
-    gc.collect()  # orbax leaves a copy behind in a reference cycle
+    gc.collect()  # orbax keeps a copy in a reference cycle
     if not _all_finite(array):
         raise UserError(
-            f"{where}: {'/'.join(path)} holds numbers that are not finite in {array.dtype}: load it in "
+            f"{where}: {'/'.join(path)} contains numbers that are not finite in {array.dtype}: load it in "
             "another dtype, or convert it again"
         )
     return array.block_until_ready()

@@ -61,9 +61,9 @@ class GRPOBatch:
 class GRPOStep:
     """One step of the training loop: `state, metrics, batch = step(state, prompts, number)`.
 
-    `prompt` and `grpo` are sections of the config. `update` comes from `compile_update` and `old_logprobs`
-    from `compile_logprobs`. `record(number, completions)` gets the step's first group while the device
-    computes the update.
+    `frozen` is the argument of `grpo_update`. `prompt` and `grpo` are sections of the config. `update` comes
+    from `compile_update` and `old_logprobs` from `compile_logprobs`. `record(number, completions)` gets the
+    step's first group while the device computes the update.
     """
 
     policy: Policy
@@ -82,14 +82,18 @@ class GRPOStep:
     seed: int
 
     def __call__(self, state: TrainState, prompts: list[Prompt], number: int):
+        # Sample.
         variables = {**self.policy.frozen, **state.trainable}
         with self.phases("rollout"):
             rollout, pending = self.sample(variables, prompts, self.seed * 1_000_003 + number)
+        # Reward, and advantages within each group.
         with self.phases("reward"):
             rewarded = self.rewards.collect(pending)
             reward_BG = np.array([one.reward for one in rewarded], np.float32).reshape(-1, self.grpo.group)
             advantage_BG, zero_variance = group_advantages(reward_BG, self.grpo.scale_by_std)
+        # Batch.
         batch = to_devices(self.make_batch(prompts, rollout, reward_BG, advantage_BG), self.mesh)
+        # Update.
         with self.phases("update"):
             if self.grpo.updates_per_rollout > 1:
                 batch = batch.replace(old_logprobs=self.old_logprobs(variables, batch.completions))
@@ -98,8 +102,8 @@ class GRPOStep:
                 state, metrics = self.update(state, self.frozen, batch)
                 skipped += metrics["train/skipped_count"]
             self.record(number, rewarded[: self.grpo.group])
-            # Waited for, so that each phase's seconds are its own; the next prompts are being prepared by
-            # the iterator's threads, so all the device misses is a few milliseconds of handing them over.
+            # Waits, so that each phase's seconds are its own. The iterator's threads prepare the next prompts
+            # meanwhile; the device idles for a few milliseconds.
             jax.block_until_ready(metrics)
         metrics |= self.metrics(rollout, rewarded, batch)
         metrics |= {"train/skipped_count": skipped, "reward/zero_variance_fraction": zero_variance}
@@ -110,16 +114,8 @@ class GRPOStep:
         workers as soon as its last completion has ended."""
         groups, pending = {}, {}
         allowed = allowed_rankings(self.engine, prompts, self.chat, self.prompt)
-        for b, group in complete(
-            self.engine,
-            variables,
-            prompts,
-            self.prompt.buckets,
-            samples=self.grpo.group,
-            seed=seed,
-            allowed=allowed,
-            one_bucket=True,
-        ):
+        how = {"samples": self.grpo.group, "seed": seed, "allowed": allowed, "one_bucket": True}
+        for b, group in complete(self.engine, variables, prompts, self.prompt.buckets, **how):
             rows = zip(group.tokens, group.length, group.truncated, strict=True)
             pending[b] = [self.rewards.submit(prompts[b], row[:n], bool(cut)) for row, n, cut in rows]
             groups[b] = group

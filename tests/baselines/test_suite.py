@@ -79,6 +79,7 @@ def _dataset(rows: list[tuple], users: int, items: int) -> Dataset:
     return Dataset("synthetic", log, catalog, parts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SEQUENCE)
 def test_sequence_models_learn_what_comes_next(name, cycles, tmp_path):
     users = cycles.split.users["evaluation"]
@@ -87,6 +88,7 @@ def test_sequence_models_learn_what_comes_next(name, cycles, tmp_path):
     assert summarise(ranks)["hr@1"] > 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GRAPH)
 def test_graph_models_learn_who_is_alike(name, camps, tmp_path):
     users = camps.split.users["evaluation"]
@@ -95,6 +97,7 @@ def test_graph_models_learn_who_is_alike(name, camps, tmp_path):
     assert (np.where(ours, scores, np.inf).min(1) > np.where(ours, -np.inf, scores).max(1)).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_a_training_that_lost_its_last_steps_ends_the_same(cycles, tmp_path):
     users, c = cycles.split.users["evaluation"], small("sasrec", 8, length=8)
     c.train.checkpoint_every = 4

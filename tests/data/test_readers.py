@@ -244,6 +244,7 @@ def test_arbitrary_fields_are_read_or_refused(make_raw, source, rows):
     read_or_refuse(raw)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["jsonl", "jsonl.gz", "csv", "csv.gz", "parquet"])
 @QUIET
 @given(data=st.data())

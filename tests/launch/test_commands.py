@@ -184,6 +184,7 @@ def test_grpo_pays_the_same_in_workers_and_a_function_of_ones_own(road, tmp_path
     assert step["train/reward"] == pytest.approx(paid) and step["reward/failed_count"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["sft", "grpo"])
 def test_nothing_is_compiled_after_the_first_step(road, tmp_path, monkeypatch, stage):
     """Nor after the first step of a resumed run."""

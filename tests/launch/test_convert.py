@@ -102,11 +102,11 @@ Q_PROJ = "model.layers.1.self_attn.q_proj.weight"
 def test_a_weight_that_float16_has_not_is_refused_by_name(source, tmp_path):
     with_weights(source, Q_PROJ, {(3, 5): 1e5})
     target = tmp_path / "target"
-    with pytest.raises(UserError, match=rf"{Q_PROJ} holds 100000, and float16 ends at 65504"):
+    with pytest.raises(UserError, match=rf"{Q_PROJ} has 100000, above 65504, the largest float16"):
         convert(source, target, "float16", overwrite=False)
     assert not target.exists()
     convert(source, target, "bfloat16", overwrite=False)
-    with pytest.raises(UserError, match=rf"{Q_PROJ} holds 99840, and float16 ends at 65504"):
+    with pytest.raises(UserError, match=rf"{Q_PROJ} has 99840, above 65504, the largest float16"):
         convert(target, tmp_path / "back", "float16", overwrite=False)
     assert not (tmp_path / "back").exists()
 
@@ -115,7 +115,7 @@ def test_a_weight_that_float16_has_not_is_refused_by_name(source, tmp_path):
 @pytest.mark.parametrize("value", [np.nan, -np.inf])
 def test_what_is_no_number_is_refused_by_name(source, tmp_path, dtype, value):
     with_weights(source, Q_PROJ, {(0, 0): value})
-    with pytest.raises(UserError, match=rf"model\.safetensors: {Q_PROJ} holds {value}, which is no weight"):
+    with pytest.raises(UserError, match=rf"model\.safetensors: {Q_PROJ} has {value}, which is not a weight"):
         convert(source, tmp_path / "target", dtype, overwrite=False)
     assert not (tmp_path / "target").exists()
 

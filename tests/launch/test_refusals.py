@@ -78,7 +78,7 @@ def test_every_preset_may_be_named():
 def test_several_absent_inputs_make_one_line(road, tmp_path):
     config = road.grpo.copy_and_resolve_references()
     config.data.folder, config.model.folder = str(tmp_path / "data"), str(tmp_path / "model")
-    named = ["no model at", "name the folder of a Hugging Face Llama", "no data at", "launch.prepare"]
+    named = ["no model at", "set it to the folder of a Hugging Face Llama", "no data at", "launch.prepare"]
     refused(training.main, config, tmp_path / "run", *named)
 
 

@@ -34,7 +34,7 @@ def test_scores_that_cannot_rank_are_refused():
         ranking_metrics.ranks_from_scores(np.zeros((2, 2)), candidates, [0, 9])
     with pytest.raises(UserError, match="exactly once"):
         ranking_metrics.ranks_from_scores(np.zeros((1, 2)), [[5, 5]], [5])
-    with pytest.raises(UserError, match="belong together"):
+    with pytest.raises(UserError, match="do not match"):
         ranking_metrics.ranks_from_scores(np.zeros((2, 3)), candidates, [0, 2])
 
 

@@ -274,9 +274,9 @@ def test_switches_are_checked(value):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"hidden_size": 4095}, "hidden_size=4095 is no multiple of num_attention_heads=32"),
-        ({"num_key_value_heads": 5}, "num_attention_heads=32 is no multiple of num_key_value_heads=5"),
-        ({"num_key_value_heads": 64}, "num_attention_heads=32 is no multiple of num_key_value_heads=64"),
+        ({"hidden_size": 4095}, "hidden_size=4095 is not a multiple of num_attention_heads=32"),
+        ({"num_key_value_heads": 5}, "num_attention_heads=32 is not a multiple of num_key_value_heads=5"),
+        ({"num_key_value_heads": 64}, "num_attention_heads=32 is not a multiple of num_key_value_heads=64"),
         ({"head_dim": 127}, "head_dim=127 is odd"),
     ],
 )

@@ -143,18 +143,18 @@ def test_a_policy_has_the_table_frozen_and_the_projector_trained(config, fresh, 
 
 def test_what_is_no_table_is_named(path, tmp_path):
     np.testing.assert_array_equal(read_items(path), TABLE)
-    with pytest.raises(UserError, match=r"no item vectors at .*absent.npy: model.item_table"):
+    with pytest.raises(UserError, match=r"no item vectors at .*absent.npy: set model.item_table"):
         read_items(tmp_path / "absent.npy")
     (tmp_path / "text.npy").write_text("not an array")
-    with pytest.raises(UserError, match=r"text.npy is no .npy table"):
+    with pytest.raises(UserError, match=r"text.npy is not an .npy table"):
         read_items(tmp_path / "text.npy")
     (tmp_path / "empty.npy").touch()
     (tmp_path / "zip.npy").write_bytes(b"PK\x03\x04" + bytes(40))
     for name in ("empty", "zip"):
-        with pytest.raises(UserError, match=rf"{name}.npy is no .npy table"):
+        with pytest.raises(UserError, match=rf"{name}.npy is not an .npy table"):
             read_items(tmp_path / f"{name}.npy")
     bad = {"flat": TABLE[0], "wide": TABLE.astype(np.float64), "nan": TABLE * np.nan, "none": TABLE[:0]}
     for name, array in bad.items():
         np.save(tmp_path / f"{name}.npy", array)
-        with pytest.raises(UserError, match=rf"{name}.npy is no .npy table of finite float32 vectors"):
+        with pytest.raises(UserError, match=rf"{name}.npy is not an .npy table of finite float32 vectors"):
             read_items(tmp_path / f"{name}.npy")

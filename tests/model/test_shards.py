@@ -73,7 +73,7 @@ def test_an_error_in_a_reading_thread_is_raised(stored, monkeypatch):
 )
 def test_an_index_names_files_beside_it_alone(tmp_path, file):
     (tmp_path / shards.INDEX).write_text(json.dumps({"weight_map": {"a": file}}))
-    with pytest.raises(UserError, match="maps no tensors to files beside it; fetch"):
+    with pytest.raises(UserError, match="does not map tensors to files in its folder; fetch"):
         shards.read_headers(tmp_path, "fetch it again")
 
 

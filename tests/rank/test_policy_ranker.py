@@ -128,6 +128,7 @@ def test_runs_and_samples_are_the_same_completions(mode, data, model):
             assert mode == "generate" or fused[k, run].ranking.valid
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["generate", "likelihood"])
 def test_users_ranked_later_are_ranked_alike(mode, data, model, monkeypatch):
     monkeypatch.setattr(policy_ranker, "FILLS", 2)

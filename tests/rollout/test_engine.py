@@ -210,6 +210,7 @@ def test_no_cache_is_copied_while_decoding(model, variables):
     assert not re.search(re.escape(cache) + r"\S* copy\(", program)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slots", [1, 2, 5])
 @pytest.mark.parametrize("chunk", [1, 4])
 def test_refilled_slots_say_what_fixed_ones_do(model, variables, slots, chunk):
@@ -285,6 +286,7 @@ def forced_gap(model, variables, rollout) -> float:
     return float(np.abs(rollout.logprobs - completion_logprobs(model, variables, batch)[0]).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "least", "most"),
     [
@@ -354,5 +356,6 @@ def test_a_mesh_says_what_one_device_does(sizes):
         np.testing.assert_allclose(many.logprobs, alone.logprobs, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_on_eight_devices(run_on_eight_devices):
     run_on_eight_devices()

@@ -77,6 +77,7 @@ def truncations(content):
 HARMS = {"flip": flips, "truncate": truncations, "delete": lambda _: [None]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", HARMS)
 def test_each_file_harmed_in_turn_is_noticed_or_harmless(saved, tmp_path, harm, caplog):
     files = [path.relative_to(saved) for path in (saved / "7").rglob("*") if path.is_file()]

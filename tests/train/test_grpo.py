@@ -167,6 +167,7 @@ def test_the_samplers_gap_is_taken_at_its_temperature(policy):
     assert all(value.dtype == jnp.float32 and value.shape == () for value in metrics.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
 def test_micro_batches_add_up_to_the_batch(policy, aggregation):
     batch = make_batch(ADVANTAGE)
