@@ -1,8 +1,13 @@
 """The commands, `python -m launch.NAME`: flags, checks, wiring."""
 
 import importlib
+import importlib.util
 import sys
 from pathlib import Path
+
+if sys.version_info < (3, 12) or not importlib.util.find_spec("absl"):
+    print("error: this Python lacks the packages: run `make env` and `. .venv/bin/activate`", file=sys.stderr)
+    sys.exit(2)
 
 from r2rec_jax.cli import HELP
 from r2rec_jax.runtime import environment

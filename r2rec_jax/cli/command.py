@@ -187,6 +187,8 @@ def parse(argv: list[str], needs_workdir: bool = True, reads: tuple[str, ...] = 
     Raises UserError for invalid flags, and for a config that lacks a field in `reads`.
     """
     config_argument = overrides.config_argument(argv)
+    if config_argument:  # a file that cannot be loaded is one line, before absl loads it
+        overrides.read_config(config_argument)
     # In place, because `argv` is sys.argv, where ml_collections reads its overrides.
     given, argv[:] = list(argv), overrides.quoted(argv, config_argument)
     try:

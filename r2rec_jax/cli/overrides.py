@@ -45,7 +45,7 @@ def read_config(argument: str) -> ConfigDict:
     """The config for a value of --config. Raises UserError for an invalid file or preset."""
     try:
         return config_flags.ConfigFileFlagParser("config").parse(argument)
-    except (flags.Error, KeyError, ValueError, TypeError) as error:
+    except Exception as error:  # whatever a user's own file may raise
         raise _explain_config_file(argument, error) from error
 
 
@@ -160,7 +160,15 @@ def _explain_config_file(argument: str, error: Exception) -> UserError:
         return UserError(f"config file {path} {needs}")
     if isinstance(error, KeyError):
         return UserError(f"{argument}: unknown preset {error}")
-    return UserError(f"{argument}: {error}")
+    if isinstance(error, SyntaxError):
+        return UserError(f"{path}:{error.lineno}: {error.msg}; a config is a Python file with get_config()")
+    if isinstance(error, AttributeError) and "get_config" in str(error):
+        return UserError(f"{path} has no get_config(): name a file of configs/ or one of your own like them")
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, ValueError | TypeError):
+        return UserError(f"{argument}: {error}")
+    return UserError(f"{argument}: {type(error).__name__}: {shown(error)}")
 
 
 def flatten(config: ConfigDict, prefix: str = "") -> dict[str, object]:

@@ -187,9 +187,9 @@ def absent_weights(model: ModelConfig) -> str:
     return "" if there else f"needs the weights in {model.folder}"
 
 
-def config_hash(config: ConfigDict) -> str:
-    """The first 12 digits of the sha256 of the resolved config."""
-    resolved = json.dumps(config.to_dict(), sort_keys=True)
+def config_hash(config: dict) -> str:
+    """The first 12 digits of the sha256 of a resolved config."""
+    resolved = json.dumps(config, sort_keys=True)
     return hashlib.sha256(resolved.encode()).hexdigest()[:12]
 
 
@@ -215,7 +215,7 @@ def _table(
         else dataclasses.replace(row, lead=lead_of(results.get(policy, []), results[row.system]))
         for row in rows
     ]
-    return Table(f"{title} on {data}", config_hash(config), rows, no_data)
+    return Table(f"{title} on {data}", config_hash(config.to_dict()), rows, no_data)
 
 
 def _label_and_group(name: str, config: ConfigDict, results: list[SeedResult]) -> tuple[str, str]:

@@ -47,7 +47,10 @@ def write(config: ConfigDict, workdir: Path) -> dict[Path, Table]:
     else:
         shown, folder, detail = read_finished(workdir), workdir, ""
         config = of_these_data(config, workdir)
-        tables = {PAGE: paper_tables.of_run(config, shown)}
+        table = paper_tables.of_run(config, shown)
+        if recorded := read_record(workdir):  # the config that made the run, whichever is given here
+            table = dataclasses.replace(table, config_hash=paper_tables.config_hash(recorded))
+        tables = {PAGE: table}
     for name, table in tables.items():
         parts = _parts(config.prompt, config.data, folder, shown) | {"detail": detail} if shown else {}
         report = Report(

@@ -69,7 +69,7 @@ def grpo(config: ConfigDict, workdir: Path, overwrite: bool, drive: loop.Drive) 
     samples = SampleLog(workdir, dataset.catalog.user_ids)
     step = GRPOStep(
         policy=policy,
-        frozen=frozen,
+        update_frozen=frozen,
         engine=Engine(policy.model, chat.end, sampling, mesh, chat.text, slots=c.slots),
         rewards=rewards,
         update=compile_update(policy.model, optimizer, c, sampling.temperature, state, frozen, mesh, parts),

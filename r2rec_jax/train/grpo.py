@@ -1,7 +1,7 @@
 """A GRPO step from top to bottom, host and device: sample, reward, advantages, batch, update.
 
 `GRPOStep.__call__` is the step. `grpo_update` is its program on the device, which `compile_update` compiles
-for training, planning and benchmarks alike. What they call is in eight files:
+for training, planning and benchmarks alike. Letters in array names: model/architecture.py. What they call:
 
     rollout/completions.py, rollout/engine.py  prompts -> completions: prefill, slots, decode
     rollout/parsed_completion.py               completion -> reasoning, ranking, rank of the held-out item
@@ -31,6 +31,7 @@ from r2rec_jax.prompts.config import PromptConfig
 from r2rec_jax.rollout.completions import allowed_rankings, complete, completion_rates
 from r2rec_jax.rollout.engine import Engine
 from r2rec_jax.rollout.slots import Rollout
+from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import to_devices
 from r2rec_jax.runtime.profiler import Phases
 from r2rec_jax.train.compile import jit_step
@@ -48,7 +49,7 @@ class GRPOBatch:
     """B groups of G completions, N = B * G rows, and what the update needs besides.
 
     advantage: float32 [N]. sampler_logprobs: float32 [N, R]. old_logprobs: float32 [N, R] of the policy
-    that sampled, None when this is the first update of a rollout: then they are the current ones.
+    that sampled, None with one update a rollout: then the current ones take their place.
     """
 
     completions: CompletionBatch
@@ -61,13 +62,13 @@ class GRPOBatch:
 class GRPOStep:
     """One step of the training loop: `state, metrics, batch = step(state, prompts, number)`.
 
-    `frozen` is the argument of `grpo_update`. `prompt` and `grpo` are sections of the config. `update` comes
-    from `compile_update` and `old_logprobs` from `compile_logprobs`. `record(number, completions)` gets the
-    step's first group while the device computes the update.
+    `update_frozen` is the argument `frozen` of `grpo_update`. `update` comes from `compile_update` and
+    `old_logprobs` from `compile_logprobs`. `record(number, completions)` gets the step's first group while
+    the device computes the update.
     """
 
     policy: Policy
-    frozen: dict
+    update_frozen: dict
     engine: Engine
     rewards: RewardRunner
     update: Callable
@@ -89,6 +90,10 @@ class GRPOStep:
         # Reward, and advantages within each group.
         with self.phases("reward"):
             rewarded = self.rewards.collect(pending)
+            if all(one.fault for one in rewarded):
+                raise UserError(
+                    f"every reward of step {number} failed, e.g. {rewarded[0].fault}: fix reward.extra"
+                )
             reward_BG = np.array([one.reward for one in rewarded], np.float32).reshape(-1, self.grpo.group)
             advantage_BG, zero_variance = group_advantages(reward_BG, self.grpo.scale_by_std)
         # Batch.
@@ -99,7 +104,7 @@ class GRPOStep:
                 batch = batch.replace(old_logprobs=self.old_logprobs(variables, batch.completions))
             skipped = 0.0
             for _ in range(self.grpo.updates_per_rollout):
-                state, metrics = self.update(state, self.frozen, batch)
+                state, metrics = self.update(state, self.update_frozen, batch)
                 skipped += metrics["train/skipped_count"]
             self.record(number, rewarded[: self.grpo.group])
             # Waits, so that each phase's seconds are its own. The iterator's threads prepare the next prompts
@@ -110,8 +115,8 @@ class GRPOStep:
         return state, metrics, batch
 
     def sample(self, variables: dict, prompts: list[Prompt], seed: int) -> tuple[Rollout, list[Callable]]:
-        """G completions of each prompt, and what waits for the reward of each: a group goes to the reward
-        workers as soon as its last completion has ended."""
+        """G completions of each prompt, and for each a function that waits for its reward. A group goes to
+        the reward workers as soon as its last completion has ended."""
         groups, pending = {}, {}
         allowed = allowed_rankings(self.engine, prompts, self.chat, self.prompt)
         how = {"samples": self.grpo.group, "seed": seed, "allowed": allowed, "one_bucket": True}
@@ -124,8 +129,9 @@ class GRPOStep:
     def make_batch(
         self, prompts: list[Prompt], rollout: Rollout, reward_BG: np.ndarray, advantage_BG: np.ndarray
     ) -> GRPOBatch:
-        """The update's batch, on the host. Its mask leaves out what is no choice of the policy: padding,
-        forced tokens, and completions without a reward; with `grpo.mask_truncated` also those cut off."""
+        """The update's batch, on the host. Its mask leaves out padding, forced tokens (the only ones allowed
+        by constrained decoding), and completions whose reward failed; with `grpo.mask_truncated` also those
+        that reached max_tokens."""
         tokens_BP, length_B = pad_prompts(prompts, self.prompt.buckets)
         R = rollout.tokens.shape[1]
         mask_NR = (np.arange(R) < rollout.length[:, None]).astype(np.float32)
@@ -196,10 +202,8 @@ def grpo_update(
             logprobs_NR, entropy_NR = logprobs_of(trainable, batch.completions)
             current_NR = jax.lax.stop_gradient(logprobs_NR)
             old_NR = current_NR if batch.old_logprobs is None else batch.old_logprobs
-            loss, sums = policy_loss(
-                *(logprobs_NR, old_NR, reference_NR, sampler_NR),
-                *(batch.advantage, mask_NR, weights_NR, config),
-            )
+            rows = logprobs_NR, old_NR, reference_NR, sampler_NR
+            loss, sums = policy_loss(*rows, batch.advantage, mask_NR, weights_NR, config)
             sums["entropy"] = jnp.sum(entropy_NR * mask_NR)
             sums["sampler_logprob_gap"] = jnp.sum(jnp.abs(current_NR - sampler_NR) * mask_NR)
             return loss, sums

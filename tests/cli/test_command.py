@@ -200,6 +200,20 @@ def test_an_unknown_flag_without_a_config_is_one_line(run, flag):
     assert (code, out) == (2, "") and err.startswith("error: ") and err.count("\n") == 1 and len(err) < 3000
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("steps = 3\n", "own.py has no get_config(): name a file of configs/ or one of your own like them"),
+        ("def get_config(:\n", "own.py:1: invalid syntax; a config is a Python file with get_config()"),
+        ("import absent_module\n", "own.py: ModuleNotFoundError: No module named 'absent_module'"),
+        ("def get_config():\n    return 1 / 0\n", "own.py: ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_file_that_is_no_config_is_one_line(run, tmp_path, text, message):
+    (tmp_path / "own.py").write_text(text)
+    assert run("--config=own.py", W) == (2, "", f"error: {message}\n")
+
+
 def test_an_error_holds_no_escape(run):
     code, _, err = run("--config=config.py", W, "--config.\x1b[2J\u202elr=1")
     assert code == 2 and err.startswith("error: unknown config field \\x1b[2J\\u202elr: did you mean")

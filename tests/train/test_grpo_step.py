@@ -16,6 +16,7 @@ from r2rec_jax.prompts.ranking_prompt import RankingRecord
 from r2rec_jax.prompts.train_tokenizer import train_tokenizer
 from r2rec_jax.rollout.config import RolloutConfig
 from r2rec_jax.rollout.slots import Rollout
+from r2rec_jax.runtime.errors import UserError
 from r2rec_jax.runtime.mesh import make_mesh
 from r2rec_jax.runtime.profiler import Phases
 from r2rec_jax.train.grpo import GRPOStep
@@ -85,7 +86,7 @@ def run(chat, truncated=(0,) * 6, extra=(), **changes):
     with RewardRunner(chat, config.prompt, config.reward, "") as rewards:
         step = GRPOStep(
             policy=Policy(None, {}, {}),
-            frozen={},
+            update_frozen={},
             engine=engine_of(chat, truncated),
             rewards=rewards,
             update=lambda state, _, __: (state, {"train/skipped_count": next(updates)}),
@@ -153,6 +154,12 @@ def test_a_reward_that_fails_costs_its_completion_only(chat, monkeypatch):
     np.testing.assert_allclose(got.batch.advantage, [1, 0, -1, 0, 0, 0], atol=1e-6)
     assert got.metrics["reward/failed_count"] == 1
     assert got.metrics["train/reward"] == pytest.approx(REWARDS[[0, 2, 3, 4, 5]].mean())
+
+
+def test_a_step_whose_rewards_all_fail_ends_the_run(chat, monkeypatch):
+    monkeypatch.setitem(sys.modules, "own", types.SimpleNamespace(fails=lambda *_: 1 / 0))
+    with pytest.raises(UserError, match=r"every reward of step 17 failed, .*ZeroDivisionError"):
+        run(chat, extra=("own:fails",))
 
 
 def test_metrics(chat):
