@@ -125,7 +125,7 @@ def _model(folder: str) -> str:
         return f"`python -m launch.train --config=configs/pretrain_mini.py --workdir={workdir}`"
     if Path(folder).name == name:
         return f"`hf download deepseek-ai/{name} --local-dir {folder}`"
-    return "model.folder: name the folder of a Hugging Face Llama"
+    return "model.folder: set it to the folder of a Hugging Face Llama"
 
 
 def command_for(command: str, file: str, config: ConfigDict, workdir: str, **fields: object) -> str:

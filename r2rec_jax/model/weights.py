@@ -19,6 +19,7 @@ from r2rec_jax.runtime.errors import UserError
 
 PARAMS = "params"
 # A device reads whole chunks for its slice. Small relative to a parameter, large enough for few requests.
+COLLECT_BYTES = 32 << 20  # small next to a layer of a large model; a collection takes up to a second
 CHUNK_BYTES = 64 << 20
 
 
@@ -62,10 +63,14 @@ def save_orbax(folder: Path, leaves: Iterable[Leaf]) -> None:
     options.array.saving.use_compression = False  # slow, and weights shrink only by a few percent
     options.memory.deepcopy_host_arrays = False  # the arrays do not change while orbax writes them
     with options:
+        kept = 0
         for path, leaf in leaves:
             ocp.partial.save(where, traverse_util.unflatten_dict({path: leaf}))
+            kept += leaf.nbytes
             del leaf  # frees its memory before the next one is made
-            gc.collect()  # orbax keeps a copy in a reference cycle
+            if kept >= COLLECT_BYTES:  # orbax keeps copies in reference cycles
+                gc.collect()
+                kept = 0
         ocp.partial.finalize(where)
 
 
@@ -99,7 +104,8 @@ def _read(where: Path, path: tuple[str, ...], shape: tuple[int, ...], dtype, sha
             array = functools.reduce(dict.__getitem__, path, ocp.load(where, wanted))
     except Exception as error:  # orbax passes on any exception of its layers
         raise _damaged(where, error) from error
-    gc.collect()  # orbax keeps a copy in a reference cycle
+    if array.nbytes >= COLLECT_BYTES:  # orbax keeps a copy in a reference cycle
+        gc.collect()
     if not _all_finite(array):
         raise UserError(
             f"{where}: {'/'.join(path)} contains numbers that are not finite in {array.dtype}: load it in "

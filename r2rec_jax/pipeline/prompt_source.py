@@ -165,7 +165,8 @@ def fit(record: RankingRecord, catalog: Catalog, words: Wording, chat: Chat, con
         else:
             raise UserError(
                 f"the candidates of user {record.user} alone need {len(tokens)} tokens, more than "
-                f"prompt.buckets {tuple(config.buckets)} allow: add a larger bucket"
+                f"prompt.buckets {tuple(config.buckets)} allow: add a larger bucket, e.g. "
+                f'--config.prompt.buckets="{(*config.buckets, -(-len(tokens) // 64) * 64)}"'
             )
     return Prompt(
         record,

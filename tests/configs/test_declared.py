@@ -214,7 +214,7 @@ def test_a_value_out_of_its_range_is_one_line_with_field_value_and_range(case):
         ),
         ("baselines", ["sasrec.heads=3"], "--config.sasrec.width=64: use a multiple of heads=3"),
         ("baselines", ["caser.train.evaluate_every=0"], "--config.caser.train.evaluate_every=0: use a whole"),
-        ("pretrain_tiny", ["corpus.curriculum=((0.5, 64, 4),)"], "1.0 as the last part's fraction"),
+        ("pretrain_tiny", ["corpus.curriculum=((0.5, 64, 4),)"], "1.0 as the fraction of the last part"),
         (
             "pretrain_tiny",
             ["corpus.curriculum=((1.0, 4096, 4),)"],

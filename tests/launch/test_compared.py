@@ -81,6 +81,7 @@ def lines(workdir) -> list[dict]:
     return [json.loads(line) for line in Path(workdir, "users.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_both_learn_and_llara_trains_its_projector(road):
     for name, steps in (("tallrec", 3), ("llara", 6)):
         losses = [row["train/loss"] for row in read(road.at(name))]
@@ -139,7 +140,7 @@ def test_what_does_not_fit_is_named(road, tmp_path):
         training.main(config, tmp_path / "run", False)
     config.model.item_table = str(tmp_path / "few.npy")
     np.save(config.model.item_table, np.ones((3, 2), np.float32))
-    with pytest.raises(UserError, match=r"few.npy has 3 items and the data \d+"):
+    with pytest.raises(UserError, match=r"few.npy has 3 items but the data have \d+"):
         training.main(config, tmp_path / "run", False)
     config = road.eval.copy_and_resolve_references()
     config.systems.llara.kind = "oracle"

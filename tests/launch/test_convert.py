@@ -185,7 +185,7 @@ def test_the_same_command_again_finds_its_target_and_another_one_is_refused(sour
     capsys.readouterr()
     convert(source, target, "bfloat16", False)
     said = capsys.readouterr().out
-    assert said == f"{target} is there already, made from the same files with the same settings\n"
+    assert said == f"{target} already exists, made from the same files with the same settings\n"
     assert {file.name for file in tmp_path.iterdir()} == {"source", "target"}
     with pytest.raises(UserError, match="already exists"):
         convert(source, target, "float32", False)

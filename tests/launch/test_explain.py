@@ -58,7 +58,7 @@ def test_a_run_made_stage_by_stage_is_explained(run, dataset):
 def test_a_prompt_is_the_one_that_was_evaluated_whatever_config_is_given(run, dataset):
     """configs/reproduce.py:ml1m words prompts for another data set; the evaluation has recorded its own."""
     user, other = str(dataset.split.users["evaluation"][0]), reproduce.get_config("ml1m")
-    with pytest.raises(UserError, match=rf"the recorded prompt of user {user} is not what"):
+    with pytest.raises(UserError, match=rf"the recorded prompt of user {user} does not match these data"):
         explain(other, run, user, 100, False)
     evaluated = reproduce.get_config("quickstart").eval
     evaluated.prompt = other.prompt.to_dict() | {"places": 3}

@@ -53,7 +53,7 @@ def test_a_plan_of_the_embedded_model(tmp_path):
         ),
         (
             ("--devices=3xA100-80G", "--config.mesh.fsdp=2"),
-            "mesh fsdp=2 x tensor=1 does not divide the 3 devices here: choose sizes that do",
+            "mesh fsdp=2 x tensor=1 does not divide the 3 devices: choose sizes that do",
         ),
         (
             ("--devices=3xA100-80G",),

@@ -130,7 +130,7 @@ def test_the_same_command_again_finds_its_data_and_another_one_is_refused(amazon
     capsys.readouterr()
     preparation.main(config_of(amazon, workers=5), workdir, False)
     assert capsys.readouterr().out == (
-        f"{workdir} is there already, made from the same files with the same settings\n"
+        f"{workdir} already exists, made from the same files with the same settings\n"
     )
 
     def refused(**settings) -> None:

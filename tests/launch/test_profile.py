@@ -43,7 +43,7 @@ def test_a_profile_of_sft(road, tmp_path, profiling):
     assert any(text.startswith("HloModule jit_placed_step") for text in dumped)
     with pytest.raises(UserError, match="already exists"):
         profiling(road.sft, workdir, False)
-    with pytest.raises(UserError, match="holds a training run"):
+    with pytest.raises(UserError, match="has a training run"):
         profiling(road.sft, Path(road.at("sft")), False)
 
 

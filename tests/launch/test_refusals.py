@@ -152,7 +152,7 @@ def test_what_a_run_lacks_is_found_before_its_workdir_is_claimed(road, tmp_path)
     grpo.train.batch_size = 6
     refused(training.main, grpo, run, "train.batch_size=6 is more than the 5 GRPO users of")
     grpo.train.batch_size, grpo.prompt.buckets = 2, (16,)
-    refused(training.main, grpo, run, "the candidates of user", "prompt.buckets (16,) hold")
+    refused(training.main, grpo, run, "the candidates of user", "prompt.buckets (16,) allow")
     grpo.prompt.update({"buckets": (256,), "chains": 13})
     refused(training.main, grpo, run, "prompt.chains=13", "wording 'compact' has names for")
     grpo.prompt.chains, grpo.rollout.constrained, grpo.rollout.max_tokens = 1, True, 2
@@ -160,7 +160,7 @@ def test_what_a_run_lacks_is_found_before_its_workdir_is_claimed(road, tmp_path)
 
     evaluated = road.eval.copy_and_resolve_references()
     evaluated.prompt.buckets = (16,)
-    refused(evaluation.main, evaluated, run, "the candidates of user", "prompt.buckets (16,) hold")
+    refused(evaluation.main, evaluated, run, "the candidates of user", "prompt.buckets (16,) allow")
     evaluated.prompt.buckets = (256,)
     evaluated.systems.base.mode, evaluated.rollout.max_tokens = "constrained", 2
     refused(evaluation.main, evaluated, run, "an answer may need", "rollout.max_tokens is 2")

@@ -89,6 +89,7 @@ def loss_and_gradients(config, remat):
     return jax.jit(jax.value_and_grad(loss)).trace(variables), variables
 
 
+@pytest.mark.slow
 def test_what_is_recomputed_changes_memory_and_nothing_else(config, assert_close):
     deep = dataclasses.replace(config, num_hidden_layers=6)
     bytes_of, results = {}, {}

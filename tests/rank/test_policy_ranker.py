@@ -114,6 +114,7 @@ def test_likelihood_is_of_naming_a_candidate_first(answer, reasoning, data, mode
         assert judged.answer.startswith(f"Order: {names[best]} > ") and judged.answer.count(">") == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["generate", "constrained", "likelihood"])
 def test_runs_and_samples_are_the_same_completions(mode, data, model):
     """Six runs, or two of three fused: the draws are one sequence; and no run is another's copy."""

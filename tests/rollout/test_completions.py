@@ -140,8 +140,7 @@ def test_what_a_user_gets_depends_neither_on_slots_nor_on_buckets(prompts, model
     said = [whole[k].reasoning for k in range(7)]
     assert len(set(said)) == 7
     lengths = sorted(len(prompts[k].tokens) for k in range(7))
-    wide = prompts.config.copy_and_resolve_references()
-    wide.buckets = (lengths[3], 160)
+    wide = dataclasses.replace(prompts.config, buckets=(lengths[3], 160))
     bucketed = RankingPrompts(prompts.dataset, prompts.users, prompts.chat, wide, 0)
     for other in (ranked(prompts, model, slots=3), ranked(bucketed, model, slots=2)):
         assert [other[k].reasoning for k in range(7)] == said

@@ -56,6 +56,7 @@ def ask(chat, model, how, *, samples, allowed, temperature=1.0, tokens=48):
     return prompt, Rollout.of_groups(engine(model[1], prompts, samples=samples, seed=0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("places", [1, 3, 6])
 @pytest.mark.parametrize("answer", ["titles", "numbers"])
 @pytest.mark.parametrize("reasoning", [True, False])

@@ -113,6 +113,7 @@ def test_logprobs_are_the_trainers(model, variables, temperature, top_p):
     np.testing.assert_array_equal(rollout.logprobs[~mask], 0)
 
 
+@pytest.mark.slow
 def test_a_sample_depends_on_seed_prompt_and_index_alone(model, variables):
     def run(rows, samples, chunk, seed=3):
         engine = Engine(model, 4, RolloutConfig(max_tokens=10, temperature=1.0, top_p=0.95, chunk=chunk))
@@ -128,6 +129,7 @@ def test_a_sample_depends_on_seed_prompt_and_index_alone(model, variables):
     assert len({tuple(row) for row in whole.reshape(12, -1)}) > 6, "samples should differ"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("top_p", [1.0, 0.7])
 def test_two_token_sequences_follow_the_exact_distribution(top_p):
     model, draws, temperature = make_model(vocab=5), 20_000, 3.0

@@ -236,9 +236,7 @@ def test_leaving_does_not_wait_for_what_is_left(make):
 
 RUN = """
 import sys, time
-from tests.train.test_reward_runner import PROMPT, begin, config_of
-from r2rec_jax.prompts.chat import Chat
-from r2rec_jax.train.reward_runner import RewardRunner
+from tests.train.test_reward_runner import PROMPT, begin, config_of, runner
 
 folder = sys.argv[1]
 with runner(config_of(folder, "process", "trouble", timeout_s=1.0)) as scorer:
