@@ -165,7 +165,7 @@ def _explain_config_file(argument: str, error: Exception) -> UserError:
     if isinstance(error, AttributeError) and "get_config" in str(error):
         return UserError(f"{path} has no get_config(): name a file of configs/ or one of your own like them")
     if isinstance(error, UserError):
-        return error
+        return UserError(str(error))  # a new one: raised from its own wrapper, it would be its own cause
     if isinstance(error, ValueError | TypeError):
         return UserError(f"{argument}: {error}")
     return UserError(f"{argument}: {type(error).__name__}: {shown(error)}")

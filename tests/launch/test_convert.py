@@ -123,7 +123,8 @@ def test_what_is_no_number_is_refused_by_name(source, tmp_path, dtype, value):
 def test_weights_too_small_for_float16_are_counted_by_name(source, tmp_path, capsys):
     with_weights(source, Q_PROJ, {(0, slice(3)): 2e-8, (1, 0): 5e-8})
     convert(source, tmp_path / "target", "float16", overwrite=False)
-    assert f"3 weights are too small for it and became 0, most of them in {Q_PROJ}: 3" in capsys.readouterr().out
+    text = f"3 weights are too small for it and became 0, most of them in {Q_PROJ}: 3"
+    assert text in capsys.readouterr().out
 
 
 def test_the_command(source, tmp_path):
