@@ -200,7 +200,7 @@ class _Bounded(openai.DefaultAsyncHttpxClient):
 
     Longer replies are cut. The client follows no redirect, because the prompt and the key are for one server.
     It decompresses nothing, because a megabyte can expand to gigabytes. It ignores the content-type header,
-    because Python knows encodings that are not text.
+    because Python has encodings that are not text.
     """
 
     def __init__(self, limit_s: float):

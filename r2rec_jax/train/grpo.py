@@ -145,7 +145,7 @@ class GRPOStep:
     def metrics(
         self, rollout: Rollout, rewarded: list[RewardedCompletion], batch: GRPOBatch
     ) -> dict[str, float]:
-        """What the host knows of the step; docs/reference.md explains each."""
+        """The step's metrics from the host; docs/reference.md explains each."""
         rates = completion_rates([one.completion for one in rewarded])
         means = reward_means(rewarded)
         tokens, updates = float(rollout.length.sum()), self.grpo.updates_per_rollout
