@@ -180,8 +180,8 @@ def test_grpo_pays_the_same_in_workers_and_a_function_of_ones_own(road, tmp_path
     training.main(config, tmp_path / "own", False)
     before, step, after = read(tmp_path / "own")
     assert before["validation/chars"] > 0 and after["validation/chars"] > 0
-    paid = step["reward/step"] + 2 * step["reward/rank"] + step["reward/chars"]
-    assert step["train/reward"] == pytest.approx(paid) and step["reward/failed_count"] == 0
+    weighted = step["reward/step"] + 2 * step["reward/rank"] + step["reward/chars"]
+    assert step["train/reward"] == pytest.approx(weighted) and step["reward/failed_count"] == 0
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ from r2rec_jax.train import loop
 
 EVERY = 5  # steps between two measurements
 WARM = 0.4  # of the measurements, the first: caches fill, allocators find their size
-FEWEST = 10  # measurements that a slope is told from
+FEWEST = 10  # measurements that a slope needs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +111,7 @@ def verdict(rows: list[dict[str, float]]) -> dict[str, dict]:
     """
     rows = rows[int(WARM * len(rows)) :]
     if len(rows) < FEWEST:
-        raise ValueError(f"{len(rows)} measurements tell no slope: take more steps")
+        raise ValueError(f"{len(rows)} measurements give no slope: take more steps")
     steps = np.array([row["step"] for row in rows])
     found = {}
     for need in NEEDS:

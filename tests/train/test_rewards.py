@@ -97,11 +97,11 @@ def test_a_function_of_ones_own_has_its_weight_by_flags(monkeypatch):
     file = f"--config={FOLDER}/grpo.py:quickstart"
     for flag, weights in (("()", (1.0, 1.0)), ("(0.5, -2)", (0.5, -2))):
         config = parsed(file, extra, f"--config.reward.extra_weights={flag}")
-        pay = reward_functions(config.reward, config.prompt.wording, config.data.folder)
-        assert [weight for _, weight in pay] == [1.0, *weights]
+        functions = reward_functions(config.reward, config.prompt.wording, config.data.folder)
+        assert [weight for _, weight in functions] == [1.0, *weights]
         prompt = Prompt(RECORD, "", np.zeros(0, np.int32), [])
         said = ParsedCompletion(prompt, "", None, Ranking([], True), 1, 1, 5, False)
-        parts, paid = reward(pay, said, config.reward)
+        parts, paid = reward(functions, said, config.reward)
         assert parts == {"step": 1.0, "rank": 1.0, "brevity": 1.0, "length": 2.0, "calm": 4.0}
         assert paid == pytest.approx(3.0 + 3.0 * weights[0] + 4.0 * weights[1])
 

@@ -102,5 +102,5 @@ def test_a_leak_of_files_arrays_and_memory_is_measured():
 
 
 def test_too_few_measurements_are_no_slope():
-    with pytest.raises(ValueError, match="6 measurements tell no slope"):
+    with pytest.raises(ValueError, match="6 measurements give no slope"):
         verdict(measured()[:10])
